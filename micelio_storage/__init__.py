@@ -1,0 +1,76 @@
+"""Session storage you can await: files and artifacts of sessions, on disk by default, with one meaning everywhere."""
+
+from __future__ import annotations
+
+from ._errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    ClosedError,
+    ConfigError,
+    DeadlineError,
+    IntegrityError,
+    InvalidArgumentError,
+    InvalidKeyError,
+    KeyConflictError,
+    NotFoundError,
+    NotModifiedError,
+    NotSupportedError,
+    OutOfSpaceError,
+    PreconditionFailedError,
+    RangeError,
+    StorageError,
+    UnavailableError,
+)
+from ._hooks import Hook, Operation, log_operations
+from ._keys import Key
+from ._open import LocalConfig, MemoryConfig, S3Config, open_storage
+from ._storage import Storage
+from ._streams import Reader, Writer
+from ._types import Capabilities, Entry, ObjectInfo, Page
+from .sessions import Session, Usage, list_sessions
+
+__all__ = [
+    "AccessDeniedError",
+    "AlreadyExistsError",
+    "Capabilities",
+    "ClosedError",
+    "ConfigError",
+    "DeadlineError",
+    "Entry",
+    "Hook",
+    "IntegrityError",
+    "InvalidArgumentError",
+    "InvalidKeyError",
+    "Key",
+    "KeyConflictError",
+    "LocalConfig",
+    "MemoryConfig",
+    "NotFoundError",
+    "NotModifiedError",
+    "NotSupportedError",
+    "ObjectInfo",
+    "Operation",
+    "OutOfSpaceError",
+    "Page",
+    "PreconditionFailedError",
+    "RangeError",
+    "Reader",
+    "S3Config",
+    "Session",
+    "Storage",
+    "StorageError",
+    "UnavailableError",
+    "Usage",
+    "Writer",
+    "list_sessions",
+    "log_operations",
+    "open_storage",
+]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("micelio_storage")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

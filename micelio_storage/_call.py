@@ -1,0 +1,106 @@
+"""The one place where a call on a storage meets its closed state, its hooks, its deadline and its errors' context."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Protocol
+
+import anyio
+
+from ._errors import ClosedError, DeadlineError, InvalidArgumentError, StorageError
+from ._hooks import Hook, Operation
+
+
+class Closable(Protocol):
+    """A reader or writer that is still open."""
+
+    async def aclose(self) -> None: ...
+
+
+class Lifecycle:
+    """Whether a storage is open, and on which event loop. Shared by a storage and all that are under it."""
+
+    __slots__ = ("loop", "streams", "turn", "was_open")
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.was_open = False
+        self.streams: set[Closable] = set()
+        self.turn = anyio.Lock()
+
+    def opened(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.was_open = True
+
+    def check(self) -> None:
+        """Raise unless the storage is open on this very loop."""
+        if self.loop is None:
+            state = "closed" if self.was_open else "not open yet: use `async with storage:` or `await storage.open()`"
+            raise ClosedError(f"the storage is {state}")
+        if asyncio.get_running_loop() is not self.loop:
+            raise ClosedError("the storage is open on another event loop: open one for each loop")
+
+
+class Call:
+    """Everything around one operation, as a plain `with` block."""
+
+    __slots__ = ("_deadline", "_hooks", "_lifecycle", "_operation", "_scope", "_stack")
+
+    def __init__(
+        self, lifecycle: Lifecycle, operation: Operation, hooks: Sequence[Hook], deadline: float | None
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._operation = operation
+        self._hooks = hooks
+        self._deadline = deadline
+        self._scope: anyio.CancelScope | None = None
+        self._stack: ExitStack | None = None
+
+    def __enter__(self) -> None:
+        try:
+            self._lifecycle.check()
+        except ClosedError as error:
+            self._add_context(error)
+            raise
+        if self._hooks:
+            with ExitStack() as stack:
+                for hook in self._hooks:
+                    stack.enter_context(hook(self._operation))
+                self._stack = stack.pop_all()
+        if self._deadline is not None:
+            self._scope = anyio.CancelScope(deadline=anyio.current_time() + self._deadline)
+            self._scope.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        late: DeadlineError | None = None
+        if self._scope is not None and self._scope.__exit__(kind, error, trace):
+            late = DeadlineError(f"the deadline of {self._deadline} s passed")
+            late.__cause__ = error
+        raised = late or error
+        if isinstance(raised, StorageError):
+            self._add_context(raised)
+        if self._stack is not None:
+            self._stack.__exit__(type(raised) if raised else None, raised, trace)
+        if late is not None:
+            raise late
+
+    def _add_context(self, error: StorageError) -> None:
+        operation = self._operation
+        error.add_context(operation.name, operation.key, operation.driver)
+
+
+def parse_deadline(value: float | None) -> float | None:
+    """Seconds that one call may take, or None for as long as it takes."""
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"deadline is a number of seconds, not {type(value).__name__}")
+    if not value > 0 or math.isinf(value):
+        raise InvalidArgumentError("deadline is a finite number of seconds above 0, or None for no limit")
+    return value

@@ -1,0 +1,81 @@
+"""Files of the local disk as sources and targets of a transfer, through aiofiles and threads of the transfer's own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Literal, TypeAlias
+
+import aiofiles
+from aiofiles.threadpool.binary import AsyncFileIO
+
+from .driver import BytesLike, Download
+from .drivers._threads import settle
+
+CHUNK = 1 << 20  # bytes read or written at a time, as in the local driver
+
+_Mode: TypeAlias = Literal["rb", "xb"]
+
+
+async def file_chunks(path: str | os.PathLike[str]) -> AsyncGenerator[BytesLike, None]:
+    """The bytes of a file, a chunk at a time."""
+    async with _opened(path, "rb") as (file, _):
+        while chunk := await file.read(CHUNK):
+            yield chunk
+
+
+async def write_file(path: str | os.PathLike[str], download: Download) -> None:
+    """Write what the download gives to a file that appears, or takes another's place, when all of it is on the disk."""
+    target = os.path.abspath(os.fspath(path))
+    part = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.part")
+    async with _opened(part, "xb", at_the_end=partial(_remove, part)) as (file, run):
+        async for chunk in download:
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[await file.write(rest) :]
+        await run(partial(os.fsync, file.fileno()))
+        await run(partial(os.replace, part, target))
+
+
+@asynccontextmanager
+async def _opened(
+    path: str | os.PathLike[str], mode: _Mode, *, at_the_end: Callable[[], None] | None = None
+) -> AsyncIterator[tuple[AsyncFileIO, Callable[[Callable[[], object]], Awaitable[object]]]]:
+    """The file, and a way to run other functions on it, all in the one thread that this transfer has.
+
+    With one thread nothing overtakes: what is done at the end comes after a step that a cancellation left behind.
+    """
+    loop = asyncio.get_running_loop()
+    executor = ThreadPoolExecutor(1, "micelio-file")
+
+    async def end() -> None:
+        try:
+            if not opening.cancelled() and opening.exception() is None:
+                await opening.result().close()
+            if at_the_end is not None:
+                await loop.run_in_executor(executor, at_the_end)
+        finally:
+            executor.shutdown(wait=False)
+
+    opening = asyncio.ensure_future(_open(path, mode, executor))
+    try:
+        await settle(opening)
+        yield opening.result(), partial(loop.run_in_executor, executor)
+    finally:
+        ending = asyncio.ensure_future(end())
+        await settle(ending)
+        ending.result()
+
+
+async def _open(path: str | os.PathLike[str], mode: _Mode, executor: ThreadPoolExecutor) -> AsyncFileIO:
+    return await aiofiles.open(path, mode, buffering=0, executor=executor)
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)

@@ -1,0 +1,122 @@
+"""Keys and prefixes: checked once, here, and carried as a type ever after.
+
+Nothing is rewritten: no percent-decoding, no Unicode normalisation, no case folding, no trimming. A key is either kept
+byte for byte by every driver or refused by every driver, before any I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NoReturn
+
+from ._errors import InvalidKeyError, show_key
+
+MAX_KEY_BYTES = 1024  # of UTF-8: the limit of S3, kept on every driver so that a session can move
+MAX_SEGMENT_BYTES = 255  # of UTF-8: NAME_MAX of ext4, xfs, btrfs and tmpfs
+RESERVED_SEGMENT = ".micelio"  # the local driver's own directory
+
+# C0, DEL, C1; U+FFFE and U+FFFF, which XML (and so an S3 listing) cannot carry; lone surrogates; the backslash.
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff\\]")
+_BAD_SEGMENT = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")  # an empty segment, "." or ".."
+_RESERVED = re.compile(re.escape(RESERVED_SEGMENT) + r"(?:/|$)")
+_SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class _Parsed(str):
+    """A checked string. Only `parse` makes one."""
+
+    __slots__ = ()
+
+    def __new__(cls, *_: object) -> NoReturn:
+        raise TypeError(f"a {cls.__name__} is made by {cls.__name__}.parse(text) and in no other way")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).parse, (str.__str__(self),)  # type: ignore[attr-defined]  # both subclasses have it
+
+
+class Key(_Parsed):
+    """The name of one object. There is no other way to make one than `Key.parse`, so a function that takes a `Key`
+    has nothing left to check."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Key:
+        """The key that `text` spells. Anything but a `str` is a `TypeError`; a bad key is an `InvalidKeyError` that
+        says which rule it breaks."""
+        if type(text) is cls:
+            return text
+        plain = _plain(text, "a key")
+        _check_text(plain, "a key")
+        if not plain:
+            raise InvalidKeyError("a key cannot be empty")
+        if _BAD_SEGMENT.search(plain):
+            raise _refused(plain, "a key has no empty, '.' or '..' segment and neither begins nor ends with '/'")
+        return str.__new__(cls, plain)
+
+    @property
+    def parent(self) -> str:
+        """All before the last slash, or "" for a key of one segment."""
+        return self.rpartition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """The last segment."""
+        return self.rpartition("/")[2]
+
+
+class Prefix(_Parsed):
+    """The beginning of some keys, as text: "a" begins "ab" and "a/b". May be empty. Made by `Prefix.parse` alone."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Prefix:
+        """The prefix that `text` spells; refused, as a key is, when no key could begin with it."""
+        if type(text) is cls:
+            return text
+        plain = _plain(text, "a prefix")
+        _check_text(plain, "a prefix")
+        whole, slash, rest = plain.rpartition("/")
+        if (slash and _BAD_SEGMENT.search(whole)) or rest == "..":
+            raise _refused(plain, "no key begins so: a key has no empty, '.' or '..' segment and no leading '/'")
+        return str.__new__(cls, plain)
+
+
+def parse_session_id(text: str) -> str:
+    """The session id that `text` spells: one segment of `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`."""
+    plain = _plain(text, "a session id")
+    if not _SESSION_ID.fullmatch(plain):
+        raise _refused(plain, "a session id is 1 to 128 of A-Z a-z 0-9 . _ - and begins with a letter or digit")
+    return plain
+
+
+def is_key_segment(name: str) -> bool:
+    """Whether a name found on a disk can be a segment of a key (so that a listing may show it)."""
+    return not _FORBIDDEN.search(name) and name not in (".", "..") and name != ""
+
+
+def _plain(text: object, what: str) -> str:
+    """A `str` of exactly that type, so that a subclass with methods of its own cannot pass one check and fail the next."""
+    if not isinstance(text, str):
+        raise TypeError(f"{what} is a str, not {type(text).__name__}")
+    return text if type(text) is str else str.__str__(text)
+
+
+def _check_text(plain: str, what: str) -> None:
+    if _FORBIDDEN.search(plain):
+        raise _refused(plain, f"{what} has no control characters, backslashes, lone surrogates, U+FFFE or U+FFFF")
+    size = len(plain) if plain.isascii() else len(plain.encode())
+    if size > MAX_KEY_BYTES:
+        raise _refused(plain, f"{what} has at most {MAX_KEY_BYTES} bytes of UTF-8 (with the storage's own prefix)")
+    if size > MAX_SEGMENT_BYTES and any(len(part.encode()) > MAX_SEGMENT_BYTES for part in plain.split("/")):
+        raise _refused(plain, f"a segment of {what} has at most {MAX_SEGMENT_BYTES} bytes of UTF-8")
+    if _RESERVED.match(plain) and not (what == "a prefix" and plain == RESERVED_SEGMENT):
+        raise _refused(plain, f"the first segment {RESERVED_SEGMENT!r} is the storage's own")
+
+
+def _refused(plain: str, rule: str) -> InvalidKeyError:
+    return InvalidKeyError(f"{show_key(plain)} is refused: {rule}")
+
+
+NO_PREFIX = Prefix.parse("")

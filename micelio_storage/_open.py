@@ -1,0 +1,204 @@
+"""From configuration to storage: environment, URLs and config objects are parsed here, completely and before any I/O.
+
+Drivers are loaded when they are asked for, so that importing the library imports none of what an optional one needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import platformdirs
+
+from ._call import parse_deadline
+from ._errors import ConfigError, NotSupportedError
+from ._hooks import Hook
+from ._storage import Storage
+from .driver import Driver
+
+PRODUCTION_PATH = "/var/micelio/storage"
+_SECRETS = ("key", "secret", "token", "password", "credential", "signature")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalConfig:
+    """Objects as files below `path`, by default `/var/micelio/storage` or, where that cannot be written, the user's
+    data directory. `durable`: what is acknowledged survives a power cut. `deadline`: seconds for each call, or None."""
+
+    path: str | os.PathLike[str] | None = None
+    durable: bool = True
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryConfig:
+    """Objects in this process, gone when it is closed: for tests."""
+
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Config:
+    """Objects in a bucket of S3, or of anything that speaks S3.
+
+    `prefix`: where in the bucket. `region`, `endpoint`: the SDK's own when None. `url_style`: how the bucket is named
+    in URLs. `deadline`: seconds for each call, or None. Credentials come from the SDK's chain, never from here.
+    """
+
+    bucket: str
+    prefix: str = ""
+    region: str | None = None
+    endpoint: str | None = None
+    url_style: Literal["auto", "path", "virtual"] = "auto"
+    deadline: float | None = None
+
+
+Config: TypeAlias = LocalConfig | MemoryConfig | S3Config
+C = TypeVar("C", LocalConfig, MemoryConfig, S3Config)
+
+
+def open_storage(
+    target: str | Config | None = None, *, environ: Mapping[str, str] | None = None, hooks: Sequence[Hook] = ()
+) -> Storage:
+    """A storage, to be opened by `async with` (or `await storage.open()`).
+
+        open_storage()                             # from the environment: STORAGE_BACKEND=local is the default
+        open_storage("file:///srv/micelio")        # or "memory:", "s3://bucket/prefix?region=eu-west-1"
+        open_storage(LocalConfig(path="/srv/micelio"))
+
+    `environ` is `os.environ` unless given. What cannot be meant is a `ConfigError` that says what to set; asking for
+    one back end never gives another.
+    """
+    if target is None:
+        config = config_from_environ(os.environ if environ is None else environ)
+    elif isinstance(target, str):
+        config = config_from_url(target)
+    elif isinstance(target, (LocalConfig, MemoryConfig, S3Config)):
+        config = target
+    else:
+        raise TypeError(f"open_storage takes a URL, a config object or nothing, not {type(target).__name__}")
+    return Storage(_make_driver(config), hooks=hooks, deadline=parse_deadline(config.deadline))
+
+
+def config_from_environ(environ: Mapping[str, str]) -> Config:
+    """What `STORAGE_BACKEND` and the variables of that back end say. An empty variable is as good as none."""
+    backend = environ.get("STORAGE_BACKEND") or "local"
+    if backend == "local":
+        return LocalConfig(path=environ.get("STORAGE_LOCAL_PATH") or default_path(environ))
+    if backend == "s3":
+        values = {field: value for field in _S3_VARIABLES if (value := environ.get(_S3_VARIABLES[field]))}
+        if "bucket" not in values:
+            raise ConfigError("STORAGE_BACKEND is s3 but S3_BUCKET is not set: name the bucket")
+        return _checked(S3Config, values, lambda field: _S3_VARIABLES[field])
+    raise ConfigError(f"STORAGE_BACKEND is {backend!a}: set it to 'local' or 's3'")
+
+
+def config_from_url(url: str) -> Config:
+    """What a URL says: `file:///path`, `memory:` or `s3://bucket/prefix`, with the fields of the config object of that
+    back end as parameters."""
+    try:
+        parts = urlsplit(url)
+        parameters = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError as error:
+        raise ConfigError(f"the storage's URL cannot be read: {error}") from error
+    _check_url(parts.username, parts.fragment, parameters)
+    values = dict(parameters)
+    if parts.scheme == "file":
+        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+            raise ConfigError("a file URL has three slashes and an absolute path: file:///srv/micelio")
+        return _checked(LocalConfig, {**values, "path": unquote(parts.path)}, _parameter)
+    if parts.scheme == "memory":
+        if parts.netloc or parts.path:
+            raise ConfigError("the URL of a storage in memory is 'memory:'")
+        return _checked(MemoryConfig, values, _parameter)
+    if parts.scheme == "s3":
+        prefix = unquote(parts.path).strip("/")
+        return _checked(S3Config, {**values, "bucket": parts.netloc, "prefix": prefix}, _parameter)
+    raise ConfigError(f"no storage has URLs that begin with {parts.scheme!a}: use file:///path, memory: or s3://bucket/prefix")
+
+
+def default_path(environ: Mapping[str, str]) -> str:
+    """`/var/micelio/storage` when this process can write there (or make it), else the user's data directory."""
+    place = Path(PRODUCTION_PATH)
+    existing = next(path for path in (place, *place.parents) if path.exists())
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return PRODUCTION_PATH
+    if not (environ.get("XDG_DATA_HOME") or environ.get("HOME") or sys.platform in ("win32", "darwin")):
+        raise ConfigError(f"{PRODUCTION_PATH} cannot be written and there is no home directory: set STORAGE_LOCAL_PATH")
+    return str(Path(platformdirs.user_data_dir("micelio", appauthor=False)) / "storage")
+
+
+_S3_VARIABLES = {
+    "bucket": "S3_BUCKET",
+    "region": "S3_REGION",
+    "endpoint": "S3_ENDPOINT",
+    "url_style": "S3_URL_STYLE",
+    "prefix": "S3_PREFIX",
+}
+
+
+def _parameter(field: str) -> str:
+    return f"the URL's {field}"
+
+
+def _check_url(username: str | None, fragment: str, parameters: list[tuple[str, str]]) -> None:
+    names = [name for name, _ in parameters]
+    if username is not None or any(word in name.lower() for name in names for word in _SECRETS):
+        raise ConfigError("a storage's URL has no secrets in it: give credentials to the SDK (environment, profile, role)")
+    if fragment:
+        raise ConfigError("a storage's URL has no '#': write it as %23 if it belongs to the path")
+    if len(set(names)) != len(names):
+        raise ConfigError("a parameter stands twice in the storage's URL")
+
+
+def _checked(kind: type[C], values: Mapping[str, str], name: Any) -> C:
+    """The config object with these values, each of the type that its field has."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise ConfigError(f"there is no parameter {unknown[0]!a}: there are {', '.join(sorted(fields))}")
+    hints = typing.get_type_hints(kind)
+    parsed = {field: _convert(hints[field], value, name(field)) for field, value in values.items()}
+    if kind is S3Config and not parsed["bucket"]:
+        raise ConfigError("the bucket has no name: s3://bucket/prefix")
+    return kind(**parsed)
+
+
+def _convert(hint: Any, text: str, what: str) -> Any:
+    """The text as a value of the type, which a dataclass above has named."""
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        if text not in options:
+            raise ConfigError(f"{what} is {text!a}: set it to {' or '.join(map(repr, options))}")
+        return text
+    if bool in (hint, *options):
+        if text not in ("true", "false"):
+            raise ConfigError(f"{what} is {text!a}: set it to 'true' or 'false'")
+        return text == "true"
+    if float in (hint, *options):
+        try:
+            return parse_deadline(float(text))
+        except ValueError as error:
+            raise ConfigError(f"{what} is {text!a}: set it to a number of seconds above 0") from error
+    return text
+
+
+def _make_driver(config: Config) -> Driver:
+    if isinstance(config, LocalConfig):
+        path = default_path(os.environ) if config.path is None else os.fspath(config.path)
+        return _load("local").LocalDriver(path, durable=config.durable)
+    if isinstance(config, MemoryConfig):
+        return _load("memory").MemoryDriver()
+    raise NotSupportedError("this release has no S3 driver yet; it stores on disk (file:///path) and in memory (memory:)")
+
+
+def _load(name: str) -> Any:
+    return import_module(f".drivers.{name}", __package__)

@@ -1,0 +1,474 @@
+"""`Storage`: what applications hold. Arguments are parsed here, everything is derived from the driver's contract here,
+and nothing here knows which driver it is."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import random
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from types import TracebackType
+from typing import Literal, Self, TypeAlias
+
+import anyio
+
+from ._call import Call, Lifecycle, parse_deadline
+from ._errors import InvalidArgumentError, NotFoundError, PreconditionFailedError
+from ._hooks import Hook, Operation
+from ._keys import Key, Prefix
+from ._streams import Data, Reader, Writer, as_bytes, as_source, pour
+from ._types import (
+    MAX_PAGE,
+    MAX_SIGNED_SECONDS,
+    Capabilities,
+    Condition,
+    DeleteOptions,
+    Entry,
+    IfAbsent,
+    IfMatch,
+    ListOptions,
+    ObjectInfo,
+    Page,
+    PresignRequest,
+    ReadOptions,
+    WriteOptions,
+    check_write_condition,
+    parse_condition,
+    parse_content_type,
+    parse_count,
+    parse_etag,
+    parse_metadata,
+)
+from ._files import file_chunks, write_file
+from .driver import Download, Driver, Upload
+from .drivers.prefixed import PrefixedDriver
+
+Change: TypeAlias = Callable[[bytes | None], bytes | None | Awaitable[bytes | None]]
+
+LONGEST_PAUSE = 0.1  # seconds between two tries of `update`; the first pause is at most 1 ms
+
+
+class Storage:
+    """Objects under keys, with the same meaning on every driver.
+
+        async with open_storage() as storage:
+            await storage.put("sessions/abc123/files/main.ex", b"...")
+
+    Every call may take a `deadline` in seconds, for all of that call (for a reader or writer: for each of its steps);
+    without one the storage's own counts. Every call may raise any `StorageError`; the docstrings name those that
+    belong to the call.
+    """
+
+    def __init__(self, driver: Driver, *, hooks: Sequence[Hook] = (), deadline: float | None = None) -> None:
+        self._driver = driver
+        self._hooks = tuple(hooks)
+        self._deadline = parse_deadline(deadline)
+        self._lifecycle = Lifecycle()
+        self._owner = True
+
+    # -- open and closed
+
+    async def open(self) -> Self:
+        """Get ready for calls on this event loop. An open storage stays open."""
+        if not self._owner:
+            self._lifecycle.check()
+        async with self._lifecycle.turn:
+            if self._lifecycle.loop is None:
+                await self._driver.open()
+                self._lifecycle.opened()
+        self._lifecycle.check()
+        return self
+
+    async def aclose(self) -> None:
+        """Give everything back; readers and writers still open are closed, and nothing of such a writer is kept.
+        Idempotent. Closing what `under` gave closes nothing."""
+        if not self._owner:
+            return
+        with anyio.CancelScope(shield=True):
+            async with self._lifecycle.turn:
+                if self._lifecycle.loop is None:
+                    return
+                self._lifecycle.check()
+                self._lifecycle.loop = None
+                for stream in list(self._lifecycle.streams):
+                    await stream.aclose()
+                await self._driver.aclose()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if getattr(self, "_owner", False) and self._lifecycle.loop is not None:
+            warnings.warn(f"{self!r} was dropped open: use `async with`", ResourceWarning, source=self, stacklevel=1)
+
+    def __repr__(self) -> str:
+        return f"<Storage on {self._driver!r}>"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the driver can do; certain once the storage is open."""
+        return self._driver.capabilities
+
+    # -- whole objects
+
+    async def put(
+        self,
+        key: str,
+        data: Data,
+        *,
+        if_match: str | None = None,
+        if_absent: bool = False,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+    ) -> ObjectInfo:
+        """Store all of `data` under `key`, or raise and change nothing. When it returns, it is stored.
+
+        `data` is bytes-like (leave it unchanged until this returns), an async iterable of bytes-like, or anything
+        with `async read(n)`. With `if_match`, only over the object with that ETag (`PreconditionFailedError`); with
+        `if_absent`, only where there is none (`AlreadyExistsError`).
+        """
+        with self._call("put", key, deadline):
+            parsed = Key.parse(key)
+            options = _write_options(if_match, if_absent, content_type, metadata)
+            source = as_source(data)
+            if isinstance(source, AsyncGenerator):
+                return await pour(source, partial(self._driver.upload, parsed, options))
+            return await self._driver.put(parsed, source, options)
+
+    async def get(
+        self,
+        key: str,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+        deadline: float | None = None,
+    ) -> bytes:
+        """The object's bytes, or `length` of them from `offset`, all of one version.
+
+        A negative `offset` counts from the end, as in a slice, and a length past the end is cut; an offset behind the
+        end is a `RangeError`. `NotFoundError` for a missing object, `PreconditionFailedError` unless it has the ETag
+        `if_match`, `NotModifiedError` if it has the ETag `if_none_match`.
+        """
+        with self._call("get", key, deadline):
+            parsed = Key.parse(key)
+            data, _ = await self._read_all(parsed, _read_options(offset, length, if_match, if_none_match))
+            return data
+
+    async def head(self, key: str, *, deadline: float | None = None) -> ObjectInfo:
+        """What is known of the object, or `NotFoundError`."""
+        with self._call("head", key, deadline):
+            return await self._driver.head(Key.parse(key))
+
+    async def exists(self, key: str, *, deadline: float | None = None) -> bool:
+        """Whether there is an object. False means absent and nothing else: any other failure is raised."""
+        with self._call("exists", key, deadline):
+            parsed = Key.parse(key)
+            try:
+                await self._driver.head(parsed)
+            except NotFoundError:
+                return False
+            return True
+
+    async def delete(self, *keys: str, if_match: str | None = None, deadline: float | None = None) -> None:
+        """Remove the objects; a missing one is fine. With `if_match` (and one key), only the object with that ETag:
+        `PreconditionFailedError` for another or none. Several failures come as an `ExceptionGroup`."""
+        with self._call("delete", keys[0] if len(keys) == 1 else None, deadline):
+            etag = parse_etag("if_match", if_match)
+            if etag is not None and len(keys) != 1:
+                raise InvalidArgumentError("if_match needs exactly one key: each object has its own ETag")
+            parsed = list(dict.fromkeys(map(Key.parse, keys)))
+            await self._delete(parsed, DeleteOptions(if_match=etag))
+
+    # -- streams
+
+    def open_read(
+        self,
+        key: str,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+        chunk_size: int | None = None,
+        deadline: float | None = None,
+    ) -> Reader:
+        """A `Reader` for `async with`: `.info`, `async for chunk`, `await read(n)`, with at most `chunk_size` bytes in
+        a chunk. Arguments and errors are those of `get`."""
+
+        async def start() -> Download:
+            parsed = Key.parse(key)
+            options = _read_options(offset, length, if_match, if_none_match, chunk_size)
+            return await self._driver.read(parsed, options)
+
+        return Reader(self._lifecycle, partial(self._call, key=key, deadline=deadline), start, chunk_size)
+
+    def open_write(
+        self,
+        key: str,
+        *,
+        if_match: str | None = None,
+        if_absent: bool = False,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+    ) -> Writer:
+        """A `Writer` for `async with`: `await write(data)`. Leaving the block commits (the condition is checked then);
+        an exception or cancellation leaves nothing. Arguments and errors are those of `put`."""
+
+        async def start() -> Upload:
+            parsed = Key.parse(key)
+            return await self._driver.upload(parsed, _write_options(if_match, if_absent, content_type, metadata))
+
+        return Writer(self._lifecycle, partial(self._call, key=key, deadline=deadline), start)
+
+    async def upload_file(
+        self,
+        path: str | os.PathLike[str],
+        key: str,
+        *,
+        if_match: str | None = None,
+        if_absent: bool = False,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+    ) -> ObjectInfo:
+        """Store a file of the local disk, streaming. Otherwise as `put`; the disk's own errors come as `OSError`."""
+        with self._call("upload_file", key, deadline):
+            parsed = Key.parse(key)
+            options = _write_options(if_match, if_absent, content_type, metadata)
+            return await pour(file_chunks(path), partial(self._driver.upload, parsed, options))
+
+    async def download_file(self, key: str, path: str | os.PathLike[str], *, deadline: float | None = None) -> ObjectInfo:
+        """Write the object to a file of the local disk, streaming. The file appears whole or not at all, over one that
+        is there; the disk's own errors come as `OSError`."""
+        with self._call("download_file", key, deadline):
+            download = await self._driver.read(Key.parse(key), ReadOptions())
+            try:
+                await write_file(path, download)
+                return download.info
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await download.aclose()
+
+    # -- many objects
+
+    async def list(
+        self, prefix: str = "", *, start_after: str | None = None, deadline: float | None = None
+    ) -> AsyncIterator[Entry]:
+        """`async for entry`: all objects whose keys begin with `prefix` (as text: "a" begins "ab"), in UTF-8 byte order
+        of their keys, behind `start_after` if given. Nothing is listed where nothing is."""
+        cursor, more = None, True
+        while more:
+            page = await self.list_page(prefix, cursor=cursor, start_after=start_after, deadline=deadline)
+            for entry in page.entries:
+                yield entry
+            cursor, more, start_after = page.cursor, page.cursor is not None, None
+
+    async def list_page(
+        self,
+        prefix: str = "",
+        *,
+        limit: int = MAX_PAGE,
+        cursor: str | None = None,
+        start_after: str | None = None,
+        delimiter: Literal["/"] | None = None,
+        deadline: float | None = None,
+    ) -> Page:
+        """One page of at most `limit` (1 to 1,000) lines; with the delimiter "/", keys that go on behind one are folded
+        into `prefixes`. `cursor` is the former page's."""
+        with self._call("list", prefix, deadline):
+            parsed = Prefix.parse(prefix)
+            return await self._driver.list_page(parsed, _list_options(limit, cursor, start_after, delimiter))
+
+    async def delete_prefix(self, prefix: str, *, everything: bool = False, deadline: float | None = None) -> int:
+        """Remove all objects whose keys begin with `prefix`; returns how many. The empty prefix needs `everything`."""
+        with self._call("delete_prefix", prefix, deadline):
+            parsed = Prefix.parse(prefix)
+            if not parsed and everything is not True:
+                raise InvalidArgumentError("the empty prefix is every object: say everything=True if that is meant")
+            count, cursor, more = 0, None, True
+            while more:
+                page = await self._driver.list_page(parsed, ListOptions(cursor=cursor))
+                await self._delete([entry.key for entry in page.entries], DeleteOptions())
+                count, cursor, more = count + len(page.entries), page.cursor, page.cursor is not None
+            return count
+
+    # -- from object to object
+
+    async def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        if_match: str | None = None,
+        if_absent: bool = False,
+        deadline: float | None = None,
+    ) -> ObjectInfo:
+        """Store the source's bytes, content type and metadata under `target`, without passing them through Python where
+        the back end can. The conditions are the target's. A copy onto itself changes nothing."""
+        with self._call("copy", source, deadline):
+            return await self._copy(Key.parse(source), Key.parse(target), parse_condition(if_match, if_absent))
+
+    async def move(
+        self,
+        source: str,
+        target: str,
+        *,
+        if_match: str | None = None,
+        if_absent: bool = False,
+        deadline: float | None = None,
+    ) -> ObjectInfo:
+        """Copy, then delete the source: never before the target is stored, and (where the driver has conditional
+        deletes) not if somebody wrote it meanwhile, which is a `PreconditionFailedError` that leaves both."""
+        with self._call("move", source, deadline):
+            old, new = Key.parse(source), Key.parse(target)
+            condition = parse_condition(if_match, if_absent)
+            seen = await self._driver.head(old)
+            info = await self._copy(old, new, condition)
+            if old != new:
+                pinned = seen.etag if self._driver.capabilities.delete_if_match else None
+                await self._delete([old], DeleteOptions(if_match=pinned))
+            return info
+
+    async def update(self, key: str, change: Change, *, deadline: float | None = None) -> ObjectInfo:
+        """Read, change and write back, again and again until nobody came between.
+
+        `change` gets the present bytes (None where there is no object) and returns, or awaits, those to write; it may
+        be called several times. Returning None leaves things as they are: then the present object is returned, or
+        `NotFoundError` raised. Content type and metadata stay.
+        """
+        with self._call("update", key, deadline):
+            parsed = Key.parse(key)
+            pause = 0.001
+            while True:
+                data: bytes | None = None
+                seen: ObjectInfo | None = None
+                with suppress(NotFoundError):
+                    data, seen = await self._read_all(parsed, ReadOptions())
+                answer = change(data)
+                changed = await answer if inspect.isawaitable(answer) else answer
+                if changed is None:
+                    return seen if seen is not None else await self._driver.head(parsed)
+                try:
+                    return await self._driver.put(parsed, as_bytes(changed), _successor(seen))
+                except PreconditionFailedError:
+                    await anyio.sleep(random.uniform(0, pause))
+                    pause = min(2 * pause, LONGEST_PAUSE)
+
+    # -- the rest
+
+    async def url(
+        self,
+        key: str,
+        *,
+        expires: int | timedelta,
+        method: Literal["GET", "PUT"] = "GET",
+        deadline: float | None = None,
+    ) -> str:
+        """A signed URL with which anybody can do this one thing for `expires` seconds (at most seven days).
+        `NotSupportedError` where the driver signs none."""
+        with self._call("url", key, deadline):
+            parsed = Key.parse(key)
+            seconds = int(expires.total_seconds()) if isinstance(expires, timedelta) else expires
+            parse_count("expires", seconds, least=1, most=MAX_SIGNED_SECONDS)
+            if method not in ("GET", "PUT"):
+                raise InvalidArgumentError("method is 'GET' or 'PUT'")
+            return await self._driver.presign(parsed, PresignRequest(expires=seconds, method=method))
+
+    def under(self, prefix: str) -> Storage:
+        """A storage of what is below `prefix` ("a/b" and "a/b/" are the same), which can neither see nor touch anything
+        else. It is open while this one is."""
+        if not isinstance(prefix, str):
+            raise TypeError(f"a prefix is a str, not {type(prefix).__name__}")
+        whole = Key.parse(prefix.removesuffix("/"))
+        below = Storage(PrefixedDriver(self._driver, Prefix.parse(whole + "/")), hooks=self._hooks, deadline=self._deadline)
+        below._lifecycle = self._lifecycle
+        below._owner = False
+        return below
+
+    # -- what the calls share
+
+    def _call(self, name: str, key: object, deadline: float | None) -> Call:
+        shown = str.__str__(key) if isinstance(key, str) else None
+        operation = Operation(name=name, key=shown, driver=self._driver.name)
+        limit = self._deadline if deadline is None else parse_deadline(deadline)
+        return Call(self._lifecycle, operation, self._hooks, limit)
+
+    async def _read_all(self, key: Key, options: ReadOptions) -> tuple[bytes, ObjectInfo]:
+        download = await self._driver.read(key, options)
+        try:
+            return await download.readall(), download.info
+        finally:
+            with anyio.CancelScope(shield=True):
+                await download.aclose()
+
+    async def _copy(self, source: Key, target: Key, condition: Condition) -> ObjectInfo:
+        if source != target:
+            return await self._driver.copy(source, target, WriteOptions(condition=condition))
+        info = await self._driver.head(source)
+        check_write_condition(condition, info.etag)
+        return info
+
+    async def _delete(self, keys: Sequence[Key], options: DeleteOptions) -> None:
+        failures = await self._driver.delete(keys, options) if keys else {}
+        for key, error in failures.items():
+            error.add_context("delete", key, self._driver.name)
+        if len(failures) == 1:
+            raise next(iter(failures.values()))
+        if failures:
+            raise ExceptionGroup(f"{len(failures)} of {len(keys)} objects could not be deleted", list(failures.values()))
+
+
+def _write_options(
+    if_match: str | None, if_absent: bool, content_type: str | None, metadata: Mapping[str, str] | None
+) -> WriteOptions:
+    return WriteOptions(
+        condition=parse_condition(if_match, if_absent),
+        content_type=parse_content_type(content_type),
+        metadata=parse_metadata(metadata),
+    )
+
+
+def _read_options(
+    offset: int, length: int | None, if_match: str | None, if_none_match: str | None, chunk_size: int | None = None
+) -> ReadOptions:
+    if not isinstance(offset, int) or isinstance(offset, bool):
+        raise TypeError(f"offset is an int, not {type(offset).__name__}")
+    return ReadOptions(
+        offset=offset,
+        length=parse_count("length", length, least=0),
+        if_match=parse_etag("if_match", if_match),
+        if_none_match=parse_etag("if_none_match", if_none_match),
+        chunk_size=parse_count("chunk_size", chunk_size, least=1),
+    )
+
+
+def _list_options(limit: int, cursor: str | None, start_after: str | None, delimiter: Literal["/"] | None) -> ListOptions:
+    parse_count("limit", limit, least=1, most=MAX_PAGE)
+    if cursor is not None and not isinstance(cursor, str):
+        raise TypeError(f"cursor is a str, not {type(cursor).__name__}")
+    if cursor is not None and start_after is not None:
+        raise InvalidArgumentError("cursor and start_after exclude each other: a cursor knows where it was")
+    if delimiter not in (None, "/"):
+        raise InvalidArgumentError("delimiter is '/' or None")
+    after = None if start_after is None else Prefix.parse(start_after)
+    return ListOptions(limit=limit, cursor=cursor, start_after=after, delimiter=delimiter)
+
+
+def _successor(seen: ObjectInfo | None) -> WriteOptions:
+    """How to write what comes after the object that was seen, and after no other."""
+    if seen is None:
+        return WriteOptions(condition=IfAbsent())
+    return WriteOptions(condition=IfMatch(seen.etag), content_type=seen.content_type, metadata=seen.metadata)

@@ -1,0 +1,292 @@
+"""The values that applications, the storage and its drivers hand one another. Frozen, and free of I/O."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from ._errors import (
+    AlreadyExistsError,
+    InvalidArgumentError,
+    NotFoundError,
+    NotModifiedError,
+    PreconditionFailedError,
+    RangeError,
+)
+from ._keys import Key
+
+BytesLike: TypeAlias = bytes | bytearray | memoryview
+
+DEFAULT_CONTENT_TYPE = "application/octet-stream"
+MAX_CONTENT_TYPE = 255  # characters: RFC 6838 allows 127 + 127 for type and subtype
+MAX_METADATA_BYTES = 2048  # of UTF-8, names and values together: the limit of S3
+MAX_PAGE = 1000  # entries: the limit of S3's listings
+MAX_SIGNED_SECONDS = 7 * 24 * 3600  # the limit of S3's signatures
+
+_ETAG = re.compile(r'"[\x21\x23-\x7e]+"')
+_CONTENT_TYPE = re.compile(r"[!-.0-~]+/[!-.0-~]+(?: *; *[ -~]*[!-~])?")
+_METADATA_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+_METADATA_VALUE = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]*")
+
+
+# -- what is stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectInfo:
+    """What is known of one stored object. It has no key: whoever asked knows it.
+
+    `size` is in bytes. `etag` is opaque, quoted as HTTP sends it, and changes whenever the bytes do. `modified` is
+    aware UTC. `metadata` is the user's own, names in lower case. `checksum` is "algorithm:base64" of the whole
+    object where the driver keeps one, else None.
+    """
+
+    size: int
+    etag: str
+    modified: datetime
+    content_type: str = DEFAULT_CONTENT_TYPE
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    checksum: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of a listing: as much of an object as listing it shows. `size` in bytes, `modified` aware UTC."""
+
+    key: Key
+    size: int
+    etag: str
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A stretch of a listing, in UTF-8 byte order. `prefixes` are what `delimiter` folded, each ending in it; they
+    and the entries count together towards the limit. `cursor` asks for the next page, and is None on the last."""
+
+    entries: Sequence[Entry]
+    prefixes: Sequence[str] = ()
+    cursor: str | None = None
+
+
+# -- what is asked for
+
+
+@dataclass(frozen=True, slots=True)
+class IfMatch:
+    """Write only if the object there now has this ETag."""
+
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class IfAbsent:
+    """Write only if there is no object now."""
+
+
+Condition: TypeAlias = IfMatch | IfAbsent | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOptions:
+    """How to write. For a copy, None for `content_type` or `metadata` keeps the source's; elsewhere it means the
+    default and nothing."""
+
+    condition: Condition = None
+    content_type: str | None = None
+    metadata: Mapping[str, str] | None = field(default=None, hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """What to read. A negative `offset` counts from the end; `length` None is up to the end. `chunk_size` is the most
+    bytes an iteration should give at a time, None what suits the driver."""
+
+    offset: int = 0
+    length: int | None = None
+    if_match: str | None = None
+    if_none_match: str | None = None
+    chunk_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteOptions:
+    """How to delete. `if_match` comes with exactly one key."""
+
+    if_match: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListOptions:
+    """Which page. `cursor` is one that a page of the same listing gave, and comes without `start_after`."""
+
+    limit: int = MAX_PAGE
+    cursor: str | None = None
+    start_after: str | None = None
+    delimiter: Literal["/"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresignRequest:
+    """A URL that lets whoever holds it do one thing, for `expires` seconds."""
+
+    expires: int
+    method: Literal["GET", "PUT"] = "GET"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """Where drivers may honestly differ. The conformance kit checks both answers.
+
+    What is False raises `NotSupportedError`, but for two that describe: with `nested_keys`, "a" and "a/b" may both
+    be objects (else `KeyConflictError`); with `fresh_etags`, writing the same bytes again gives another ETag.
+    """
+
+    if_absent: bool = True
+    if_match: bool = True
+    delete_if_match: bool = True
+    metadata: bool = True
+    signed_urls: bool = False
+    nested_keys: bool = True
+    fresh_etags: bool = True
+
+
+# -- decisions without I/O, the same for every driver
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The bytes from `start` up to, not including, `stop`."""
+
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+
+def resolve_span(offset: int, length: int | None, size: int) -> Span:
+    """Which bytes of an object of `size` bytes are meant. As in a slice, a negative offset counts from the end and a
+    length past the end is cut; an offset behind the end is a `RangeError`."""
+    if offset > size:
+        raise RangeError(f"offset {offset} is behind the end of an object of {size} bytes")
+    start = max(0, size + offset) if offset < 0 else offset
+    return Span(start, size if length is None else min(size, start + length))
+
+
+def check_read_conditions(options: ReadOptions, etag: str) -> None:
+    """Raise unless the object with this ETag is wanted."""
+    if options.if_match is not None and options.if_match != etag:
+        raise PreconditionFailedError("the object's ETag is not the one given as if_match")
+    if options.if_none_match == etag:
+        raise NotModifiedError("the object still has the ETag given as if_none_match")
+
+
+def check_write_condition(condition: Condition, etag: str | None) -> None:
+    """Raise unless the present state (its ETag, None for absent) is what the condition asks for."""
+    if isinstance(condition, IfAbsent) and etag is not None:
+        raise AlreadyExistsError("there is an object already and if_absent was asked for")
+    if isinstance(condition, IfMatch):
+        check_if_match(condition.etag, etag)
+
+
+def check_if_match(wanted: str | None, etag: str | None) -> None:
+    """Raise unless the present ETag (None for absent) is the wanted one; None wants nothing."""
+    if wanted is None or wanted == etag:
+        return
+    state = "there is no object" if etag is None else "the object's ETag is another"
+    raise PreconditionFailedError(f"{state} than the one given as if_match" if etag else f"{state} to match if_match")
+
+
+def cursor_after(last: str) -> str:
+    """The cursor of a page whose last line is `last`: a key, or a folded prefix (which ends in "/", as no key does)."""
+    return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
+
+
+def parse_cursor(cursor: str) -> str:
+    """The `last` that `cursor_after` was given."""
+    try:
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except ValueError as error:
+        raise InvalidArgumentError("the cursor is none that a page of this storage gave") from error
+
+
+def missing() -> NotFoundError:
+    """The one wording for a key that names nothing."""
+    return NotFoundError("there is no such object")
+
+
+# -- options, parsed
+
+
+def parse_etag(name: str, value: str | None) -> str | None:
+    """An ETag as an object gave it: quoted and strong."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is the etag of an object, a str, not {type(value).__name__}")
+    if not _ETAG.fullmatch(value):
+        raise InvalidArgumentError(f"{name} is an etag as an object gave it, in double quotes, neither weak nor '*'")
+    return value
+
+
+def parse_condition(if_match: str | None, if_absent: bool) -> Condition:
+    """One condition of a write, out of the two ways to ask for one."""
+    if not isinstance(if_absent, bool):
+        raise TypeError(f"if_absent is a bool, not {type(if_absent).__name__}")
+    etag = parse_etag("if_match", if_match)
+    if etag is None:
+        return IfAbsent() if if_absent else None
+    if if_absent:
+        raise InvalidArgumentError("if_match and if_absent exclude each other: give one")
+    return IfMatch(etag)
+
+
+def parse_content_type(value: str | None) -> str | None:
+    """A media type, `type/subtype` with parameters, in printable ASCII."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(f"content_type is a str, not {type(value).__name__}")
+    if len(value) > MAX_CONTENT_TYPE or not _CONTENT_TYPE.fullmatch(value):
+        raise InvalidArgumentError("content_type is type/subtype in at most 255 printable ASCII characters")
+    return value
+
+
+def parse_metadata(value: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """User metadata that survives every back end: names as HTTP headers keep them, values without control characters."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"metadata is a mapping of str to str, not {type(value).__name__}")
+    for name, text in value.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise TypeError("metadata is a mapping of str to str")
+        if not _METADATA_NAME.fullmatch(name):
+            raise InvalidArgumentError(f"metadata name {name[:80]!a} is not of a-z 0-9 _ . - (S3 would change it)")
+        if not _METADATA_VALUE.fullmatch(text):
+            raise InvalidArgumentError(f"the metadata value of {name[:80]!a} has a control character or lone surrogate")
+    if sum(len(part.encode()) for pair in value.items() for part in pair) > MAX_METADATA_BYTES:
+        raise InvalidArgumentError(f"metadata has at most {MAX_METADATA_BYTES} bytes of UTF-8, names and values together")
+    return dict(value)
+
+
+def parse_count(name: str, value: int | None, *, least: int, most: int | None = None) -> int | None:
+    """A whole number within bounds, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is an int, not {type(value).__name__}")
+    if value < least or (most is not None and value > most):
+        raise InvalidArgumentError(f"{name} is at least {least}" + (f" and at most {most}" if most is not None else ""))
+    return value
+
+
+def read_only(metadata: Mapping[str, str] | None) -> Mapping[str, str]:
+    """The metadata of an `ObjectInfo`: a copy nobody else holds."""
+    return dict(metadata) if metadata else {}

@@ -1,0 +1,190 @@
+"""The contract between `Storage` and a back end, and all that the author of a driver needs.
+
+The storage promises: keys and options are already checked; no call comes before `open` or after `aclose`; one task at
+a time uses a `Download` or an `Upload`, and closes it whatever happens.
+
+The driver promises: only kinds of `StorageError` come out, with `__cause__` kept; no call blocks the event loop;
+nothing is left behind by an error or a cancellation, and a write that was cancelled is never published afterwards.
+What it cannot do it declares in `capabilities` *and* refuses with `NotSupportedError`.
+
+`micelio_storage.testing` checks all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+from ._errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    ClosedError,
+    ConfigError,
+    DeadlineError,
+    IntegrityError,
+    InvalidArgumentError,
+    InvalidKeyError,
+    KeyConflictError,
+    NotFoundError,
+    NotModifiedError,
+    NotSupportedError,
+    OutOfSpaceError,
+    PreconditionFailedError,
+    RangeError,
+    StorageError,
+    UnavailableError,
+)
+from ._keys import NO_PREFIX, Key, Prefix
+from ._types import (
+    DEFAULT_CONTENT_TYPE,
+    BytesLike,
+    Capabilities,
+    Condition,
+    DeleteOptions,
+    Entry,
+    IfAbsent,
+    IfMatch,
+    ListOptions,
+    ObjectInfo,
+    Page,
+    PresignRequest,
+    ReadOptions,
+    Span,
+    WriteOptions,
+    check_if_match,
+    check_read_conditions,
+    check_write_condition,
+    cursor_after,
+    missing,
+    parse_cursor,
+    resolve_span,
+)
+
+__all__ = [
+    "DEFAULT_CONTENT_TYPE",
+    "NO_PREFIX",
+    "AccessDeniedError",
+    "AlreadyExistsError",
+    "BytesLike",
+    "Capabilities",
+    "ClosedError",
+    "Condition",
+    "ConfigError",
+    "DeadlineError",
+    "DeleteOptions",
+    "Download",
+    "Driver",
+    "Entry",
+    "IfAbsent",
+    "IfMatch",
+    "IntegrityError",
+    "InvalidArgumentError",
+    "InvalidKeyError",
+    "Key",
+    "KeyConflictError",
+    "ListOptions",
+    "NotFoundError",
+    "NotModifiedError",
+    "NotSupportedError",
+    "ObjectInfo",
+    "OutOfSpaceError",
+    "Page",
+    "PreconditionFailedError",
+    "Prefix",
+    "PresignRequest",
+    "RangeError",
+    "ReadOptions",
+    "Span",
+    "StorageError",
+    "UnavailableError",
+    "Upload",
+    "WriteOptions",
+    "check_if_match",
+    "check_read_conditions",
+    "check_write_condition",
+    "cursor_after",
+    "missing",
+    "parse_cursor",
+    "resolve_span",
+]
+
+
+class Download(Protocol):
+    """One version of an object, being read."""
+
+    @property
+    def info(self) -> ObjectInfo:
+        """The whole object, whatever part of it is read."""
+
+    @property
+    def span(self) -> Span:
+        """The bytes that will come."""
+
+    async def readall(self) -> bytes:
+        """All bytes of the span that have not come yet: exactly those, or an error."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The bytes of the span in order, in chunks that are not empty and not longer than asked for."""
+
+    async def aclose(self) -> None:
+        """Give back what the download holds. Idempotent; also fine in the middle."""
+
+
+class Upload(Protocol):
+    """An object being written, invisible until `commit` returns."""
+
+    async def write(self, data: BytesLike) -> None:
+        """Take the next bytes. They are the caller's again when this returns."""
+
+    async def commit(self) -> ObjectInfo:
+        """Publish all that was written, at once, or raise and publish nothing. The condition is checked here."""
+
+    async def abort(self) -> None:
+        """Forget all that was written and leave nothing. Idempotent, and harmless after `commit`."""
+
+
+class Driver(Protocol):
+    """A back end. Every member is required."""
+
+    @property
+    def name(self) -> str:
+        """Short and constant ("local", "s3"): for errors, hooks and logs."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do; known at the latest when `open` returns."""
+
+    async def open(self) -> None:
+        """Get ready, or raise `ConfigError` and say what to change. Called once, and again after `aclose`."""
+
+    async def aclose(self) -> None:
+        """Give everything back: threads, descriptors, connections. Idempotent."""
+
+    async def head(self, key: Key) -> ObjectInfo:
+        """What is known of the object, or `NotFoundError`."""
+
+    async def read(self, key: Key, options: ReadOptions) -> Download:
+        """The object opened for reading; missing, unwanted or out of range is raised here, not later."""
+
+    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+        """Store all of `data`, or raise and change nothing."""
+
+    async def upload(self, key: Key, options: WriteOptions) -> Upload:
+        """A new upload. Nothing can be seen of it before its `commit`."""
+
+    async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        """Store the bytes, content type and metadata of `source` (another key) under `target`. The condition is the
+        target's."""
+
+    async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
+        """Remove the objects; a missing one is fine, unless `if_match` asks for it. Returns those that could not be
+        removed, with the reason."""
+
+    async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
+        """The next entries whose keys begin with `prefix`, in UTF-8 byte order."""
+
+    async def presign(self, key: Key, request: PresignRequest) -> str:
+        """A signed URL for the object, whether or not it exists."""
+
+    async def unfinished(self) -> Sequence[str]:
+        """Names of what unfinished writes hold at this moment: staging files, open multipart uploads."""

@@ -1,0 +1,329 @@
+"""The only way from the event loop into a thread and back.
+
+Waking a sleeping thread and being woken by it costs 150-300 us, the file work of a small object 10-30 us. So a `Lane`
+hands *lists* of operations to one worker and takes all their results back in one go; a second worker starts only when
+the first has been busy for long. Writes may be generators, which say when they need the disk (`SyncFile`, `SyncDirectory`):
+those of one batch then share the waiting.
+
+Cancellation: an operation that has not begun is dropped at once. One that has begun is waited for (`finish`) or left
+behind, its result undone (`run`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import anyio
+
+from .._errors import ClosedError
+from ._libc import start_writeback
+
+T = TypeVar("T")
+
+LARGEST_BATCH = 256  # operations: more gain nothing, and the first result waits for the last
+STALLED = 0.02  # seconds a worker may keep others waiting before another is started: a 64-put batch takes 5 ms
+
+
+@dataclass(frozen=True, slots=True)
+class SyncFile:
+    """Wanted by a write: go on when the data and attributes of this descriptor are on the disk."""
+
+    descriptor: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncDirectory:
+    """Wanted by a write: go on when the entries of this directory are on the disk."""
+
+    descriptor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wanted by a write: try again in so many seconds, and let others go on meanwhile."""
+
+    seconds: float
+
+
+Want: TypeAlias = SyncFile | SyncDirectory | Pause | None  # None: only let a cancellation in
+Steps: TypeAlias = Generator[Want, None, T]
+
+
+class Abandoned(BaseException):
+    """Thrown into the steps of a write that nobody waits for any more, so that they clean up."""
+
+
+class _Job(Generic[T]):
+    """One operation on its way through a lane."""
+
+    __slots__ = ("error", "failed_want", "future", "result", "steps", "ticket", "undo", "unwanted", "want")
+
+    def __init__(self, steps: Steps[T], future: asyncio.Future[T], undo: Callable[[T], object] | None = None) -> None:
+        self.steps = steps
+        self.future = future
+        self.undo = undo
+        self.ticket = [True]  # who pops it owns the job: the worker to begin it, or the loop to drop it
+        self.unwanted = False
+        self.want: Want = None
+        self.failed_want: OSError | None = None
+        self.result: list[T] = []
+        self.error: BaseException | None = None
+
+    def claim(self) -> bool:
+        """Own the job; True for one of worker and loop, whoever comes first."""
+        try:
+            return self.ticket.pop()
+        except IndexError:
+            return False
+
+    def advance(self) -> bool:
+        """Run to the next want (False) or to the end (True). In a worker."""
+        try:
+            if self.unwanted:
+                self.steps.throw(Abandoned())
+            elif self.failed_want is not None:
+                error, self.failed_want = self.failed_want, None
+                self.want = self.steps.throw(error)
+            else:
+                self.want = next(self.steps)
+        except StopIteration as stop:
+            self.result.append(stop.value)
+        except BaseException as error:
+            self.error = error
+        else:
+            return False
+        return True
+
+    def deliver(self) -> bool:
+        """Hand the outcome to who waits. False if nobody does and there is a result to undo. On the loop."""
+        if self.unwanted or self.future.cancelled():
+            if not self.future.done():
+                self.future.set_result(None)  # type: ignore[arg-type]  # who waits for this one wants no result
+            return not (self.result and self.undo)
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result[0])
+        return True
+
+
+class Lane:
+    """A queue of small operations and the few workers that run them, for one event loop."""
+
+    def __init__(self, name: str, *, most_workers: int) -> None:
+        self._name = name
+        self._most_workers = most_workers
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[list[_Job[Any]] | None] = SimpleQueue()
+        self._workers: list[threading.Thread] = []
+        self._pending: list[_Job[Any]] = []
+        self._under_way = 0
+        self._closing = False
+        self._quiet: asyncio.Future[None] | None = None
+        self._taken = 0  # batches, ever: shows whether the workers get on
+        self._watch: asyncio.TimerHandle | None = None
+
+    async def run(self, function: Callable[..., T], *args: object, undo: Callable[[T], object] | None = None) -> T:
+        """What the function returns. When cancelled, its result is left behind, and undone if there is one."""
+        job = self._submit(_Job(one_step(function, *args), self._loop.create_future(), undo))
+        try:
+            return await job.future
+        except asyncio.CancelledError:
+            if job.claim():
+                self._ended()
+            elif not job.future.cancelled():  # it was done already, and this task was cancelled on its way back
+                self._undo(job)
+            raise
+
+    async def finish(self, steps: Steps[T], *, always: bool = False) -> T:
+        """What the steps return. When cancelled, they are dropped if they have not begun (unless `always`), told at
+        their next want, and waited for: once this has raised, nothing of them happens any more."""
+        job = self._submit(_Job(steps, self._loop.create_future()))
+        try:
+            return await job.future
+        except asyncio.CancelledError:
+            if not job.future.cancelled():
+                job.future.exception()  # it was done already; an error of it is nobody's any more
+            elif not always and job.claim():
+                self._ended()
+            else:
+                job.unwanted = not always
+                job.future = self._loop.create_future()
+                await settle(job.future)
+            raise
+
+    async def aclose(self) -> None:
+        """Wait for what is under way, then end the workers. Idempotent."""
+        self._closing = True
+        while self._under_way:
+            self._quiet = self._loop.create_future()
+            await settle(self._quiet)
+        if self._watch is not None:
+            self._watch.cancel()
+        for _ in self._workers:
+            self._queue.put(None)
+        while self._workers:
+            self._workers.pop().join()  # each is past its last operation: microseconds
+
+    def _submit(self, job: _Job[T]) -> _Job[T]:
+        if self._closing:
+            raise ClosedError("the driver is closed")
+        return self._queue_up(job)
+
+    def _queue_up(self, job: _Job[T]) -> _Job[T]:
+        if not self._pending:
+            self._loop.call_soon(self._flush)
+        self._pending.append(job)
+        self._under_way += 1
+        return job
+
+    def _flush(self) -> None:
+        """Hand all that this turn of the loop has asked for to a worker, as one list."""
+        batch, self._pending = self._pending, []
+        for start in range(0, len(batch), LARGEST_BATCH):
+            self._queue.put(batch[start : start + LARGEST_BATCH])
+        if not self._workers:
+            self._start_worker()
+        if self._watch is None and len(self._workers) < self._most_workers:
+            self._watch = self._loop.call_later(STALLED, self._look, self._taken)
+
+    def _look(self, taken: int) -> None:
+        """Start another worker if nobody has taken a batch since the last look, though one is waiting."""
+        self._watch = None
+        if self._queue.empty():
+            return
+        if taken == self._taken:
+            self._start_worker()
+        if len(self._workers) < self._most_workers:
+            self._watch = self._loop.call_later(STALLED, self._look, self._taken)
+
+    def _start_worker(self) -> None:
+        name = f"micelio-{self._name}-{len(self._workers)}"
+        worker = threading.Thread(target=self._work, name=name, daemon=True)
+        self._workers.append(worker)
+        worker.start()
+
+    def _work(self) -> None:
+        while (jobs := self._take()) is not None:
+            self._taken += 1
+            going = [job for job in jobs if job.want is not None or job.claim()]
+            while going:
+                ended, parked, waiting = [], [], []
+                for job in going:
+                    if job.advance():
+                        ended.append(job)
+                    else:
+                        (parked if isinstance(job.want, Pause) else waiting).append(job)
+                if (ended or parked) and not self._tell(ended, parked):
+                    return
+                _satisfy(waiting)
+                going = waiting
+
+    def _take(self) -> list[_Job[Any]] | None:
+        """All that is waiting, up to the largest batch; None when the lane is closed."""
+        batch = self._queue.get()
+        while batch is not None and len(batch) < LARGEST_BATCH:
+            try:
+                more = self._queue.get_nowait()
+            except Empty:
+                break
+            if more is None:
+                self._queue.put(None)
+                break
+            batch += more
+        return batch
+
+    def _tell(self, ended: list[_Job[Any]], parked: list[_Job[Any]]) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(self._deliver, ended, parked)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+            return False  # the loop is gone, and all who waited with it
+        return True
+
+    def _deliver(self, ended: list[_Job[Any]], parked: list[_Job[Any]]) -> None:
+        for job in ended:
+            if not job.deliver():
+                self._undo(job)
+            self._ended()
+        for job in parked:
+            assert isinstance(job.want, Pause)  # that is why it was parked
+            self._loop.call_later(job.want.seconds, self._resume, job)
+
+    def _resume(self, job: _Job[Any]) -> None:
+        self._under_way -= 1
+        self._queue_up(job)
+
+    def _undo(self, job: _Job[Any]) -> None:
+        """Undo a result that nobody took, in a worker, for it may be slow."""
+        if job.result and job.undo:
+            self._queue_up(_Job(one_step(job.undo, job.result[0]), self._loop.create_future()))
+
+    def _ended(self) -> None:
+        self._under_way -= 1
+        if self._under_way == 0 and self._quiet is not None and not self._quiet.done():
+            self._quiet.set_result(None)
+
+
+async def settle(future: asyncio.Future[Any]) -> None:
+    """Wait until the future is done, whoever cancels the wait: by asyncio's ways, which are kept for later, or by an
+    anyio scope's, which wait outside. The future itself is never cancelled. Whether it failed is not looked at."""
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not future.done():
+            try:
+                await asyncio.wait([future])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
+
+
+def sync_directory(descriptor: int) -> None:
+    """Have the directory's entries on the disk. File systems that cannot sync a directory (SMB, some of FUSE) say so
+    with EINVAL or ENOTSUP, and have nothing to sync then."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def one_step(function: Callable[..., T], *args: object) -> Steps[T]:
+    """A function as steps that want nothing."""
+    return function(*args)
+    yield  # makes this a generator
+
+
+def _satisfy(jobs: list[_Job[Any]]) -> None:
+    """Do what the jobs want of the disk: start all writing first, then wait for each; each directory only once."""
+    files = [job for job in jobs if isinstance(job.want, SyncFile)]
+    if len(files) > 1:
+        for job in files:
+            start_writeback(job.want.descriptor)
+    for job in files:
+        job.failed_want = _failure(os.fsync, job.want.descriptor)
+    outcomes: dict[tuple[int, int], OSError | None] = {}
+    for job in jobs:
+        if isinstance(job.want, SyncDirectory):
+            status = os.fstat(job.want.descriptor)
+            place = (status.st_dev, status.st_ino)
+            if place not in outcomes:
+                outcomes[place] = _failure(sync_directory, job.want.descriptor)
+            job.failed_want = outcomes[place]
+
+
+def _failure(sync: Callable[[int], None], descriptor: int) -> OSError | None:
+    try:
+        sync(descriptor)
+    except OSError as error:
+        return error
+    return None

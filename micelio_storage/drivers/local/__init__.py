@@ -1,0 +1,238 @@
+"""Objects as files below one directory, readable with any tool: `<root>/<key>`. See the modules for how each promise
+is kept: `_root` (links cannot leave), `_staging` and `_writes` (whole or not at all, on the disk when acknowledged),
+`_locks` (conditions between processes), `_attributes` (metadata), `_listing` (order), `_reads`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from ...driver import (
+    BytesLike,
+    Capabilities,
+    ClosedError,
+    ConfigError,
+    DeleteOptions,
+    Key,
+    ListOptions,
+    NotSupportedError,
+    ObjectInfo,
+    OutOfSpaceError,
+    Page,
+    Prefix,
+    PresignRequest,
+    ReadOptions,
+    StorageError,
+    WriteOptions,
+)
+from .._threads import Lane, Steps, one_step
+from ._attributes import Keeping
+from ._errors import system_errors, translate
+from ._listing import Listings
+from ._reads import LocalDownload, Opened, Reads
+from ._root import DIRECTORY_MODE, Resolver, Root
+from ._staging import Staged
+from ._store import Store
+from ._uploads import LocalUpload
+from ._writes import Writes
+
+LARGEST_PUT = 256 << 10  # bytes written by the lane of small operations; more would keep the others waiting
+DELETE_STEP = 100  # keys deleted in one operation of the lane
+MOST_WORKERS = 4  # threads of each lane; the second and later ones start only when a disk stalls
+MOST_COPIERS = 2  # threads that copy bytes of streams: on few cores each further one makes the loop later (measured)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class LocalDriver:
+    """Objects below `path`, which is made (mode 0700) if it is missing; a link there is followed once, at `open`.
+
+    With `durable` (the default), what is acknowledged survives a power cut; without, only the end of the process.
+    `resolver` and `keeping` choose the ways to resolve paths and to keep metadata, which "auto" finds out.
+    """
+
+    name = "local"
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, durable: bool = True, resolver: Resolver = "auto", keeping: Keeping = "auto"
+    ) -> None:
+        self.capabilities = Capabilities(nested_keys=False)
+        self._path = os.fspath(path)
+        self._durable = durable
+        self._resolver: Resolver = resolver
+        self._keeping: Keeping = keeping
+        self._parts: _Parts | None = None
+
+    def __repr__(self) -> str:
+        return f"<LocalDriver {self._path!r}>"
+
+    async def open(self) -> None:
+        lane = Lane("open", most_workers=1)
+        try:
+            with system_errors():
+                root = await lane.run(_open_root, os.fsencode(self._path), self._resolver, undo=Root.close)
+                parts = _Parts(root, self._keeping, durable=self._durable)
+                try:
+                    await lane.run(parts.prepare)
+                except BaseException:
+                    await parts.aclose()
+                    raise
+                self._parts = parts
+                world_writable = await lane.run(root.is_world_writable)
+        finally:
+            await lane.aclose()
+        if world_writable:
+            text = f"everybody on this machine can write to the storage's root {self._path!r}: choose another place"
+            warnings.warn(text, UserWarning, stacklevel=2)
+
+    async def aclose(self) -> None:
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            with system_errors():
+                await parts.aclose()
+
+    async def head(self, key: Key) -> ObjectInfo:
+        parts = self._open_parts()
+        with system_errors():
+            return await parts.look.run(parts.reads.head, key)
+
+    async def read(self, key: Key, options: ReadOptions) -> LocalDownload:
+        parts = self._open_parts()
+        with system_errors():
+            opened = await parts.look.run(parts.reads.open, key, options, undo=Opened.close)
+        return LocalDownload(opened, parts.copiers, options.chunk_size)
+
+    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+        parts = self._open_parts()
+        if len(data) <= LARGEST_PUT:
+            with system_errors():
+                return await parts.change.finish(parts.writes.put(key, data, options))
+        upload = await self.upload(key, options)
+        try:
+            await upload.write(data)
+            return await upload.commit()
+        except BaseException:
+            await upload.abort()
+            raise
+
+    async def upload(self, key: Key, options: WriteOptions) -> LocalUpload:
+        parts = self._open_parts()
+        with system_errors():
+            staged = await parts.change.run(parts.stage, undo=Staged.discard)
+
+        def publish() -> Steps[ObjectInfo]:
+            return parts.writes.publish(staged, key, options)
+
+        return LocalUpload(staged, publish, parts.heavy, parts.copiers, durable=self._durable)
+
+    async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        parts = self._open_parts()
+        with system_errors():
+            return await parts.heavy.finish(parts.writes.copy(source, target, options))
+
+    async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
+        parts = self._open_parts()
+        failures: dict[Key, StorageError] = {}
+        with system_errors():
+            for start in range(0, len(keys), DELETE_STEP):
+                steps = parts.writes.delete(keys[start : start + DELETE_STEP], options.if_match)
+                failures |= await parts.change.finish(steps)
+        return failures
+
+    async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
+        parts = self._open_parts()
+        with system_errors():
+            return await parts.look.run(parts.listings.page, prefix, options)
+
+    async def presign(self, key: Key, request: PresignRequest) -> str:
+        raise NotSupportedError("files have no signed URLs: serve them by your web server")
+
+    async def unfinished(self) -> Sequence[str]:
+        parts = self._open_parts()
+        with system_errors():
+            return await parts.look.run(parts.unfinished)
+
+    def _open_parts(self) -> _Parts:
+        if self._parts is None:
+            raise ClosedError("the driver is not open")
+        return self._parts
+
+
+class _Parts:
+    """All that an open driver holds."""
+
+    def __init__(self, root: Root, keeping: Keeping, *, durable: bool) -> None:
+        self._root = root
+        self._keeping = keeping
+        self._store: Store | None = None
+        self._making = threading.Lock()
+        self.reads = Reads(root, lambda: self._store)
+        self.writes = Writes(root, self.store, self.reads, durable=durable)
+        self.listings = Listings(root)
+        self.look = Lane("look", most_workers=MOST_WORKERS)
+        self.change = Lane("change", most_workers=MOST_WORKERS)
+        self.heavy = Lane("heavy", most_workers=MOST_WORKERS)
+        self.copiers = ThreadPoolExecutor(MOST_COPIERS, "micelio-copy")
+
+    def prepare(self) -> None:
+        """Make the driver's own files, unless the root can only be read: then each write will say so."""
+        try:
+            self.store()
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise
+
+    def store(self) -> Store:
+        """The driver's own files; raises OSError where none can be made."""
+        if self._store is None:
+            with self._making:
+                if self._store is None:
+                    self._store = Store(self._root, self._keeping)
+        return self._store
+
+    def stage(self) -> Staged:
+        return self.store().staging.create()
+
+    def unfinished(self) -> Sequence[str]:
+        return self._store.staging.unfinished() if self._store else []
+
+    async def aclose(self) -> None:
+        await self.look.aclose()
+        await self.change.aclose()
+        closing = Lane("close", most_workers=1)
+        await closing.finish(one_step(self.copiers.shutdown), always=True)
+        await self.heavy.aclose()
+        await closing.finish(one_step(self._close), always=True)
+        await closing.aclose()
+
+    def _close(self) -> None:
+        try:
+            if self._store is not None:
+                self._store.close()
+        finally:
+            self._root.close()
+
+
+def _open_root(path: bytes, resolver: Resolver) -> Root:
+    """The root, made if it is missing. What cannot be one is a `ConfigError`."""
+    path = os.path.abspath(path)
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            os.mkdir(path, DIRECTORY_MODE)
+        except FileExistsError:
+            pass
+        root = Root(path, resolver)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(f"{os.fsdecode(path)!r} is no directory: set STORAGE_LOCAL_PATH to one, or to a new place") from error
+    except OSError as error:
+        kind = translate(error)
+        if isinstance(kind, OutOfSpaceError):
+            raise
+        raise ConfigError(
+            f"{os.fsdecode(path)!r} cannot be opened ({error.strerror}): set STORAGE_LOCAL_PATH to a directory of yours"
+        ) from error
+    return root

@@ -1,0 +1,152 @@
+"""What is kept of an object besides its bytes: in the inode, so that both change at once.
+
+Where the file system keeps no extended attributes, they go into a file of their own, named after the *version* (inode,
+time and size) that it belongs to and put in place before that version is published. A reader that finds a version finds
+its attributes; and the attributes of a version that was never published are never looked at.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from ...driver import DEFAULT_CONTENT_TYPE, IntegrityError, Key, OutOfSpaceError
+
+Keeping: TypeAlias = Literal["auto", "xattr", "file"]
+
+NAME = b"user.micelio"
+MOST_BYTES = 16384  # of JSON: eight times what the longest metadata and content type need
+_NONE_KEPT = (errno.ENODATA, errno.ENOTSUP, errno.ENOSYS)
+_NOT_KEPT = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attributes:
+    """Content type and user metadata of one version."""
+
+    content_type: str = DEFAULT_CONTENT_TYPE
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def encode(self) -> bytes:
+        """As JSON; empty when everything is as it is by default, for then nothing is kept."""
+        kept: dict[str, object] = {}
+        if self.content_type != DEFAULT_CONTENT_TYPE:
+            kept["content_type"] = self.content_type
+        if self.metadata:
+            kept["metadata"] = dict(self.metadata)
+        return json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode() if kept else b""
+
+
+DEFAULTS = Attributes()
+
+
+def decode(data: bytes) -> Attributes:
+    """The attributes that `encode` wrote, or `IntegrityError`."""
+    try:
+        kept = json.loads(data)
+        content_type, metadata = kept.get("content_type", DEFAULT_CONTENT_TYPE), kept.get("metadata", {})
+        texts = [content_type, *metadata, *metadata.values()]
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise IntegrityError(f"the attributes kept with the object are damaged: {error}") from error
+    if not all(isinstance(text, str) for text in texts):
+        raise IntegrityError("the attributes kept with the object are damaged: they are not text")
+    return Attributes(content_type=content_type, metadata=metadata)
+
+
+def inode_keeps_attributes(descriptor: int) -> bool:
+    """Whether the file system of this file has extended attributes for us."""
+    if not hasattr(os, "setxattr"):
+        return False
+    try:
+        os.setxattr(descriptor, NAME, b"{}")
+    except OSError as error:
+        if error.errno in _NOT_KEPT:
+            return False
+        raise
+    return True
+
+
+def write_to_inode(descriptor: int, data: bytes) -> None:
+    """Keep the encoded attributes in the file's inode."""
+    try:
+        os.setxattr(descriptor, NAME, data)
+    except OSError as error:
+        if error.errno in (errno.E2BIG, errno.ERANGE):
+            raise OutOfSpaceError(f"the file system keeps no {len(data)} bytes of metadata with a file") from error
+        raise
+
+
+def read_from_inode(descriptor: int) -> bytes:
+    """The encoded attributes in the file's inode, or b""."""
+    if not hasattr(os, "getxattr"):
+        return b""
+    try:
+        return os.getxattr(descriptor, NAME)
+    except OSError as error:
+        if error.errno in _NONE_KEPT:
+            return b""
+        raise
+
+
+class AttributeFiles:
+    """The attributes of versions whose inode cannot keep them: `attributes/<hash of the key>/<version>`.
+
+    Who writes here holds the key's lock alone, and so may remove what belongs to other versions.
+    """
+
+    def __init__(self, directory: int) -> None:
+        self._directory = directory
+
+    def close(self) -> None:
+        os.close(self._directory)
+
+    def open_shelf(self, key: Key) -> int:
+        """A descriptor of the directory of the key's versions, made if need be."""
+        shelf = _shelf(key)
+        try:
+            os.mkdir(shelf, 0o700, dir_fd=self._directory)
+        except FileExistsError:
+            pass
+        return os.open(shelf, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+
+    @property
+    def descriptor(self) -> int:
+        """The directory of all shelves, to be synced when one was made."""
+        return self._directory
+
+    def read(self, key: Key, version: bytes) -> bytes:
+        """The encoded attributes of this version, or b""."""
+        path = _shelf(key) + b"/" + version
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+        except FileNotFoundError:
+            return b""
+        try:
+            return os.read(descriptor, MOST_BYTES)
+        finally:
+            os.close(descriptor)
+
+    def keep_only(self, key: Key, version: bytes | None) -> None:
+        """Remove the attributes of all other versions of the key; the shelf too when no version is left."""
+        shelf = _shelf(key)
+        try:
+            descriptor = os.open(shelf, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+        except FileNotFoundError:
+            return
+        try:
+            names = {os.fsencode(name) for name in os.listdir(descriptor)}
+            for name in names - {version}:
+                os.unlink(name, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        if version not in names:
+            os.rmdir(shelf, dir_fd=self._directory)
+
+
+def _shelf(key: Key) -> bytes:
+    return hashlib.sha256(key.encode()).hexdigest().encode()

@@ -1,0 +1,196 @@
+"""Listings in UTF-8 byte order, a page at a time, without reading more of the tree than the page needs.
+
+Within a directory, names are sorted with a "/" behind those of directories: then the walk gives keys in the order of
+their bytes, also around "a-b", "a/b" and "a0". One directory is read whole, for it comes in no order; the tree is not.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+import time
+from collections import OrderedDict
+
+from ..._keys import MAX_KEY_BYTES, is_key_segment
+from ...driver import Entry, Key, ListOptions, Page, Prefix, cursor_after, parse_cursor
+from ._root import OWN_DIRECTORY, Root
+from ._store import etag_of, modified_at
+
+MOST_WALKS = 16  # listings whose next page goes on where the last one stopped; others find their place again
+RACY = 50_000_000  # ns: a directory changed so shortly before it was read may change again without its time showing it
+
+
+class Listings:
+    """The pages of all listings of one driver. For worker threads."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._walks: OrderedDict[tuple[str, str | None, str], _Walk] = OrderedDict()
+        self._turn = threading.Lock()
+
+    def page(self, prefix: Prefix, options: ListOptions) -> Page:
+        """The next page: a walk that stopped there goes on if no directory on its way has changed since."""
+        walk = None
+        if options.cursor is not None:
+            with self._turn:
+                walk = self._walks.pop((prefix, options.delimiter, options.cursor), None)
+        if walk is None or not walk.is_fresh():
+            after = parse_cursor(options.cursor) if options.cursor is not None else options.start_after
+            walk = _Walk(self._root, prefix, after or "", folding=options.delimiter is not None)
+        page = walk.page(options.limit)
+        if page.cursor is not None:
+            with self._turn:
+                self._walks[prefix, options.delimiter, page.cursor] = walk
+                if len(self._walks) > MOST_WALKS:
+                    self._walks.popitem(last=False)
+        return page
+
+
+class _Level:
+    """A directory on the way: its names behind `after`, in order, and how it was when they were read."""
+
+    __slots__ = ("inode", "names", "path", "read_at", "time")
+
+    def __init__(self, root: Root, path: str, start: str, after: str) -> None:
+        self.path = path
+        self.read_at = time.time_ns()
+        self.inode, self.time, names = _read_directory(root, path, start)
+        if after:
+            names = [name for name in names if _may_follow(path + name, after)]
+        names.sort(reverse=True)
+        self.names = names
+
+    def is_fresh(self, root: Root) -> bool:
+        try:
+            with root.directory(_directory_path(self.path)) as descriptor:
+                status = os.fstat(descriptor)
+        except OSError:
+            return False  # gone or no directory any more: the new walk will see what is there
+        unchanged = status.st_ino == self.inode and status.st_mtime_ns == self.time
+        return unchanged and self.read_at - self.time > RACY
+
+
+class _Walk:
+    """A walk through the tree that can stop anywhere."""
+
+    def __init__(self, root: Root, prefix: str, after: str, *, folding: bool) -> None:
+        top, slash, start = prefix.rpartition("/")
+        self._root = root
+        self._after = after
+        self._folding = folding
+        self._levels = [_Level(root, top + slash, start, after)]
+        self._next: str | None = None
+
+    def is_fresh(self) -> bool:
+        return all(level.is_fresh(self._root) for level in self._levels)
+
+    def page(self, limit: int) -> Page:
+        entries: list[Entry] = []
+        folded: list[str] = []
+        last = ""
+        with _Statuses(self._root) as statuses:
+            while (line := self._peek()) is not None:
+                if len(entries) + len(folded) == limit:
+                    return Page(entries=entries, prefixes=folded, cursor=cursor_after(last))
+                self._next = None
+                if line.endswith("/"):
+                    folded.append(line)
+                elif (status := statuses.of(line)) is not None:
+                    modified = modified_at(status)
+                    entries.append(Entry(key=Key.parse(line), size=status.st_size, etag=etag_of(status), modified=modified))
+                last = line
+        return Page(entries=entries, prefixes=folded)
+
+    def _peek(self) -> str | None:
+        """The next key, or folded prefix, or None; the same again until it is taken."""
+        while self._next is None and self._levels:
+            level = self._levels[-1]
+            if not level.names:
+                self._levels.pop()
+                continue
+            line = level.path + level.names.pop()
+            if not line.endswith("/"):
+                self._next = line
+            elif not self._folding:
+                self._levels.append(_Level(self._root, line, "", self._after))
+            elif line != self._after and self._has_object(line):
+                self._next = line
+        return self._next
+
+    def _has_object(self, directory: str) -> bool:
+        """Whether there is an object below, behind where the listing starts: empty directories are nothing."""
+        return _Walk(self._root, directory, self._after, folding=False)._peek() is not None
+
+
+class _Statuses:
+    """The status of one file after another, with the directory they are in held open."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._path: str | None = None
+        self._descriptor = -1
+
+    def __enter__(self) -> _Statuses:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def of(self, key: str) -> os.stat_result | None:
+        """None for what has gone, or is no regular file any more."""
+        path, slash, name = key.rpartition("/")
+        try:
+            if path + slash != self._path:
+                self._move(path + slash)
+            status = os.stat(name.encode(), dir_fd=self._descriptor, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return status if stat.S_ISREG(status.st_mode) else None
+
+    def _move(self, path: str) -> None:
+        self.__exit__()
+        self._descriptor, self._path = -1, None
+        self._descriptor = self._root.open_directory(_directory_path(path))
+        self._path = path
+
+
+def _read_directory(root: Root, path: str, start: str) -> tuple[int, int, list[str]]:
+    """Inode, time, and the names that can be segments of keys and begin with `start`, a "/" behind directories."""
+    try:
+        with root.directory(_directory_path(path)) as descriptor:
+            status = os.fstat(descriptor)
+            with os.scandir(descriptor) as found:
+                names = [name for entry in found if (name := _segment(entry, path, start))]
+    except OSError as error:
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)) or error.errno == errno.ELOOP:
+            return 0, 0, []
+        raise
+    return status.st_ino, status.st_mtime_ns, names
+
+
+def _segment(entry: os.DirEntry[str], path: str, start: str) -> str | None:
+    name = entry.name
+    if not name.isascii():
+        try:
+            name = os.fsencode(name).decode()  # whatever the locale says, the store's names are UTF-8
+        except UnicodeDecodeError:
+            return None
+    if not name.startswith(start) or not is_key_segment(name) or len((path + name).encode()) > MAX_KEY_BYTES:
+        return None
+    if not path and name.encode() == OWN_DIRECTORY:
+        return None
+    if entry.is_file(follow_symlinks=False):
+        return name
+    return name + "/" if entry.is_dir(follow_symlinks=False) else None
+
+
+def _may_follow(line: str, after: str) -> bool:
+    """Whether a key, or one below a directory, comes behind `after`."""
+    return line > after or (line.endswith("/") and after.startswith(line))
+
+
+def _directory_path(path: str) -> bytes:
+    return path.rstrip("/").encode()

@@ -1,0 +1,62 @@
+"""Conditions that hold between processes: an OS lock for each shard of the keys, which every writer takes.
+
+`flock` on a descriptor opened for the purpose, never `lockf`: that one does not exclude the threads of one process
+(measured: 88 of 400 increments left). A lock is held for a comparison and a rename, never while waiting for anything
+but the disk, and is gone with the process that held it. Lock files are never removed: two writers could hold "the" lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import zlib
+
+from ...driver import Key
+from .._threads import Pause, Steps
+
+SHARDS = 64  # lock files; two keys that share one only wait for each other's comparison and rename
+FIRST_PAUSE = 0.0005  # seconds: a rename takes 0.01-0.3 ms
+LONGEST_PAUSE = 0.02  # seconds
+
+
+class Locks:
+    """The lock files in one directory."""
+
+    def __init__(self, directory: int) -> None:
+        self._directory = directory
+
+    def close(self) -> None:
+        os.close(self._directory)
+
+    def make(self) -> None:
+        """Make the lock files, so that on a full disk a delete still finds its lock."""
+        for shard in range(SHARDS):
+            os.close(self._open(shard))
+
+    def take(self, key: Key, *, alone: bool) -> Steps[int]:
+        """Steps that end when the key's lock is held, alone or with others who do not look before they write. Their
+        result is the descriptor to close when done."""
+        descriptor = self._open(zlib.crc32(key.encode()) % SHARDS)
+        try:
+            how = (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB
+            pause = FIRST_PAUSE
+            while not _locked(descriptor, how):
+                yield Pause(random.uniform(0, pause))
+                pause = min(2 * pause, LONGEST_PAUSE)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _open(self, shard: int) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(b"%02x" % shard, flags, 0o600, dir_fd=self._directory)
+
+
+def _locked(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how)
+    except BlockingIOError:
+        return False
+    return True

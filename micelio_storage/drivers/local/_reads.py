@@ -1,0 +1,216 @@
+"""Finding one version of an object, with its attributes, and reading it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aiofiles.threadpool import wrap
+from aiofiles.threadpool.binary import AsyncFileIO
+
+from ...driver import (
+    ClosedError,
+    IntegrityError,
+    Key,
+    NotFoundError,
+    ObjectInfo,
+    ReadOptions,
+    Span,
+    UnavailableError,
+    check_read_conditions,
+    resolve_span,
+)
+from .._threads import settle
+from ._attributes import DEFAULTS, Attributes, decode, read_from_inode
+from ._errors import system_errors
+from ._root import MOST_RACES, Root
+from ._store import Store, describe, version_of
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+CHUNK = 1 << 20  # bytes in a chunk of a stream: smaller ones cost hops, larger ones only memory (measured)
+SMALL = 256 << 10  # bytes that are read at once, when the object is opened
+WHOLE = 64 << 20  # bytes in one call when everything is wanted
+
+
+@dataclass(slots=True)
+class Opened:
+    """What the first hop brings: all bytes of a small span, or an open file at its beginning."""
+
+    info: ObjectInfo
+    span: Span
+    data: bytes
+    file: LockedFile | None
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+
+
+class Reads:
+    """The reading half of the driver, for worker threads."""
+
+    def __init__(self, root: Root, store: Callable[[], Store | None]) -> None:
+        self._root = root
+        self._store = store
+
+    def head(self, key: Key) -> ObjectInfo:
+        """What is known of the object."""
+        descriptor, status, attributes = self.open_version(key)
+        os.close(descriptor)
+        return describe(status, attributes)
+
+    def open(self, key: Key, options: ReadOptions) -> Opened:
+        """The object, checked and opened; read already when the span is small."""
+        descriptor, status, attributes = self.open_version(key)
+        try:
+            info = describe(status, attributes)
+            check_read_conditions(options, info.etag)
+            span = resolve_span(options.offset, options.length, info.size)
+            if span.size > SMALL:
+                os.lseek(descriptor, span.start, os.SEEK_SET)
+                return Opened(info, span, b"", LockedFile(descriptor, "rb"))
+            data = _read_span(descriptor, span)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return Opened(info, span, data, None)
+
+    def open_version(self, key: Key) -> tuple[int, os.stat_result, Attributes]:
+        """A descriptor of the present version, its status and its attributes: all of the same version."""
+        store = self._store()
+        files = store.files if store else None
+        for _ in range(MOST_RACES):
+            descriptor, status = self._root.open_object(key)
+            try:
+                kept = read_from_inode(descriptor) or (files.read(key, version_of(status)) if files else b"")
+                if kept or not files or self._is_present(key, status):
+                    return descriptor, status, decode(kept) if kept else DEFAULTS
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)  # replaced while its attributes were looked for
+        raise UnavailableError("the object is replaced faster than it can be read")
+
+    def _is_present(self, key: Key, status: os.stat_result) -> bool:
+        try:
+            descriptor, present = self._root.open_object(key)
+        except NotFoundError:
+            return False
+        os.close(descriptor)
+        return version_of(present) == version_of(status)
+
+
+def _read_span(descriptor: int, span: Span) -> bytes:
+    data = os.pread(descriptor, span.size, span.start)
+    while len(data) < span.size:
+        more = os.pread(descriptor, span.size - len(data), span.start + len(data))
+        if not more:
+            raise shrunk()
+        data += more
+    return data
+
+
+def shrunk() -> IntegrityError:
+    """What to raise when a file ends before its size."""
+    return IntegrityError("the object became shorter while it was read: something else writes in the root")
+
+
+class LocalDownload:
+    """One version: an open file keeps it, whatever happens to the name."""
+
+    def __init__(self, opened: Opened, executor: Executor, chunk_size: int | None) -> None:
+        self.info = opened.info
+        self.span = opened.span
+        self._small: bytes | None = opened.data if opened.file is None else None
+        self._file: AsyncFileIO | None = None
+        if opened.file is not None:
+            self._file = wrap(opened.file, loop=asyncio.get_running_loop(), executor=executor)
+        self._left = opened.span.size
+        self._chunk_size = min(chunk_size or CHUNK, WHOLE)
+        self._flight: asyncio.Task[bytes] | None = None
+
+    async def readall(self) -> bytes:
+        if self._small is not None:
+            data, self._small, self._left = self._small[len(self._small) - self._left :], b"", 0
+            return data
+        pieces = []
+        while self._left:
+            pieces.append(await self._take(WHOLE))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self._left:
+            if self._small is not None:
+                start = len(self._small) - self._left
+                self._left -= min(self._left, self._chunk_size)
+                yield self._small[start : len(self._small) - self._left]
+            else:
+                yield await self._take(self._chunk_size, ahead=True)
+
+    async def aclose(self) -> None:
+        """Close, once the thread that may still read has come back."""
+        file, self._file, self._left = self._file, None, 0
+        if file is not None:
+            closing = asyncio.ensure_future(close_behind(self._flight, file))
+            await settle(closing)
+            with system_errors():
+                closing.result()
+
+    async def _take(self, size: int, *, ahead: bool = False) -> bytes:
+        """The next bytes; with `ahead`, those behind them are being read when this returns."""
+        if self._file is None:
+            raise ClosedError("the download is closed")
+        flight = self._flight or self._start(self._file, size)
+        self._flight = flight
+        with system_errors():
+            await asyncio.wait([flight])
+            self._flight = None
+            piece = flight.result()
+        if not piece:
+            raise shrunk()
+        self._left -= len(piece)
+        if ahead and self._left:
+            self._flight = self._start(self._file, size)
+        return piece
+
+    def _start(self, file: AsyncFileIO, size: int) -> asyncio.Task[bytes]:
+        return asyncio.ensure_future(file.read(min(size, self._left)))
+
+
+class LockedFile(io.FileIO):
+    """A file that is never closed under a thread that still reads or writes it: the descriptor's number could be
+    another file's by then."""
+
+    def __init__(self, descriptor: int, mode: str, *, closefd: bool = True) -> None:
+        self._turn = threading.Lock()  # first: the base closes itself when it fails
+        super().__init__(descriptor, mode, closefd)
+
+    def read(self, size: int | None = -1) -> bytes:  # type: ignore[override]  # never None: it cannot be non-blocking
+        with self._turn:
+            return super().read(-1 if size is None else size) or b""
+
+    def write(self, data: ReadableBuffer) -> int:  # type: ignore[override]  # never None, as above
+        with self._turn:
+            return super().write(data) or 0
+
+    def close(self) -> None:
+        with self._turn:
+            super().close()
+
+
+async def close_behind(flight: asyncio.Task[Any] | None, file: AsyncFileIO) -> None:
+    """Close the file when the operation on it is over, whatever became of that."""
+    if flight is not None:
+        await asyncio.wait([flight])
+        if not flight.cancelled():
+            flight.exception()  # nobody's any more
+    await file.close()

@@ -1,0 +1,164 @@
+"""Every path of the local driver is resolved here and nowhere else: below the root's descriptor, without following a
+link, whatever anybody does to the directories meanwhile.
+
+All functions run in a worker thread. Names are bytes, so that no locale has a say.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, TypeAlias
+
+from ...driver import ConfigError, Key, KeyConflictError, missing
+from .._libc import open_beneath
+
+Resolver: TypeAlias = Literal["auto", "openat2", "walk"]
+
+OWN_DIRECTORY = b".micelio"
+DIRECTORY_MODE = 0o700
+FILE_MODE = 0o600
+MOST_RACES = 1000  # times a directory may vanish under a writer before that is no race any more
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # NONBLOCK: a FIFO must not hang the reader
+_NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # ENXIO: a socket
+
+
+class Root:
+    """The directory that everything is in, held open: it may be renamed, and nothing outside can be put in its place."""
+
+    def __init__(self, path: bytes, resolver: Resolver) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.uses_openat2 = resolver == "openat2" or (resolver == "auto" and self._has_openat2())
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+    def is_world_writable(self) -> bool:
+        """Whether anybody on the machine may change what is in it."""
+        return bool(os.fstat(self.descriptor).st_mode & stat.S_IWOTH)
+
+    def open_object(self, key: Key) -> tuple[int, os.stat_result]:
+        """A descriptor of the regular file at the key's place, and its status. Anything else there is no object."""
+        try:
+            descriptor = self._open(key.encode(), _FILE)
+        except OSError as error:
+            if error.errno in _NO_OBJECT:
+                raise missing() from error
+            raise
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise missing()
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor, status
+
+    def object_status(self, directory: int, name: bytes) -> os.stat_result | None:
+        """The status of the regular file `name` in an open directory, or None."""
+        try:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return status if stat.S_ISREG(status.st_mode) else None
+
+    def open_directory(self, path: bytes) -> int:
+        """A descriptor of the directory, which can be listed and synced. b"" is the root itself."""
+        return self._open(path or b".", _DIRECTORY)
+
+    @contextmanager
+    def directory(self, path: bytes) -> Iterator[int]:
+        """The directory's descriptor, for a `with` block."""
+        descriptor = self.open_directory(path)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def make_directory(self, path: bytes) -> int:
+        """The directory's descriptor, made with all above it where they are missing."""
+        for _ in range(MOST_RACES):
+            try:
+                return self.open_directory(path)
+            except FileNotFoundError:
+                self._make(path)
+            except OSError as error:
+                if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                    raise KeyConflictError("a part of the key's path is no directory") from error
+                raise
+        raise self.gone()
+
+    def prune(self, path: bytes) -> None:
+        """Remove the directory, and those above it, as far as they are empty. A writer that comes between makes what it
+        needs again."""
+        while path:
+            above, _, name = path.rpartition(b"/")
+            try:
+                with self.directory(above) as parent:
+                    os.rmdir(name, dir_fd=parent)
+            except OSError:  # not empty, gone, or not ours to remove: it stays, which harms nobody
+                return
+            path = above
+
+    def remove_empty_tree(self, path: bytes) -> None:
+        """Remove a directory that has nothing but directories in it; raises OSError when it has more."""
+        with self.directory(path) as descriptor:
+            for name in os.listdir(descriptor):
+                self.remove_empty_tree(path + b"/" + os.fsencode(name))
+        above, _, last = path.rpartition(b"/")
+        with self.directory(above) as parent:
+            os.rmdir(last, dir_fd=parent)
+
+    def gone(self) -> ConfigError:
+        """What to raise when directories vanish as fast as they are made."""
+        return ConfigError("the storage's root directory was removed: put it back and open the storage again")
+
+    def _make(self, path: bytes) -> None:
+        above, _, name = path.rpartition(b"/")
+        if not name:
+            raise self.gone()
+        parent = self.make_directory(above)
+        try:
+            os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
+        except FileExistsError:
+            pass  # somebody else was quicker, or something else is there: the next look tells
+        except FileNotFoundError:
+            if os.fstat(self.descriptor).st_nlink == 0:
+                raise self.gone() from None
+        finally:
+            os.close(parent)
+
+    def _open(self, path: bytes, flags: int) -> int:
+        if self.uses_openat2:
+            return open_beneath(self.descriptor, path, flags)
+        return self._walk(path, flags)
+
+    def _walk(self, path: bytes, flags: int) -> int:
+        """Open segment by segment. A link in the middle is ENOTDIR, one at the end ELOOP (or ENOTDIR)."""
+        *parents, last = path.split(b"/")
+        here = self.descriptor
+        try:
+            for name in parents:
+                below = os.open(name, _STEP, dir_fd=here)
+                if here != self.descriptor:
+                    os.close(here)
+                here = below
+            return os.open(last, flags, dir_fd=here)
+        finally:
+            if here != self.descriptor:
+                os.close(here)
+
+    def _has_openat2(self) -> bool:
+        try:
+            os.close(open_beneath(self.descriptor, b".", _DIRECTORY))
+        except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.EPERM):
+                return False
+            raise
+        return True

@@ -1,0 +1,156 @@
+"""Where a write is until it is published: files nobody else sees, on the root's own file system.
+
+Each open driver has a directory of its own in `.micelio/staging`, beside a file that it keeps locked for as long as it
+lives. Whoever opens the storage later removes the directories whose lock nobody holds. So it is the end of a process that
+makes a staging file stale, never its age.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+
+from ._root import DIRECTORY_MODE, FILE_MODE
+
+LOCK_SUFFIX = b".lock"
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Staged:
+    """One file being written. `name` is None once it has been renamed. Whoever has it discards it in the end."""
+
+    __slots__ = ("descriptor", "directory", "name")
+
+    def __init__(self, directory: int, name: bytes, descriptor: int) -> None:
+        self.directory = directory
+        self.name: bytes | None = name
+        self.descriptor = descriptor
+
+    def discard(self) -> None:
+        """Close it, and remove it unless it was renamed. Idempotent."""
+        name, self.name = self.name, None
+        descriptor, self.descriptor = self.descriptor, -1
+        try:
+            if name is not None:
+                with suppress(FileNotFoundError):  # somebody removed the whole root
+                    os.unlink(name, dir_fd=self.directory)
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+class Staging:
+    """The staging files of one open driver, below the directory of all staging files."""
+
+    def __init__(self, directory: int) -> None:
+        self._all = directory
+        self._name = b""
+        self._own = -1
+        self._lock = -1
+        self._turn = threading.Lock()
+
+    def close(self) -> None:
+        """Remove the own directory with all that is left in it."""
+        try:
+            if self._own >= 0:
+                _clear(self._all, self._name)
+                os.close(self._own)
+                os.close(self._lock)
+        finally:
+            os.close(self._all)
+
+    def create(self) -> Staged:
+        """A new, empty staging file."""
+        name = new_name()
+        return Staged(self.own(), name, os.open(name, _NEW, FILE_MODE, dir_fd=self.own()))
+
+    def own(self) -> int:
+        """The descriptor of the own directory, made at the first write."""
+        if self._own < 0:
+            with self._turn:
+                if self._own < 0:
+                    self._make()
+        return self._own
+
+    def sweep(self) -> None:
+        """Remove what dead processes left."""
+        for lock in _names(self._all):
+            if lock.endswith(LOCK_SUFFIX):
+                descriptor = self._take(lock, create=False)
+                if descriptor is not None:
+                    _clear(self._all, lock.removesuffix(LOCK_SUFFIX))
+                    os.close(descriptor)
+
+    def unfinished(self) -> Sequence[str]:
+        """The staging files of all processes, at this moment."""
+        found: list[str] = []
+        for owner in _names(self._all):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                descriptor = os.open(owner, _DIRECTORY, dir_fd=self._all)
+                try:
+                    found += (os.fsdecode(owner + b"/" + name) for name in _names(descriptor))
+                finally:
+                    os.close(descriptor)
+        return found
+
+    def _make(self) -> None:
+        """The lock first, then the directory: so no sweep finds a directory that nobody seems to own."""
+        name = new_name()
+        lock = self._take(name + LOCK_SUFFIX, create=True)
+        while lock is None:  # swept between being made and being locked
+            name = new_name()
+            lock = self._take(name + LOCK_SUFFIX, create=True)
+        try:
+            os.mkdir(name, DIRECTORY_MODE, dir_fd=self._all)
+            own = os.open(name, _DIRECTORY, dir_fd=self._all)
+        except BaseException:
+            _clear(self._all, name)
+            os.close(lock)
+            raise
+        self._name, self._lock, self._own = name, lock, own
+
+    def _take(self, name: bytes, *, create: bool) -> int | None:
+        """The descriptor of the lock file, if the lock is free and the file still there."""
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        try:
+            descriptor = os.open(name, flags, FILE_MODE, dir_fd=self._all)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+        except BlockingIOError:
+            pass
+        os.close(descriptor)
+        return None
+
+
+def new_name() -> bytes:
+    """A name that nobody else has; it does not derive from the key, which may be as long as a name can be."""
+    return secrets.token_hex(16).encode()
+
+
+def _names(directory: int) -> list[bytes]:
+    return [os.fsencode(name) for name in os.listdir(directory)]
+
+
+def _clear(directory: int, name: bytes) -> None:
+    """Remove one owner's directory with its files, then its lock file."""
+    with suppress(FileNotFoundError):
+        own = os.open(name, _DIRECTORY, dir_fd=directory)
+        try:
+            for file in _names(own):
+                with suppress(FileNotFoundError):
+                    os.unlink(file, dir_fd=own)
+        finally:
+            os.close(own)
+        os.rmdir(name, dir_fd=directory)
+    with suppress(FileNotFoundError):
+        os.unlink(name + LOCK_SUFFIX, dir_fd=directory)

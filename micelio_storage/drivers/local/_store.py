@@ -1,0 +1,136 @@
+"""What the driver keeps for itself in `<root>/.micelio`, and what the root's file system can do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from datetime import UTC, datetime
+
+from ...driver import ConfigError, ObjectInfo
+from ._attributes import AttributeFiles, Attributes, Keeping, inode_keeps_attributes
+from ._locks import Locks
+from ._root import DIRECTORY_MODE, OWN_DIRECTORY, Root
+from ._staging import Staged, Staging
+
+COARSEST_TIME = 1_000_000  # ns: a version is told from the next by its time, and an inode is not reused as fast as that
+_PROBE_TIME = 1_234_567_891_234_567_891  # ns: every digit shows
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Store:
+    """Staging, locks and attributes of one open driver. Made by `prepare`, which a read-only root refuses."""
+
+    def __init__(self, root: Root, keeping: Keeping) -> None:
+        descriptors: list[int] = []
+        try:
+            own = _make(root.descriptor, OWN_DIRECTORY, descriptors)
+            self.staging = Staging(_make(own, b"staging", descriptors))
+            self.locks = Locks(_make(own, b"locks", descriptors))
+            self.locks.make()
+            self.staging.sweep()
+            probe = self.staging.create()
+            try:
+                _check_times(probe)
+                self.in_inode = keeping != "file" and inode_keeps_attributes(probe.descriptor)
+                self.links = _can_link(probe)
+            finally:
+                probe.discard()
+            self.files: AttributeFiles | None = None
+            if not self.in_inode or _exists(own, b"attributes"):
+                self.files = AttributeFiles(_make(own, b"attributes", descriptors))
+            if keeping == "xattr" and not self.in_inode:
+                raise ConfigError("the root's file system keeps no extended attributes: leave the choice to 'auto'")
+        except BaseException:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
+        os.close(own)
+
+    def close(self) -> None:
+        """Give everything back and leave no staging behind."""
+        self.locks.close()
+        if self.files is not None:
+            self.files.close()
+        self.staging.close()
+
+
+class Stamps:
+    """Times for new versions: now, but never the same twice, and never earlier than the one before."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._last = 0
+
+    def next(self) -> int:
+        """Nanoseconds since 1970."""
+        with self._turn:
+            self._last = max(self._last + 1, time.time_ns())
+            return self._last
+
+
+def version_of(status: os.stat_result) -> bytes:
+    """What tells this version from every other there was under the key."""
+    return b"%x-%x-%x" % (status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def etag_of(status: os.stat_result) -> str:
+    """The version as HTTP wants it."""
+    return f'"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"'
+
+
+def describe(status: os.stat_result, attributes: Attributes) -> ObjectInfo:
+    """What is known of the version with this status."""
+    return ObjectInfo(
+        size=status.st_size,
+        etag=etag_of(status),
+        modified=modified_at(status),
+        content_type=attributes.content_type,
+        metadata=attributes.metadata,
+    )
+
+
+def modified_at(status: os.stat_result) -> datetime:
+    """The time of the version, to the microsecond that a datetime has."""
+    return datetime.fromtimestamp(status.st_mtime_ns // 1000 / 1e6, UTC)
+
+
+def _make(above: int, name: bytes, descriptors: list[int]) -> int:
+    try:
+        os.mkdir(name, DIRECTORY_MODE, dir_fd=above)
+    except FileExistsError:
+        pass
+    descriptors.append(os.open(name, _DIRECTORY, dir_fd=above))
+    return descriptors[-1]
+
+
+def _exists(above: int, name: bytes) -> bool:
+    try:
+        os.stat(name, dir_fd=above, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _check_times(probe: Staged) -> None:
+    os.utime(probe.descriptor, ns=(_PROBE_TIME, _PROBE_TIME))
+    if abs(os.fstat(probe.descriptor).st_mtime_ns - _PROBE_TIME) > COARSEST_TIME:
+        raise ConfigError(
+            "the root's file system keeps times too coarsely to tell one version of an object from the next"
+            " (ext4 does with inodes of 256 bytes): choose another place"
+        )
+
+
+def _can_link(probe: Staged) -> bool:
+    assert probe.name is not None  # it is new
+    second = probe.name[::-1] + b"-link"
+    try:
+        os.link(probe.name, second, src_dir_fd=probe.directory, dst_dir_fd=probe.directory)
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            return False
+        raise
+    os.unlink(second, dir_fd=probe.directory)
+    return True

@@ -1,0 +1,306 @@
+"""Everything that changes the root, as steps for a lane: stage, sync, publish, sync; delete, sync, prune."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Sequence
+
+from ...driver import (
+    DEFAULT_CONTENT_TYPE,
+    AlreadyExistsError,
+    BytesLike,
+    Condition,
+    IfAbsent,
+    IfMatch,
+    IntegrityError,
+    Key,
+    KeyConflictError,
+    ObjectInfo,
+    StorageError,
+    WriteOptions,
+    check_if_match,
+)
+from .._threads import Steps, SyncDirectory, SyncFile
+from ._attributes import Attributes, write_to_inode
+from ._errors import translate
+from ._reads import Reads
+from ._root import MOST_RACES, Root
+from ._staging import Staged, new_name
+from ._store import Stamps, Store, describe, etag_of, version_of
+
+MOST_DIRECTORIES = 64  # descriptors that one delete holds
+MOST_SETTLED = 10_000  # directories remembered as being on the disk
+COPY_STEP = 32 << 20  # bytes copied between two chances to cancel: about 15 ms
+
+_FICLONE = 0x40049409  # linux/fs.h: share the blocks, on btrfs and xfs
+_NO_CLONE = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.EPERM)
+_NO_RANGE = (errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOSYS)
+_NO_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+class Writes:
+    """The writing half of the driver. `store` may raise: then the root cannot be written."""
+
+    def __init__(self, root: Root, store: Callable[[], Store], reads: Reads, *, durable: bool) -> None:
+        self._root = root
+        self._store = store
+        self._reads = reads
+        self._durable = durable
+        self._stamps = Stamps()
+        self._settled: dict[bytes, int] = {}
+
+    def put(self, key: Key, data: BytesLike, options: WriteOptions) -> Steps[ObjectInfo]:
+        """Store bytes that are all there."""
+        staged = self._store().staging.create()
+        try:
+            write_all(staged.descriptor, data)
+            return (yield from self.publish(staged, key, options))
+        finally:
+            staged.discard()
+
+    def copy(self, source: Key, target: Key, options: WriteOptions) -> Steps[ObjectInfo]:
+        """Store the bytes and attributes of the source, by the kernel."""
+        descriptor, status, attributes = self._reads.open_version(source)
+        try:
+            staged = self._store().staging.create()
+            try:
+                yield from _copy_bytes(descriptor, staged.descriptor, status.st_size)
+                kept = WriteOptions(
+                    condition=options.condition,
+                    content_type=options.content_type or attributes.content_type,
+                    metadata=attributes.metadata if options.metadata is None else options.metadata,
+                )
+                return (yield from self.publish(staged, target, kept))
+            finally:
+                staged.discard()
+        finally:
+            os.close(descriptor)
+
+    def publish(self, staged: Staged, key: Key, options: WriteOptions) -> Steps[ObjectInfo]:
+        """Make the staged file the object, or raise and change nothing."""
+        store = self._store()
+        attributes = Attributes(
+            content_type=options.content_type or DEFAULT_CONTENT_TYPE, metadata=dict(options.metadata or {})
+        )
+        encoded = attributes.encode()
+        if encoded and store.in_inode:
+            write_to_inode(staged.descriptor, encoded)
+        stamp = self._stamps.next()
+        os.utime(staged.descriptor, ns=(stamp, stamp))
+        if self._durable:
+            yield SyncFile(staged.descriptor)
+        status = os.fstat(staged.descriptor)
+        parent = yield from self._put_in_place(store, staged, key, options.condition, status, encoded)
+        try:
+            if self._durable:
+                yield from self._sync_path(key.parent.encode(), parent)
+        finally:
+            os.close(parent)
+        return describe(status, attributes)
+
+    def delete(self, keys: Sequence[Key], if_match: str | None) -> Steps[dict[Key, StorageError]]:
+        """Remove objects; returns the failures."""
+        failures: dict[Key, StorageError] = {}
+        parents: dict[bytes, int] = {}
+        try:
+            for key in keys:
+                try:
+                    yield from self._delete_one(key, if_match, parents)
+                except (OSError, StorageError) as error:
+                    failures[key] = translate(error)
+                if len(parents) == MOST_DIRECTORIES:
+                    yield from self._leave(parents)
+            yield from self._leave(parents)
+        finally:
+            for descriptor in parents.values():
+                os.close(descriptor)
+        return failures
+
+    def _put_in_place(
+        self, store: Store, staged: Staged, key: Key, condition: Condition, status: os.stat_result, encoded: bytes
+    ) -> Steps[int]:
+        """Publish under the key's lock; the result is the descriptor of the directory it is in now."""
+        linking = isinstance(condition, IfAbsent) and store.links
+        alone = isinstance(condition, IfMatch) or store.files is not None or (isinstance(condition, IfAbsent) and not linking)
+        lock = yield from store.locks.take(key, alone=alone)
+        try:
+            if store.files is not None and encoded and not store.in_inode:
+                yield from self._shelve(store, staged, key, version_of(status), encoded)
+            parent = self._enter(staged, key, condition, linking)
+            if store.files is not None:
+                store.files.keep_only(key, version_of(status))
+            return parent
+        finally:
+            os.close(lock)
+
+    def _enter(self, staged: Staged, key: Key, condition: Condition, linking: bool) -> int:
+        name = key.name.encode()
+        for _ in range(MOST_RACES):
+            parent = self._root.make_directory(key.parent.encode())
+            try:
+                if isinstance(condition, IfMatch):
+                    present = self._root.object_status(parent, name)
+                    check_if_match(condition.etag, etag_of(present) if present else None)
+                if (linking or not isinstance(condition, IfAbsent) or self._is_free(parent, key)) and _appears(
+                    staged, parent, name, linking
+                ):
+                    return parent
+                self._make_room(parent, key, linking)
+            except FileNotFoundError:
+                if os.fstat(staged.descriptor).st_nlink == 0:
+                    raise StorageError("the staging file was removed by somebody else; nothing was published") from None
+            except BaseException:
+                os.close(parent)
+                raise
+            os.close(parent)  # pruned between being opened and being used, or emptied just now: once more
+        raise self._root.gone()
+
+    def _is_free(self, parent: int, key: Key) -> bool:
+        return self._root.object_status(parent, key.name.encode()) is None
+
+    def _make_room(self, parent: int, key: Key, linking: bool) -> None:
+        """Something is at the key's place already: remove it if it is only empty directories, else raise."""
+        try:
+            mode = os.stat(key.name.encode(), dir_fd=parent, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return
+        if stat.S_ISREG(mode):
+            raise AlreadyExistsError("there is an object already and if_absent was asked for")
+        if not stat.S_ISDIR(mode):
+            raise KeyConflictError("something that is no regular file stands at the key's place")
+        try:
+            self._root.remove_empty_tree(key.encode())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise KeyConflictError("there are objects below this key, so it cannot be a file itself") from error
+
+    def _shelve(self, store: Store, staged: Staged, key: Key, version: bytes, encoded: bytes) -> Steps[None]:
+        """Put the attributes of the version that is about to be published in place."""
+        assert store.files is not None  # asked before
+        shelf = store.files.open_shelf(key)
+        note = store.staging.create()
+        try:
+            write_all(note.descriptor, encoded)
+            if self._durable:
+                yield SyncFile(note.descriptor)
+            os.rename(note.name or new_name(), version, src_dir_fd=note.directory, dst_dir_fd=shelf)
+            note.name = None
+            if self._durable:
+                yield SyncDirectory(shelf)
+                yield SyncDirectory(store.files.descriptor)
+        finally:
+            note.discard()
+            os.close(shelf)
+
+    def _sync_path(self, path: bytes, descriptor: int) -> Steps[None]:
+        """Have the directory's entries on the disk, and the entries of all above it that lead to it: those only the
+        first time, for a directory that was there before may be another writer's, which has not synced it yet."""
+        yield SyncDirectory(descriptor)
+        new: dict[bytes, int] = {}
+        inode = os.fstat(descriptor).st_ino
+        while path and self._settled.get(path) != inode:
+            new[path] = inode
+            path = path.rpartition(b"/")[0]
+            try:
+                above = self._root.open_directory(path)
+            except OSError as error:
+                if error.errno in _NO_DIRECTORY:
+                    return  # pruned meanwhile, and the object with it
+                raise
+            try:
+                yield SyncDirectory(above)
+                inode = os.fstat(above).st_ino
+            finally:
+                os.close(above)
+        if len(self._settled) > MOST_SETTLED:
+            self._settled.clear()
+        self._settled.update(new)
+
+    def _delete_one(self, key: Key, if_match: str | None, parents: dict[bytes, int]) -> Steps[None]:
+        store, path, name = self._store(), key.parent.encode(), key.name.encode()
+        lock = yield from store.locks.take(key, alone=if_match is not None or store.files is not None)
+        try:
+            if path not in parents:
+                try:
+                    parents[path] = self._root.open_directory(path)
+                except OSError as error:
+                    if error.errno not in _NO_DIRECTORY:
+                        raise
+                    check_if_match(if_match, None)
+                    return
+            present = self._root.object_status(parents[path], name)
+            check_if_match(if_match, etag_of(present) if present else None)
+            if present is not None:
+                _unlink(parents[path], name)
+            if store.files is not None:
+                store.files.keep_only(key, None)
+        finally:
+            os.close(lock)
+
+    def _leave(self, parents: dict[bytes, int]) -> Steps[None]:
+        """Sync the directories that lost objects, and remove those that are empty now."""
+        for descriptor in parents.values():
+            if self._durable:
+                yield SyncDirectory(descriptor)
+        while parents:
+            path, descriptor = parents.popitem()
+            os.close(descriptor)
+            self._root.prune(path)
+
+
+def write_all(descriptor: int, data: BytesLike) -> None:
+    """Write all of it, however little the system takes at a time."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _appears(staged: Staged, parent: int, name: bytes, linking: bool) -> bool:
+    """Give the staged file its place: over an object there, or (linking) only where nothing is. False if it cannot."""
+    assert staged.name is not None  # published once
+    try:
+        if linking:
+            os.link(staged.name, name, src_dir_fd=staged.directory, dst_dir_fd=parent, follow_symlinks=False)
+        else:
+            os.rename(staged.name, name, src_dir_fd=staged.directory, dst_dir_fd=parent)
+            staged.name = None
+    except (FileExistsError, IsADirectoryError):
+        return False
+    return True
+
+
+def _unlink(parent: int, name: bytes) -> None:
+    try:
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        pass  # somebody else was quicker
+
+
+def _copy_bytes(source: int, target: int, size: int) -> Steps[None]:
+    """All bytes of one file into another, empty one: by sharing blocks, in the kernel, or through memory."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+        return
+    except OSError as error:
+        if error.errno not in _NO_CLONE:
+            raise
+    done, in_kernel = 0, hasattr(os, "copy_file_range")
+    while done < size:
+        try:
+            if in_kernel:
+                copied = os.copy_file_range(source, target, min(COPY_STEP, size - done), done, done)
+            else:
+                copied = os.pwrite(target, os.pread(source, min(1 << 20, size - done), done), done)
+        except OSError as error:
+            if not in_kernel or error.errno not in _NO_RANGE:
+                raise
+            in_kernel, copied = False, 0
+            continue
+        if copied == 0:
+            raise IntegrityError("the source became shorter while it was copied: something else writes in the root")
+        done += copied
+        yield None

@@ -1,0 +1,245 @@
+"""The reference implementation of the contract, short enough to read in one go; and what applications use in their
+own tests. Everything is lost when it is closed."""
+
+from __future__ import annotations
+
+import secrets
+from bisect import bisect_left, insort
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from anyio.lowlevel import checkpoint
+
+from ..driver import (
+    DEFAULT_CONTENT_TYPE,
+    BytesLike,
+    Capabilities,
+    ClosedError,
+    DeleteOptions,
+    Entry,
+    Key,
+    KeyConflictError,
+    ListOptions,
+    NotSupportedError,
+    ObjectInfo,
+    Page,
+    Prefix,
+    PresignRequest,
+    ReadOptions,
+    Span,
+    StorageError,
+    WriteOptions,
+    check_if_match,
+    check_read_conditions,
+    check_write_condition,
+    cursor_after,
+    missing,
+    parse_cursor,
+    resolve_span,
+)
+
+CHUNK = 1 << 20  # bytes in a chunk of a download, as on disk
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    data: bytes
+    info: ObjectInfo
+
+
+class MemoryDriver:
+    """Objects in this process. Each operation lets other tasks run once, then happens all at once.
+
+    `nested_keys=False` refuses "a" beside "a/b", as a disk must: for tests of applications that will run on one.
+    """
+
+    name = "memory"
+
+    def __init__(self, *, nested_keys: bool = True) -> None:
+        self.capabilities = Capabilities(nested_keys=nested_keys)
+        self._objects: dict[Key, _Version] = {}
+        self._order: list[Key] = []  # sorted: the order of code points is the order of UTF-8 bytes
+        self._uploads: dict[str, MemoryUpload] = {}
+
+    def __repr__(self) -> str:
+        return f"<MemoryDriver of {len(self._objects)} objects>"
+
+    async def open(self) -> None:
+        await checkpoint()
+
+    async def aclose(self) -> None:
+        self._objects.clear()
+        self._order.clear()
+        self._uploads.clear()
+
+    async def head(self, key: Key) -> ObjectInfo:
+        await checkpoint()
+        return self._find(key).info
+
+    async def read(self, key: Key, options: ReadOptions) -> MemoryDownload:
+        await checkpoint()
+        version = self._find(key)
+        check_read_conditions(options, version.info.etag)
+        span = resolve_span(options.offset, options.length, version.info.size)
+        return MemoryDownload(version.data, version.info, span, options.chunk_size or CHUNK)
+
+    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+        held = bytes(data)
+        await checkpoint()
+        return self._publish(key, held, options)
+
+    async def upload(self, key: Key, options: WriteOptions) -> MemoryUpload:
+        await checkpoint()
+        return MemoryUpload(self, key, options)
+
+    async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        await checkpoint()
+        version = self._find(source)
+        kept = replace(
+            options,
+            content_type=options.content_type or version.info.content_type,
+            metadata=version.info.metadata if options.metadata is None else options.metadata,
+        )
+        return self._publish(target, version.data, kept)
+
+    async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
+        await checkpoint()
+        failures: dict[Key, StorageError] = {}
+        for key in keys:
+            try:
+                check_if_match(options.if_match, self._etag(key))
+            except StorageError as error:
+                failures[key] = error
+            else:
+                if self._objects.pop(key, None) is not None:
+                    del self._order[bisect_left(self._order, key)]
+        return failures
+
+    async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
+        await checkpoint()
+        after = parse_cursor(options.cursor) if options.cursor is not None else options.start_after
+        entries: list[Entry] = []
+        folded: list[str] = []
+        at = bisect_left(self._order, prefix)
+        if after is not None:
+            at = max(at, self._behind(after, options))
+        while at < len(self._order) and self._order[at].startswith(prefix):
+            key = self._order[at]
+            if len(entries) + len(folded) == options.limit:
+                last = max(filter(None, [entries and entries[-1].key, folded and folded[-1]]))
+                return Page(entries=entries, prefixes=folded, cursor=cursor_after(str(last)))
+            head, slash, _ = key[len(prefix) :].partition("/")
+            if slash and options.delimiter:
+                folded.append(prefix + head + slash)
+                at = self._behind(folded[-1], options)
+            else:
+                info = self._objects[key].info
+                entries.append(Entry(key=key, size=info.size, etag=info.etag, modified=info.modified))
+                at += 1
+        return Page(entries=entries, prefixes=folded)
+
+    async def presign(self, key: Key, request: PresignRequest) -> str:
+        raise NotSupportedError("memory cannot be reached by a URL")
+
+    async def unfinished(self) -> Sequence[str]:
+        return list(self._uploads)
+
+    def _find(self, key: Key) -> _Version:
+        try:
+            return self._objects[key]
+        except KeyError:
+            raise missing() from None
+
+    def _etag(self, key: Key) -> str | None:
+        version = self._objects.get(key)
+        return version.info.etag if version else None
+
+    def _publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
+        check_write_condition(options.condition, self._etag(key))
+        if not self.capabilities.nested_keys:
+            self._check_conflict(key)
+        info = ObjectInfo(
+            size=len(data),
+            etag=f'"{secrets.token_hex(8)}"',
+            modified=datetime.now(UTC),
+            content_type=options.content_type or DEFAULT_CONTENT_TYPE,
+            metadata=dict(options.metadata or {}),
+        )
+        if key not in self._objects:
+            insort(self._order, key)
+        self._objects[key] = _Version(data, info)
+        return info
+
+    def _check_conflict(self, key: Key) -> None:
+        parent = key.parent
+        while parent:
+            if parent in self._objects:
+                raise KeyConflictError("a part of the key's path is an object itself")
+            parent = parent.rpartition("/")[0]
+        at = bisect_left(self._order, key + "/")
+        if at < len(self._order) and self._order[at].startswith(key + "/"):
+            raise KeyConflictError("there are objects below this key")
+
+    def _behind(self, text: str, options: ListOptions) -> int:
+        """The place of the first key behind `text`; a folded prefix takes all that begins with it along."""
+        if options.delimiter and text.endswith("/"):
+            return bisect_left(self._order, text[:-1] + "0")  # "0" is the character behind "/"
+        at = bisect_left(self._order, text)
+        return at + 1 if at < len(self._order) and self._order[at] == text else at
+
+
+class MemoryDownload:
+    """A version that stays what it was, whatever happens to the object."""
+
+    def __init__(self, data: bytes, info: ObjectInfo, span: Span, chunk_size: int) -> None:
+        self.info = info
+        self.span = span
+        self._data = data
+        self._at = span.start
+        self._chunk_size = chunk_size
+        self._closed = False
+
+    async def readall(self) -> bytes:
+        await checkpoint()
+        return self._take(self.span.stop - self._at)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self._at < self.span.stop:
+            await checkpoint()
+            yield self._take(min(self._chunk_size, self.span.stop - self._at))
+
+    async def aclose(self) -> None:
+        self._closed = True
+
+    def _take(self, size: int) -> bytes:
+        if self._closed:
+            raise ClosedError("the download is closed")
+        self._at += size
+        return self._data[self._at - size : self._at]
+
+
+class MemoryUpload:
+    """Bytes that become an object when they are committed."""
+
+    def __init__(self, driver: MemoryDriver, key: Key, options: WriteOptions) -> None:
+        self._driver = driver
+        self._key = key
+        self._options = options
+        self._buffer = bytearray()
+        self._id = secrets.token_hex(8)
+        driver._uploads[self._id] = self
+
+    async def write(self, data: BytesLike) -> None:
+        self._buffer += data
+        await checkpoint()
+
+    async def commit(self) -> ObjectInfo:
+        await checkpoint()
+        if self._driver._uploads.pop(self._id, None) is None:
+            raise ClosedError("the upload is done or was aborted")
+        return self._driver._publish(self._key, bytes(self._buffer), self._options)
+
+    async def abort(self) -> None:
+        self._driver._uploads.pop(self._id, None)
+        self._buffer.clear()

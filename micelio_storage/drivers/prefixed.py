@@ -1,0 +1,90 @@
+"""Everything below a prefix: keys get it on the way in and lose it on the way out. The lengths that a key may have are
+counted with it, because `Key.parse` makes the whole key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ..driver import (
+    BytesLike,
+    Capabilities,
+    DeleteOptions,
+    Download,
+    Driver,
+    Key,
+    ListOptions,
+    ObjectInfo,
+    Page,
+    Prefix,
+    PresignRequest,
+    ReadOptions,
+    StorageError,
+    Upload,
+    WriteOptions,
+)
+
+
+class PrefixedDriver:
+    """The part of another driver that is below `prefix`, which ends in "/"."""
+
+    def __init__(self, inner: Driver, prefix: Prefix) -> None:
+        self._inner = inner
+        self._prefix = prefix
+
+    def __repr__(self) -> str:
+        return f"<PrefixedDriver {str(self._prefix)!a} of {self._inner!r}>"
+
+    @property
+    def name(self) -> str:
+        return self._inner.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._inner.capabilities
+
+    async def open(self) -> None:
+        await self._inner.open()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def head(self, key: Key) -> ObjectInfo:
+        return await self._inner.head(self._below(key))
+
+    async def read(self, key: Key, options: ReadOptions) -> Download:
+        return await self._inner.read(self._below(key), options)
+
+    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+        return await self._inner.put(self._below(key), data, options)
+
+    async def upload(self, key: Key, options: WriteOptions) -> Upload:
+        return await self._inner.upload(self._below(key), options)
+
+    async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        return await self._inner.copy(self._below(source), self._below(target), options)
+
+    async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
+        outer = {self._below(key): key for key in keys}
+        failures = await self._inner.delete(list(outer), options)
+        return {outer[key]: error for key, error in failures.items()}
+
+    async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
+        if options.start_after is not None:
+            options = replace(options, start_after=Prefix.parse(self._prefix + options.start_after))
+        page = await self._inner.list_page(Prefix.parse(self._prefix + prefix), options)
+        skip = len(self._prefix)
+        return Page(
+            entries=[replace(entry, key=Key.parse(entry.key[skip:])) for entry in page.entries],
+            prefixes=[folded[skip:] for folded in page.prefixes],
+            cursor=page.cursor,
+        )
+
+    async def presign(self, key: Key, request: PresignRequest) -> str:
+        return await self._inner.presign(self._below(key), request)
+
+    async def unfinished(self) -> Sequence[str]:
+        return await self._inner.unfinished()
+
+    def _below(self, key: Key) -> Key:
+        return Key.parse(self._prefix + key)
