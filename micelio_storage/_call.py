@@ -82,7 +82,7 @@ class Call:
         if self._scope is not None and self._scope.__exit__(kind, error, trace):
             late = DeadlineError(f"the deadline of {self._deadline} s passed")
             late.__cause__ = error
-        raised = late or error
+        raised = error if late is None else late
         if isinstance(raised, StorageError):
             self._add_context(raised)
         if self._stack is not None:

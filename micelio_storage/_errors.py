@@ -18,7 +18,7 @@
       UnavailableError
         DeadlineError (TimeoutError)
 
-Drivers raise these with a sentence and nothing else. Which operation, key and driver it was is added once, by `Storage`.
+Drivers raise these with a sentence and nothing else. Which operation, key and driver it was, `Storage` adds once.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class IntegrityError(StorageError):
 
 
 class NotSupportedError(StorageError):
-    """This driver cannot do that, and its `capabilities` say so."""
+    """The driver cannot do that, and its `capabilities` say so."""
 
 
 class ClosedError(StorageError):

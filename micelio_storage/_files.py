@@ -31,7 +31,7 @@ async def file_chunks(path: str | os.PathLike[str]) -> AsyncGenerator[BytesLike,
 
 async def write_file(path: str | os.PathLike[str], download: Download) -> None:
     """Write what the download gives to a file that appears, or takes another's place, when all of it is on the disk."""
-    target = os.path.abspath(os.fspath(path))
+    target = os.fspath(path)
     part = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.part")
     async with _opened(part, "xb", at_the_end=partial(_remove, part)) as (file, run):
         async for chunk in download:

@@ -7,7 +7,7 @@ byte for byte by every driver or refused by every driver, before any I/O.
 from __future__ import annotations
 
 import re
-from typing import Any, NoReturn
+from typing import Any, Self
 
 from ._errors import InvalidKeyError, show_key
 
@@ -27,7 +27,7 @@ class _Parsed(str):
 
     __slots__ = ()
 
-    def __new__(cls, *_: object) -> NoReturn:
+    def __new__(cls, *_: object) -> Self:
         raise TypeError(f"a {cls.__name__} is made by {cls.__name__}.parse(text) and in no other way")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -97,7 +97,7 @@ def is_key_segment(name: str) -> bool:
 
 
 def _plain(text: object, what: str) -> str:
-    """A `str` of exactly that type, so that a subclass with methods of its own cannot pass one check and fail the next."""
+    """A `str` of exactly that type: a subclass with methods of its own could pass one check and fail the next."""
     if not isinstance(text, str):
         raise TypeError(f"{what} is a str, not {type(text).__name__}")
     return text if type(text) is str else str.__str__(text)

@@ -11,7 +11,6 @@ import sys
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -85,7 +84,7 @@ def open_storage(
         config = target
     else:
         raise TypeError(f"open_storage takes a URL, a config object or nothing, not {type(target).__name__}")
-    return Storage(_make_driver(config), hooks=hooks, deadline=parse_deadline(config.deadline))
+    return Storage(make_driver(config), hooks=hooks, deadline=parse_deadline(config.deadline))
 
 
 def config_from_environ(environ: Mapping[str, str]) -> Config:
@@ -122,7 +121,7 @@ def config_from_url(url: str) -> Config:
     if parts.scheme == "s3":
         prefix = unquote(parts.path).strip("/")
         return _checked(S3Config, {**values, "bucket": parts.netloc, "prefix": prefix}, _parameter)
-    raise ConfigError(f"no storage has URLs that begin with {parts.scheme!a}: use file:///path, memory: or s3://bucket/prefix")
+    raise ConfigError(f"no storage has {parts.scheme!a} URLs: use file:///path, memory: or s3://bucket/prefix")
 
 
 def default_path(environ: Mapping[str, str]) -> str:
@@ -152,7 +151,9 @@ def _parameter(field: str) -> str:
 def _check_url(username: str | None, fragment: str, parameters: list[tuple[str, str]]) -> None:
     names = [name for name, _ in parameters]
     if username is not None or any(word in name.lower() for name in names for word in _SECRETS):
-        raise ConfigError("a storage's URL has no secrets in it: give credentials to the SDK (environment, profile, role)")
+        raise ConfigError(
+            "a storage's URL has no secrets in it: give credentials to the SDK (environment, profile, role)"
+        )
     if fragment:
         raise ConfigError("a storage's URL has no '#': write it as %23 if it belongs to the path")
     if len(set(names)) != len(names):
@@ -191,14 +192,17 @@ def _convert(hint: Any, text: str, what: str) -> Any:
     return text
 
 
-def _make_driver(config: Config) -> Driver:
+def make_driver(config: Config) -> Driver:
+    """The back end of a storage with this configuration, not yet open."""
     if isinstance(config, LocalConfig):
+        from .drivers.local import LocalDriver
+
         path = default_path(os.environ) if config.path is None else os.fspath(config.path)
-        return _load("local").LocalDriver(path, durable=config.durable)
+        return LocalDriver(path, durable=config.durable)
     if isinstance(config, MemoryConfig):
-        return _load("memory").MemoryDriver()
-    raise NotSupportedError("this release has no S3 driver yet; it stores on disk (file:///path) and in memory (memory:)")
+        from .drivers.memory import MemoryDriver
 
-
-def _load(name: str) -> Any:
-    return import_module(f".drivers.{name}", __package__)
+        return MemoryDriver()
+    raise NotSupportedError(
+        "this release has no S3 driver yet; it stores on disk (file:///path) and in memory (memory:)"
+    )

@@ -18,6 +18,7 @@ import anyio
 
 from ._call import Call, Lifecycle, parse_deadline
 from ._errors import InvalidArgumentError, NotFoundError, PreconditionFailedError
+from ._files import file_chunks, write_file
 from ._hooks import Hook, Operation
 from ._keys import Key, Prefix
 from ._streams import Data, Reader, Writer, as_bytes, as_source, pour
@@ -43,11 +44,10 @@ from ._types import (
     parse_etag,
     parse_metadata,
 )
-from ._files import file_chunks, write_file
 from .driver import Download, Driver, Upload
 from .drivers.prefixed import PrefixedDriver
 
-Change: TypeAlias = Callable[[bytes | None], bytes | None | Awaitable[bytes | None]]
+Change: TypeAlias = Callable[[bytes | None], Awaitable[bytes | None] | bytes | None]
 
 LONGEST_PAUSE = 0.1  # seconds between two tries of `update`; the first pause is at most 1 ms
 
@@ -250,7 +250,9 @@ class Storage:
             options = _write_options(if_match, if_absent, content_type, metadata)
             return await pour(file_chunks(path), partial(self._driver.upload, parsed, options))
 
-    async def download_file(self, key: str, path: str | os.PathLike[str], *, deadline: float | None = None) -> ObjectInfo:
+    async def download_file(
+        self, key: str, path: str | os.PathLike[str], *, deadline: float | None = None
+    ) -> ObjectInfo:
         """Write the object to a file of the local disk, streaming. The file appears whole or not at all, over one that
         is there; the disk's own errors come as `OSError`."""
         with self._call("download_file", key, deadline):
@@ -393,7 +395,9 @@ class Storage:
         if not isinstance(prefix, str):
             raise TypeError(f"a prefix is a str, not {type(prefix).__name__}")
         whole = Key.parse(prefix.removesuffix("/"))
-        below = Storage(PrefixedDriver(self._driver, Prefix.parse(whole + "/")), hooks=self._hooks, deadline=self._deadline)
+        below = Storage(
+            PrefixedDriver(self._driver, Prefix.parse(whole + "/")), hooks=self._hooks, deadline=self._deadline
+        )
         below._lifecycle = self._lifecycle
         below._owner = False
         return below
@@ -428,7 +432,9 @@ class Storage:
         if len(failures) == 1:
             raise next(iter(failures.values()))
         if failures:
-            raise ExceptionGroup(f"{len(failures)} of {len(keys)} objects could not be deleted", list(failures.values()))
+            raise ExceptionGroup(
+                f"{len(failures)} of {len(keys)} objects could not be deleted", list(failures.values())
+            )
 
 
 def _write_options(
@@ -455,7 +461,9 @@ def _read_options(
     )
 
 
-def _list_options(limit: int, cursor: str | None, start_after: str | None, delimiter: Literal["/"] | None) -> ListOptions:
+def _list_options(
+    limit: int, cursor: str | None, start_after: str | None, delimiter: Literal["/"] | None
+) -> ListOptions:
     parse_count("limit", limit, least=1, most=MAX_PAGE)
     if cursor is not None and not isinstance(cursor, str):
         raise TypeError(f"cursor is a str, not {type(cursor).__name__}")

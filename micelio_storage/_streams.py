@@ -35,9 +35,9 @@ CallFactory: TypeAlias = Callable[[str], Call]
 class Reader:
     """One version of an object, read from first byte to last or not at all. Made by `Storage.open_read`.
 
-        async with storage.open_read(key) as reader:
-            print(reader.info.size)
-            async for chunk in reader: ...
+    async with storage.open_read(key) as reader:
+        print(reader.info.size)
+        async for chunk in reader: ...
     """
 
     def __init__(

@@ -190,7 +190,7 @@ def check_read_conditions(options: ReadOptions, etag: str) -> None:
 def check_write_condition(condition: Condition, etag: str | None) -> None:
     """Raise unless the present state (its ETag, None for absent) is what the condition asks for."""
     if isinstance(condition, IfAbsent) and etag is not None:
-        raise AlreadyExistsError("there is an object already and if_absent was asked for")
+        raise exists_already()
     if isinstance(condition, IfMatch):
         check_if_match(condition.etag, etag)
 
@@ -214,6 +214,11 @@ def parse_cursor(cursor: str) -> str:
         return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except ValueError as error:
         raise InvalidArgumentError("the cursor is none that a page of this storage gave") from error
+
+
+def exists_already() -> AlreadyExistsError:
+    """The one wording for a key that should name nothing yet."""
+    return AlreadyExistsError("there is an object already and if_absent was asked for")
 
 
 def missing() -> NotFoundError:
@@ -259,7 +264,7 @@ def parse_content_type(value: str | None) -> str | None:
 
 
 def parse_metadata(value: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    """User metadata that survives every back end: names as HTTP headers keep them, values without control characters."""
+    """User metadata that survives every back end: names as HTTP keeps them, values without control characters."""
     if value is None:
         return None
     if not isinstance(value, Mapping):
@@ -272,7 +277,9 @@ def parse_metadata(value: Mapping[str, str] | None) -> Mapping[str, str] | None:
         if not _METADATA_VALUE.fullmatch(text):
             raise InvalidArgumentError(f"the metadata value of {name[:80]!a} has a control character or lone surrogate")
     if sum(len(part.encode()) for pair in value.items() for part in pair) > MAX_METADATA_BYTES:
-        raise InvalidArgumentError(f"metadata has at most {MAX_METADATA_BYTES} bytes of UTF-8, names and values together")
+        raise InvalidArgumentError(
+            f"metadata has at most {MAX_METADATA_BYTES} bytes of UTF-8, names and values together"
+        )
     return dict(value)
 
 
@@ -285,8 +292,3 @@ def parse_count(name: str, value: int | None, *, least: int, most: int | None = 
     if value < least or (most is not None and value > most):
         raise InvalidArgumentError(f"{name} is at least {least}" + (f" and at most {most}" if most is not None else ""))
     return value
-
-
-def read_only(metadata: Mapping[str, str] | None) -> Mapping[str, str]:
-    """The metadata of an `ObjectInfo`: a copy nobody else holds."""
-    return dict(metadata) if metadata else {}

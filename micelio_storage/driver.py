@@ -55,6 +55,7 @@ from ._types import (
     check_read_conditions,
     check_write_condition,
     cursor_after,
+    exists_already,
     missing,
     parse_cursor,
     resolve_span,
@@ -103,6 +104,7 @@ __all__ = [
     "check_read_conditions",
     "check_write_condition",
     "cursor_after",
+    "exists_already",
     "missing",
     "parse_cursor",
     "resolve_span",
@@ -115,19 +117,24 @@ class Download(Protocol):
     @property
     def info(self) -> ObjectInfo:
         """The whole object, whatever part of it is read."""
+        ...
 
     @property
     def span(self) -> Span:
         """The bytes that will come."""
+        ...
 
     async def readall(self) -> bytes:
         """All bytes of the span that have not come yet: exactly those, or an error."""
+        ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The bytes of the span in order, in chunks that are not empty and not longer than asked for."""
+        ...
 
     async def aclose(self) -> None:
         """Give back what the download holds. Idempotent; also fine in the middle."""
+        ...
 
 
 class Upload(Protocol):
@@ -135,12 +142,15 @@ class Upload(Protocol):
 
     async def write(self, data: BytesLike) -> None:
         """Take the next bytes. They are the caller's again when this returns."""
+        ...
 
     async def commit(self) -> ObjectInfo:
         """Publish all that was written, at once, or raise and publish nothing. The condition is checked here."""
+        ...
 
     async def abort(self) -> None:
         """Forget all that was written and leave nothing. Idempotent, and harmless after `commit`."""
+        ...
 
 
 class Driver(Protocol):
@@ -149,42 +159,55 @@ class Driver(Protocol):
     @property
     def name(self) -> str:
         """Short and constant ("local", "s3"): for errors, hooks and logs."""
+        ...
 
     @property
     def capabilities(self) -> Capabilities:
         """What it can do; known at the latest when `open` returns."""
+        ...
 
     async def open(self) -> None:
         """Get ready, or raise `ConfigError` and say what to change. Called once, and again after `aclose`."""
+        ...
 
     async def aclose(self) -> None:
         """Give everything back: threads, descriptors, connections. Idempotent."""
+        ...
 
     async def head(self, key: Key) -> ObjectInfo:
         """What is known of the object, or `NotFoundError`."""
+        ...
 
     async def read(self, key: Key, options: ReadOptions) -> Download:
         """The object opened for reading; missing, unwanted or out of range is raised here, not later."""
+        ...
 
     async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
         """Store all of `data`, or raise and change nothing."""
+        ...
 
     async def upload(self, key: Key, options: WriteOptions) -> Upload:
         """A new upload. Nothing can be seen of it before its `commit`."""
+        ...
 
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         """Store the bytes, content type and metadata of `source` (another key) under `target`. The condition is the
         target's."""
+        ...
 
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
         """Remove the objects; a missing one is fine, unless `if_match` asks for it. Returns those that could not be
         removed, with the reason."""
+        ...
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         """The next entries whose keys begin with `prefix`, in UTF-8 byte order."""
+        ...
 
     async def presign(self, key: Key, request: PresignRequest) -> str:
         """A signed URL for the object, whether or not it exists."""
+        ...
 
     async def unfinished(self) -> Sequence[str]:
         """Names of what unfinished writes hold at this moment: staging files, open multipart uploads."""
+        ...

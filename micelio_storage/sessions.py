@@ -115,7 +115,9 @@ def _format(document: Mapping[str, Any]) -> bytes:
     text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     data = text.encode()
     if len(data) > MAX_METADATA_BYTES:
-        raise ValueError(f"a session's metadata has at most {MAX_METADATA_BYTES} bytes of JSON; larger things are files")
+        raise ValueError(
+            f"a session's metadata has at most {MAX_METADATA_BYTES} bytes of JSON; larger things are files"
+        )
     return data
 
 

@@ -2,8 +2,8 @@
 
 Waking a sleeping thread and being woken by it costs 150-300 us, the file work of a small object 10-30 us. So a `Lane`
 hands *lists* of operations to one worker and takes all their results back in one go; a second worker starts only when
-the first has been busy for long. Writes may be generators, which say when they need the disk (`SyncFile`, `SyncDirectory`):
-those of one batch then share the waiting.
+the first has been busy for long. Writes are generators, which say when they need the disk (`SyncFile`,
+`SyncDirectory`): those of one batch then share the waiting.
 
 Cancellation: an operation that has not begun is dropped at once. One that has begun is waited for (`finish`) or left
 behind, its result undone (`run`).
@@ -95,7 +95,7 @@ class _Job(Generic[T]):
                 self.want = next(self.steps)
         except StopIteration as stop:
             self.result.append(stop.value)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # it is raised where the job is waited for
             self.error = error
         else:
             return False
@@ -132,9 +132,11 @@ class Lane:
 
     async def run(self, function: Callable[..., T], *args: object, undo: Callable[[T], object] | None = None) -> T:
         """What the function returns. When cancelled, its result is left behind, and undone if there is one."""
-        job = self._submit(_Job(one_step(function, *args), self._loop.create_future(), undo))
+        future: asyncio.Future[T] = self._loop.create_future()
+        job = _Job(one_step(function, *args), future, undo)
+        self._submit(job)
         try:
-            return await job.future
+            return await future
         except asyncio.CancelledError:
             if job.claim():
                 self._ended()
@@ -145,9 +147,11 @@ class Lane:
     async def finish(self, steps: Steps[T], *, always: bool = False) -> T:
         """What the steps return. When cancelled, they are dropped if they have not begun (unless `always`), told at
         their next want, and waited for: once this has raised, nothing of them happens any more."""
-        job = self._submit(_Job(steps, self._loop.create_future()))
+        future: asyncio.Future[T] = self._loop.create_future()
+        job = _Job(steps, future)
+        self._submit(job)
         try:
-            return await job.future
+            return await future
         except asyncio.CancelledError:
             if not job.future.cancelled():
                 job.future.exception()  # it was done already; an error of it is nobody's any more
@@ -172,17 +176,16 @@ class Lane:
         while self._workers:
             self._workers.pop().join()  # each is past its last operation: microseconds
 
-    def _submit(self, job: _Job[T]) -> _Job[T]:
+    def _submit(self, job: _Job[Any]) -> None:
         if self._closing:
             raise ClosedError("the driver is closed")
-        return self._queue_up(job)
+        self._queue_up(job)
 
-    def _queue_up(self, job: _Job[T]) -> _Job[T]:
+    def _queue_up(self, job: _Job[Any]) -> None:
         if not self._pending:
             self._loop.call_soon(self._flush)
         self._pending.append(job)
         self._under_way += 1
-        return job
 
     def _flush(self) -> None:
         """Hand all that this turn of the loop has asked for to a worker, as one list."""
@@ -215,7 +218,9 @@ class Lane:
             self._taken += 1
             going = [job for job in jobs if job.want is not None or job.claim()]
             while going:
-                ended, parked, waiting = [], [], []
+                ended: list[_Job[Any]] = []
+                parked: list[_Job[Any]] = []
+                waiting: list[_Job[Any]] = []
                 for job in going:
                     if job.advance():
                         ended.append(job)
@@ -305,12 +310,12 @@ def one_step(function: Callable[..., T], *args: object) -> Steps[T]:
 
 def _satisfy(jobs: list[_Job[Any]]) -> None:
     """Do what the jobs want of the disk: start all writing first, then wait for each; each directory only once."""
-    files = [job for job in jobs if isinstance(job.want, SyncFile)]
+    files = [(job, job.want.descriptor) for job in jobs if isinstance(job.want, SyncFile)]
     if len(files) > 1:
-        for job in files:
-            start_writeback(job.want.descriptor)
-    for job in files:
-        job.failed_want = _failure(os.fsync, job.want.descriptor)
+        for _, descriptor in files:
+            start_writeback(descriptor)
+    for job, descriptor in files:
+        job.failed_want = _failure(os.fsync, descriptor)
     outcomes: dict[tuple[int, int], OSError | None] = {}
     for job in jobs:
         if isinstance(job.want, SyncDirectory):

@@ -60,7 +60,7 @@ class MemoryDriver:
         self.capabilities = Capabilities(nested_keys=nested_keys)
         self._objects: dict[Key, _Version] = {}
         self._order: list[Key] = []  # sorted: the order of code points is the order of UTF-8 bytes
-        self._uploads: dict[str, MemoryUpload] = {}
+        self.uploads: dict[str, MemoryUpload] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryDriver of {len(self._objects)} objects>"
@@ -71,7 +71,7 @@ class MemoryDriver:
     async def aclose(self) -> None:
         self._objects.clear()
         self._order.clear()
-        self._uploads.clear()
+        self.uploads.clear()
 
     async def head(self, key: Key) -> ObjectInfo:
         await checkpoint()
@@ -87,7 +87,7 @@ class MemoryDriver:
     async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
         held = bytes(data)
         await checkpoint()
-        return self._publish(key, held, options)
+        return self.publish(key, held, options)
 
     async def upload(self, key: Key, options: WriteOptions) -> MemoryUpload:
         await checkpoint()
@@ -101,7 +101,7 @@ class MemoryDriver:
             content_type=options.content_type or version.info.content_type,
             metadata=version.info.metadata if options.metadata is None else options.metadata,
         )
-        return self._publish(target, version.data, kept)
+        return self.publish(target, version.data, kept)
 
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
         await checkpoint()
@@ -121,20 +121,21 @@ class MemoryDriver:
         after = parse_cursor(options.cursor) if options.cursor is not None else options.start_after
         entries: list[Entry] = []
         folded: list[str] = []
+        last = ""
         at = bisect_left(self._order, prefix)
         if after is not None:
             at = max(at, self._behind(after, options))
         while at < len(self._order) and self._order[at].startswith(prefix):
             key = self._order[at]
             if len(entries) + len(folded) == options.limit:
-                last = max(filter(None, [entries and entries[-1].key, folded and folded[-1]]))
-                return Page(entries=entries, prefixes=folded, cursor=cursor_after(str(last)))
+                return Page(entries=entries, prefixes=folded, cursor=cursor_after(last))
             head, slash, _ = key[len(prefix) :].partition("/")
             if slash and options.delimiter:
-                folded.append(prefix + head + slash)
-                at = self._behind(folded[-1], options)
+                last = prefix + head + slash
+                folded.append(last)
+                at = self._behind(last, options)
             else:
-                info = self._objects[key].info
+                last, info = key, self._objects[key].info
                 entries.append(Entry(key=key, size=info.size, etag=info.etag, modified=info.modified))
                 at += 1
         return Page(entries=entries, prefixes=folded)
@@ -143,7 +144,7 @@ class MemoryDriver:
         raise NotSupportedError("memory cannot be reached by a URL")
 
     async def unfinished(self) -> Sequence[str]:
-        return list(self._uploads)
+        return list(self.uploads)
 
     def _find(self, key: Key) -> _Version:
         try:
@@ -155,7 +156,8 @@ class MemoryDriver:
         version = self._objects.get(key)
         return version.info.etag if version else None
 
-    def _publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
+    def publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
+        """All at once: nothing else runs between the look and the change."""
         check_write_condition(options.condition, self._etag(key))
         if not self.capabilities.nested_keys:
             self._check_conflict(key)
@@ -228,7 +230,7 @@ class MemoryUpload:
         self._options = options
         self._buffer = bytearray()
         self._id = secrets.token_hex(8)
-        driver._uploads[self._id] = self
+        driver.uploads[self._id] = self
 
     async def write(self, data: BytesLike) -> None:
         self._buffer += data
@@ -236,10 +238,10 @@ class MemoryUpload:
 
     async def commit(self) -> ObjectInfo:
         await checkpoint()
-        if self._driver._uploads.pop(self._id, None) is None:
+        if self._driver.uploads.pop(self._id, None) is None:
             raise ClosedError("the upload is done or was aborted")
-        return self._driver._publish(self._key, bytes(self._buffer), self._options)
+        return self._driver.publish(self._key, bytes(self._buffer), self._options)
 
     async def abort(self) -> None:
-        self._driver._uploads.pop(self._id, None)
+        self._driver.uploads.pop(self._id, None)
         self._buffer.clear()

@@ -57,7 +57,12 @@ class LocalDriver:
     name = "local"
 
     def __init__(
-        self, path: str | os.PathLike[str], *, durable: bool = True, resolver: Resolver = "auto", keeping: Keeping = "auto"
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durable: bool = True,
+        resolver: Resolver = "auto",
+        keeping: Keeping = "auto",
     ) -> None:
         self.capabilities = Capabilities(nested_keys=False)
         self._path = os.fspath(path)
@@ -166,7 +171,7 @@ class _Parts:
 
     def __init__(self, root: Root, keeping: Keeping, *, durable: bool) -> None:
         self._root = root
-        self._keeping = keeping
+        self._keeping: Keeping = keeping
         self._store: Store | None = None
         self._making = threading.Lock()
         self.reads = Reads(root, lambda: self._store)
@@ -227,7 +232,9 @@ def _open_root(path: bytes, resolver: Resolver) -> Root:
             pass
         root = Root(path, resolver)
     except (FileExistsError, NotADirectoryError) as error:
-        raise ConfigError(f"{os.fsdecode(path)!r} is no directory: set STORAGE_LOCAL_PATH to one, or to a new place") from error
+        raise ConfigError(
+            f"{os.fsdecode(path)!r} is no directory: set STORAGE_LOCAL_PATH to one, or to a new place"
+        ) from error
     except OSError as error:
         kind = translate(error)
         if isinstance(kind, OutOfSpaceError):

@@ -135,7 +135,9 @@ class AttributeFiles:
         """Remove the attributes of all other versions of the key; the shelf too when no version is left."""
         shelf = _shelf(key)
         try:
-            descriptor = os.open(shelf, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+            descriptor = os.open(
+                shelf, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory
+            )
         except FileNotFoundError:
             return
         try:

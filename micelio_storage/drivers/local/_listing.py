@@ -12,6 +12,7 @@ import stat
 import threading
 import time
 from collections import OrderedDict
+from contextlib import closing
 
 from ..._keys import MAX_KEY_BYTES, is_key_segment
 from ...driver import Entry, Key, ListOptions, Page, Prefix, cursor_after, parse_cursor
@@ -90,8 +91,8 @@ class _Walk:
         entries: list[Entry] = []
         folded: list[str] = []
         last = ""
-        with _Statuses(self._root) as statuses:
-            while (line := self._peek()) is not None:
+        with closing(_Statuses(self._root)) as statuses:
+            while (line := self.peek()) is not None:
                 if len(entries) + len(folded) == limit:
                     return Page(entries=entries, prefixes=folded, cursor=cursor_after(last))
                 self._next = None
@@ -99,11 +100,13 @@ class _Walk:
                     folded.append(line)
                 elif (status := statuses.of(line)) is not None:
                     modified = modified_at(status)
-                    entries.append(Entry(key=Key.parse(line), size=status.st_size, etag=etag_of(status), modified=modified))
+                    entries.append(
+                        Entry(key=Key.parse(line), size=status.st_size, etag=etag_of(status), modified=modified)
+                    )
                 last = line
         return Page(entries=entries, prefixes=folded)
 
-    def _peek(self) -> str | None:
+    def peek(self) -> str | None:
         """The next key, or folded prefix, or None; the same again until it is taken."""
         while self._next is None and self._levels:
             level = self._levels[-1]
@@ -121,7 +124,7 @@ class _Walk:
 
     def _has_object(self, directory: str) -> bool:
         """Whether there is an object below, behind where the listing starts: empty directories are nothing."""
-        return _Walk(self._root, directory, self._after, folding=False)._peek() is not None
+        return _Walk(self._root, directory, self._after, folding=False).peek() is not None
 
 
 class _Statuses:
@@ -132,10 +135,8 @@ class _Statuses:
         self._path: str | None = None
         self._descriptor = -1
 
-    def __enter__(self) -> _Statuses:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Give the directory back."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
 
@@ -151,7 +152,7 @@ class _Statuses:
         return status if stat.S_ISREG(status.st_mode) else None
 
     def _move(self, path: str) -> None:
-        self.__exit__()
+        self.close()
         self._descriptor, self._path = -1, None
         self._descriptor = self._root.open_directory(_directory_path(path))
         self._path = path

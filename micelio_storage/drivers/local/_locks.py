@@ -2,7 +2,7 @@
 
 `flock` on a descriptor opened for the purpose, never `lockf`: that one does not exclude the threads of one process
 (measured: 88 of 400 increments left). A lock is held for a comparison and a rename, never while waiting for anything
-but the disk, and is gone with the process that held it. Lock files are never removed: two writers could hold "the" lock.
+but the disk, and is gone with the process that held it. Lock files are never removed: two writers could each hold one.
 """
 
 from __future__ import annotations

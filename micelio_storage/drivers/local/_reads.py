@@ -194,11 +194,11 @@ class LockedFile(io.FileIO):
         self._turn = threading.Lock()  # first: the base closes itself when it fails
         super().__init__(descriptor, mode, closefd)
 
-    def read(self, size: int | None = -1) -> bytes:  # type: ignore[override]  # never None: it cannot be non-blocking
+    def read(self, size: int | None = -1) -> bytes:
         with self._turn:
             return super().read(-1 if size is None else size) or b""
 
-    def write(self, data: ReadableBuffer) -> int:  # type: ignore[override]  # never None, as above
+    def write(self, data: ReadableBuffer) -> int:
         with self._turn:
             return super().write(data) or 0
 

@@ -30,10 +30,11 @@ _NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # ENXIO: a
 
 
 class Root:
-    """The directory that everything is in, held open: it may be renamed, and nothing outside can be put in its place."""
+    """The directory that everything is in, held open: it may be renamed, and nothing can be put in its place."""
 
     def __init__(self, path: bytes, resolver: Resolver) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.settled: dict[bytes, int] = {}  # inodes of directories whose way from the root is known to be on the disk
         self.uses_openat2 = resolver == "openat2" or (resolver == "auto" and self._has_openat2())
 
     def close(self) -> None:
@@ -126,6 +127,7 @@ class Root:
         parent = self.make_directory(above)
         try:
             os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
+            self.settled.pop(path, None)  # the new one may have the inode of the old
         except FileExistsError:
             pass  # somebody else was quicker, or something else is there: the next look tells
         except FileNotFoundError:

@@ -1,8 +1,8 @@
 """Where a write is until it is published: files nobody else sees, on the root's own file system.
 
 Each open driver has a directory of its own in `.micelio/staging`, beside a file that it keeps locked for as long as it
-lives. Whoever opens the storage later removes the directories whose lock nobody holds. So it is the end of a process that
-makes a staging file stale, never its age.
+lives. Whoever opens the storage later removes the directories whose lock nobody holds. So it is the end of a process
+that makes a staging file stale, never its age.
 """
 
 from __future__ import annotations

@@ -8,14 +8,16 @@ from concurrent.futures import Executor
 
 from aiofiles.threadpool import wrap
 
-from ...driver import BytesLike, ClosedError, Key, ObjectInfo, WriteOptions
+from ...driver import BytesLike, ClosedError, ObjectInfo
 from .._libc import start_writeback
 from .._threads import Lane, Steps, one_step, settle
 from ._errors import system_errors
 from ._reads import CHUNK, LockedFile
 from ._staging import Staged
 
-WRITEBACK = 16 << 20  # bytes written between two hints to the kernel to begin with them: so the sync at the end is short
+WRITEBACK = (
+    16 << 20
+)  # bytes written between two hints to the kernel to begin with them: so the sync at the end is short
 
 
 class LocalUpload:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 from ...driver import (
     DEFAULT_CONTENT_TYPE,
-    AlreadyExistsError,
     BytesLike,
     Condition,
     IfAbsent,
@@ -22,6 +21,7 @@ from ...driver import (
     StorageError,
     WriteOptions,
     check_if_match,
+    exists_already,
 )
 from .._threads import Steps, SyncDirectory, SyncFile
 from ._attributes import Attributes, write_to_inode
@@ -50,7 +50,6 @@ class Writes:
         self._reads = reads
         self._durable = durable
         self._stamps = Stamps()
-        self._settled: dict[bytes, int] = {}
 
     def put(self, key: Key, data: BytesLike, options: WriteOptions) -> Steps[ObjectInfo]:
         """Store bytes that are all there."""
@@ -124,51 +123,60 @@ class Writes:
     ) -> Steps[int]:
         """Publish under the key's lock; the result is the descriptor of the directory it is in now."""
         linking = isinstance(condition, IfAbsent) and store.links
-        alone = isinstance(condition, IfMatch) or store.files is not None or (isinstance(condition, IfAbsent) and not linking)
+        alone = store.files is not None or (condition is not None and not linking)
         lock = yield from store.locks.take(key, alone=alone)
         try:
             if store.files is not None and encoded and not store.in_inode:
-                yield from self._shelve(store, staged, key, version_of(status), encoded)
-            parent = self._enter(staged, key, condition, linking)
+                yield from self._shelve(store, key, version_of(status), encoded)
+            parent = self._enter(staged, key, condition, linking=linking)
             if store.files is not None:
                 store.files.keep_only(key, version_of(status))
             return parent
         finally:
             os.close(lock)
 
-    def _enter(self, staged: Staged, key: Key, condition: Condition, linking: bool) -> int:
-        name = key.name.encode()
+    def _enter(self, staged: Staged, key: Key, condition: Condition, *, linking: bool) -> int:
+        """Give the staged file the key's place; directories that vanish or turn out empty meanwhile are tried again."""
         for _ in range(MOST_RACES):
             parent = self._root.make_directory(key.parent.encode())
+            entered = False
             try:
-                if isinstance(condition, IfMatch):
-                    present = self._root.object_status(parent, name)
-                    check_if_match(condition.etag, etag_of(present) if present else None)
-                if (linking or not isinstance(condition, IfAbsent) or self._is_free(parent, key)) and _appears(
-                    staged, parent, name, linking
-                ):
-                    return parent
-                self._make_room(parent, key, linking)
-            except FileNotFoundError:
-                if os.fstat(staged.descriptor).st_nlink == 0:
-                    raise StorageError("the staging file was removed by somebody else; nothing was published") from None
-            except BaseException:
-                os.close(parent)
-                raise
-            os.close(parent)  # pruned between being opened and being used, or emptied just now: once more
+                entered = self._try_to_enter(staged, parent, key, condition, linking=linking)
+            finally:
+                if not entered:
+                    os.close(parent)
+            if entered:
+                return parent
         raise self._root.gone()
 
-    def _is_free(self, parent: int, key: Key) -> bool:
-        return self._root.object_status(parent, key.name.encode()) is None
+    def _try_to_enter(self, staged: Staged, parent: int, key: Key, condition: Condition, *, linking: bool) -> bool:
+        name = key.name.encode()
+        present = None
+        if condition is not None and not linking:
+            present = self._root.object_status(parent, name)
+        if isinstance(condition, IfMatch):
+            check_if_match(condition.etag, etag_of(present) if present else None)
+        elif present is not None:
+            raise exists_already()
+        try:
+            _take_place(staged, parent, name, linking=linking)
+        except FileNotFoundError:
+            if os.fstat(staged.descriptor).st_nlink == 0:
+                raise StorageError("the staging file was removed by somebody else; nothing was published") from None
+            return False  # the directory was pruned between being opened and being used
+        except (FileExistsError, IsADirectoryError):
+            self._make_room(parent, key)
+            return False
+        return True
 
-    def _make_room(self, parent: int, key: Key, linking: bool) -> None:
+    def _make_room(self, parent: int, key: Key) -> None:
         """Something is at the key's place already: remove it if it is only empty directories, else raise."""
         try:
             mode = os.stat(key.name.encode(), dir_fd=parent, follow_symlinks=False).st_mode
         except FileNotFoundError:
             return
         if stat.S_ISREG(mode):
-            raise AlreadyExistsError("there is an object already and if_absent was asked for")
+            raise exists_already()
         if not stat.S_ISDIR(mode):
             raise KeyConflictError("something that is no regular file stands at the key's place")
         try:
@@ -178,7 +186,7 @@ class Writes:
         except OSError as error:
             raise KeyConflictError("there are objects below this key, so it cannot be a file itself") from error
 
-    def _shelve(self, store: Store, staged: Staged, key: Key, version: bytes, encoded: bytes) -> Steps[None]:
+    def _shelve(self, store: Store, key: Key, version: bytes, encoded: bytes) -> Steps[None]:
         """Put the attributes of the version that is about to be published in place."""
         assert store.files is not None  # asked before
         shelf = store.files.open_shelf(key)
@@ -202,7 +210,7 @@ class Writes:
         yield SyncDirectory(descriptor)
         new: dict[bytes, int] = {}
         inode = os.fstat(descriptor).st_ino
-        while path and self._settled.get(path) != inode:
+        while path and self._root.settled.get(path) != inode:
             new[path] = inode
             path = path.rpartition(b"/")[0]
             try:
@@ -216,9 +224,9 @@ class Writes:
                 inode = os.fstat(above).st_ino
             finally:
                 os.close(above)
-        if len(self._settled) > MOST_SETTLED:
-            self._settled.clear()
-        self._settled.update(new)
+        if len(self._root.settled) > MOST_SETTLED:
+            self._root.settled.clear()
+        self._root.settled.update(new)
 
     def _delete_one(self, key: Key, if_match: str | None, parents: dict[bytes, int]) -> Steps[None]:
         store, path, name = self._store(), key.parent.encode(), key.name.encode()
@@ -259,18 +267,14 @@ def write_all(descriptor: int, data: BytesLike) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def _appears(staged: Staged, parent: int, name: bytes, linking: bool) -> bool:
-    """Give the staged file its place: over an object there, or (linking) only where nothing is. False if it cannot."""
+def _take_place(staged: Staged, parent: int, name: bytes, *, linking: bool) -> None:
+    """Rename over an object that is there, or (linking) appear only where nothing is."""
     assert staged.name is not None  # published once
-    try:
-        if linking:
-            os.link(staged.name, name, src_dir_fd=staged.directory, dst_dir_fd=parent, follow_symlinks=False)
-        else:
-            os.rename(staged.name, name, src_dir_fd=staged.directory, dst_dir_fd=parent)
-            staged.name = None
-    except (FileExistsError, IsADirectoryError):
-        return False
-    return True
+    if linking:
+        os.link(staged.name, name, src_dir_fd=staged.directory, dst_dir_fd=parent, follow_symlinks=False)
+    else:
+        os.rename(staged.name, name, src_dir_fd=staged.directory, dst_dir_fd=parent)
+        staged.name = None
 
 
 def _unlink(parent: int, name: bytes) -> None:
