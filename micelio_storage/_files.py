@@ -15,7 +15,7 @@ import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from .driver import BytesLike, Download
-from .drivers._threads import settle
+from .drivers._threads import settle, to_the_end
 
 CHUNK = 1 << 20  # bytes read or written at a time, as in the local driver
 
@@ -67,9 +67,7 @@ async def _opened(
         await settle(opening)
         yield opening.result(), partial(loop.run_in_executor, executor)
     finally:
-        ending = asyncio.ensure_future(end())
-        await settle(ending)
-        ending.result()
+        await to_the_end(end())
 
 
 async def _open(path: str | os.PathLike[str], mode: _Mode, executor: ThreadPoolExecutor) -> AsyncFileIO:

@@ -45,6 +45,7 @@ from ._types import (
     parse_metadata,
 )
 from .driver import Download, Driver, Upload
+from .drivers._threads import to_the_end
 from .drivers.prefixed import PrefixedDriver
 
 Change: TypeAlias = Callable[[bytes | None], Awaitable[bytes | None] | bytes | None]
@@ -86,17 +87,18 @@ class Storage:
     async def aclose(self) -> None:
         """Give everything back; readers and writers still open are closed, and nothing of such a writer is kept.
         Idempotent. Closing what `under` gave closes nothing."""
-        if not self._owner:
-            return
-        with anyio.CancelScope(shield=True):
-            async with self._lifecycle.turn:
-                if self._lifecycle.loop is None:
-                    return
-                self._lifecycle.check()
-                self._lifecycle.loop = None
-                for stream in list(self._lifecycle.streams):
-                    await stream.aclose()
-                await self._driver.aclose()
+        if self._owner:
+            await to_the_end(self._close())
+
+    async def _close(self) -> None:
+        async with self._lifecycle.turn:
+            if self._lifecycle.loop is None:
+                return
+            self._lifecycle.check()
+            self._lifecycle.loop = None
+            for stream in list(self._lifecycle.streams):
+                await stream.aclose()
+            await self._driver.aclose()
 
     async def __aenter__(self) -> Self:
         return await self.open()

@@ -15,7 +15,7 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -63,7 +63,7 @@ class Abandoned(BaseException):
 class _Job(Generic[T]):
     """One operation on its way through a lane."""
 
-    __slots__ = ("error", "failed_want", "future", "result", "steps", "ticket", "undo", "unwanted", "want")
+    __slots__ = ("delivered", "error", "failed_want", "future", "result", "steps", "ticket", "undo", "unwanted", "want")
 
     def __init__(self, steps: Steps[T], future: asyncio.Future[T], undo: Callable[[T], object] | None = None) -> None:
         self.steps = steps
@@ -71,6 +71,7 @@ class _Job(Generic[T]):
         self.undo = undo
         self.ticket = [True]  # who pops it owns the job: the worker to begin it, or the loop to drop it
         self.unwanted = False
+        self.delivered = False
         self.want: Want = None
         self.failed_want: OSError | None = None
         self.result: list[T] = []
@@ -103,6 +104,7 @@ class _Job(Generic[T]):
 
     def deliver(self) -> bool:
         """Hand the outcome to who waits. False if nobody does and there is a result to undo. On the loop."""
+        self.delivered = True
         if self.unwanted or self.future.cancelled():
             if not self.future.done():
                 self.future.set_result(None)  # type: ignore[arg-type]  # who waits for this one wants no result
@@ -157,7 +159,7 @@ class Lane:
                 job.future.exception()  # it was done already; an error of it is nobody's any more
             elif not always and job.claim():
                 self._ended()
-            else:
+            elif not job.delivered:  # it may come back between the cancellation and this task's turn
                 job.unwanted = not always
                 job.future = self._loop.create_future()
                 await settle(job.future)
@@ -290,6 +292,13 @@ async def settle(future: asyncio.Future[Any]) -> None:
                 cancelled = error
     if cancelled is not None:
         raise cancelled
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """What the work returns, done in full: a cancellation is raised when it is over, and does not reach it."""
+    task = asyncio.ensure_future(work)
+    await settle(task)
+    return task.result()
 
 
 def sync_directory(descriptor: int) -> None:

@@ -29,7 +29,7 @@ from ...driver import (
     StorageError,
     WriteOptions,
 )
-from .._threads import Lane, Steps, one_step
+from .._threads import Lane, Steps, one_step, to_the_end
 from ._attributes import Keeping
 from ._errors import system_errors, translate
 from ._listing import Listings
@@ -79,25 +79,26 @@ class LocalDriver:
         try:
             with system_errors():
                 root = await lane.run(_open_root, os.fsencode(self._path), self._resolver, undo=Root.close)
-                parts = _Parts(root, self._keeping, durable=self._durable)
-                try:
-                    await lane.run(parts.prepare)
-                except BaseException:
-                    await parts.aclose()
-                    raise
-                self._parts = parts
+                self._parts = _Parts(root, self._keeping, durable=self._durable)
+                await lane.run(self._parts.prepare)
                 world_writable = await lane.run(root.is_world_writable)
-        finally:
             await lane.aclose()
+        except BaseException:
+            await to_the_end(self._give_up(lane))
+            raise
         if world_writable:
             text = f"everybody on this machine can write to the storage's root {self._path!r}: choose another place"
             warnings.warn(text, UserWarning, stacklevel=2)
+
+    async def _give_up(self, lane: Lane) -> None:
+        await lane.aclose()
+        await self.aclose()
 
     async def aclose(self) -> None:
         parts, self._parts = self._parts, None
         if parts is not None:
             with system_errors():
-                await parts.aclose()
+                await to_the_end(parts.aclose())
 
     async def head(self, key: Key) -> ObjectInfo:
         parts = self._open_parts()
@@ -208,9 +209,9 @@ class _Parts:
         await self.look.aclose()
         await self.change.aclose()
         closing = Lane("close", most_workers=1)
-        await closing.finish(one_step(self.copiers.shutdown), always=True)
+        await closing.run(self.copiers.shutdown)
         await self.heavy.aclose()
-        await closing.finish(one_step(self._close), always=True)
+        await closing.run(self._close)
         await closing.aclose()
 
     def _close(self) -> None:

@@ -51,7 +51,7 @@ def decode(data: bytes) -> Attributes:
         kept = json.loads(data)
         content_type, metadata = kept.get("content_type", DEFAULT_CONTENT_TYPE), kept.get("metadata", {})
         texts = [content_type, *metadata, *metadata.values()]
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"the attributes kept with the object are damaged: {error}") from error
     if not all(isinstance(text, str) for text in texts):
         raise IntegrityError("the attributes kept with the object are damaged: they are not text")

@@ -14,6 +14,7 @@ import zlib
 
 from ...driver import Key
 from .._threads import Pause, Steps
+from ._root import FILE_MODE, root_is_gone
 
 SHARDS = 64  # lock files; two keys that share one only wait for each other's comparison and rename
 FIRST_PAUSE = 0.0005  # seconds: a rename takes 0.01-0.3 ms
@@ -51,7 +52,10 @@ class Locks:
 
     def _open(self, shard: int) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(b"%02x" % shard, flags, 0o600, dir_fd=self._directory)
+        try:
+            return os.open(b"%02x" % shard, flags, FILE_MODE, dir_fd=self._directory)
+        except FileNotFoundError as error:
+            raise root_is_gone() from error
 
 
 def _locked(descriptor: int, how: int) -> bool:

@@ -26,7 +26,7 @@ from ...driver import (
     check_read_conditions,
     resolve_span,
 )
-from .._threads import settle
+from .._threads import to_the_end
 from ._attributes import DEFAULTS, Attributes, decode, read_from_inode
 from ._errors import system_errors
 from ._root import MOST_RACES, Root
@@ -160,10 +160,8 @@ class LocalDownload:
         """Close, once the thread that may still read has come back."""
         file, self._file, self._left = self._file, None, 0
         if file is not None:
-            closing = asyncio.ensure_future(close_behind(self._flight, file))
-            await settle(closing)
             with system_errors():
-                closing.result()
+                await to_the_end(close_behind(self._flight, file))
 
     async def _take(self, size: int, *, ahead: bool = False) -> bytes:
         """The next bytes; with `ahead`, those behind them are being read when this returns."""

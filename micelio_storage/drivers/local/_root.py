@@ -93,7 +93,7 @@ class Root:
                 if error.errno in (errno.ENOTDIR, errno.ELOOP):
                     raise KeyConflictError("a part of the key's path is no directory") from error
                 raise
-        raise self.gone()
+        raise root_is_gone()
 
     def prune(self, path: bytes) -> None:
         """Remove the directory, and those above it, as far as they are empty. A writer that comes between makes what it
@@ -116,14 +116,10 @@ class Root:
         with self.directory(above) as parent:
             os.rmdir(last, dir_fd=parent)
 
-    def gone(self) -> ConfigError:
-        """What to raise when directories vanish as fast as they are made."""
-        return ConfigError("the storage's root directory was removed: put it back and open the storage again")
-
     def _make(self, path: bytes) -> None:
         above, _, name = path.rpartition(b"/")
         if not name:
-            raise self.gone()
+            raise root_is_gone()
         parent = self.make_directory(above)
         try:
             os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
@@ -132,7 +128,7 @@ class Root:
             pass  # somebody else was quicker, or something else is there: the next look tells
         except FileNotFoundError:
             if os.fstat(self.descriptor).st_nlink == 0:
-                raise self.gone() from None
+                raise root_is_gone() from None
         finally:
             os.close(parent)
 
@@ -164,3 +160,8 @@ class Root:
                 return False
             raise
         return True
+
+
+def root_is_gone() -> ConfigError:
+    """What to raise when the root, or what the driver keeps in it, is not there any more."""
+    return ConfigError("the storage's root directory was removed: put it back and open the storage again")

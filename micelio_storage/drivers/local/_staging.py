@@ -14,7 +14,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ._root import DIRECTORY_MODE, FILE_MODE
+from ._root import DIRECTORY_MODE, FILE_MODE, root_is_gone
 
 LOCK_SUFFIX = b".lock"
 
@@ -68,7 +68,10 @@ class Staging:
     def create(self) -> Staged:
         """A new, empty staging file."""
         name = new_name()
-        return Staged(self.own(), name, os.open(name, _NEW, FILE_MODE, dir_fd=self.own()))
+        try:
+            return Staged(self.own(), name, os.open(name, _NEW, FILE_MODE, dir_fd=self.own()))
+        except FileNotFoundError as error:
+            raise root_is_gone() from error
 
     def own(self) -> int:
         """The descriptor of the own directory, made at the first write."""

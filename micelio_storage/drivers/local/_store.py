@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
 from ...driver import ConfigError, ObjectInfo
@@ -24,30 +25,33 @@ class Store:
     """Staging, locks and attributes of one open driver. Made by `prepare`, which a read-only root refuses."""
 
     def __init__(self, root: Root, keeping: Keeping) -> None:
-        descriptors: list[int] = []
-        try:
-            own = _make(root.descriptor, OWN_DIRECTORY, descriptors)
-            self.staging = Staging(_make(own, b"staging", descriptors))
-            self.locks = Locks(_make(own, b"locks", descriptors))
+        with ExitStack() as undo:
+            own = _make(root.descriptor, OWN_DIRECTORY)
+            undo.callback(os.close, own)
+            self.locks = Locks(_make(own, b"locks"))
+            undo.callback(self.locks.close)
+            self.staging = Staging(_make(own, b"staging"))
+            undo.callback(self.staging.close)
             self.locks.make()
             self.staging.sweep()
-            probe = self.staging.create()
-            try:
-                _check_times(probe)
-                self.in_inode = keeping != "file" and inode_keeps_attributes(probe.descriptor)
-                self.links = _can_link(probe)
-            finally:
-                probe.discard()
+            self.in_inode, self.links = self._probe(keeping)
             self.files: AttributeFiles | None = None
             if not self.in_inode or _exists(own, b"attributes"):
-                self.files = AttributeFiles(_make(own, b"attributes", descriptors))
-            if keeping == "xattr" and not self.in_inode:
-                raise ConfigError("the root's file system keeps no extended attributes: leave the choice to 'auto'")
-        except BaseException:
-            for descriptor in descriptors:
-                os.close(descriptor)
-            raise
+                self.files = AttributeFiles(_make(own, b"attributes"))
+            undo.pop_all()
         os.close(own)
+
+    def _probe(self, keeping: Keeping) -> tuple[bool, bool]:
+        """Whether inodes keep attributes here, and files can be linked."""
+        probe = self.staging.create()
+        try:
+            _check_times(probe)
+            in_inode = keeping != "file" and inode_keeps_attributes(probe.descriptor)
+            if keeping == "xattr" and not in_inode:
+                raise ConfigError("the root's file system keeps no extended attributes: leave the choice to 'auto'")
+            return in_inode, _can_link(probe)
+        finally:
+            probe.discard()
 
     def close(self) -> None:
         """Give everything back and leave no staging behind."""
@@ -97,13 +101,12 @@ def modified_at(status: os.stat_result) -> datetime:
     return datetime.fromtimestamp(status.st_mtime_ns // 1000 / 1e6, UTC)
 
 
-def _make(above: int, name: bytes, descriptors: list[int]) -> int:
+def _make(above: int, name: bytes) -> int:
     try:
         os.mkdir(name, DIRECTORY_MODE, dir_fd=above)
     except FileExistsError:
         pass
-    descriptors.append(os.open(name, _DIRECTORY, dir_fd=above))
-    return descriptors[-1]
+    return os.open(name, _DIRECTORY, dir_fd=above)
 
 
 def _exists(above: int, name: bytes) -> bool:

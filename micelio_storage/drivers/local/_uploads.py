@@ -10,7 +10,7 @@ from aiofiles.threadpool import wrap
 
 from ...driver import BytesLike, ClosedError, ObjectInfo
 from .._libc import start_writeback
-from .._threads import Lane, Steps, one_step, settle
+from .._threads import Lane, Steps, one_step, to_the_end
 from ._errors import system_errors
 from ._reads import CHUNK, LockedFile
 from ._staging import Staged
@@ -67,9 +67,7 @@ class LocalUpload:
         self._open = False
         self._buffer.clear()
         with system_errors():
-            forgetting = asyncio.ensure_future(self._forget())
-            await settle(forgetting)
-            forgetting.result()
+            await to_the_end(self._forget())
 
     def _check_open(self) -> None:
         if not self._open:

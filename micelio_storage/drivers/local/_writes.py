@@ -27,7 +27,7 @@ from .._threads import Steps, SyncDirectory, SyncFile
 from ._attributes import Attributes, write_to_inode
 from ._errors import translate
 from ._reads import Reads
-from ._root import MOST_RACES, Root
+from ._root import MOST_RACES, Root, root_is_gone
 from ._staging import Staged, new_name
 from ._store import Stamps, Store, describe, etag_of, version_of
 
@@ -147,7 +147,7 @@ class Writes:
                     os.close(parent)
             if entered:
                 return parent
-        raise self._root.gone()
+        raise root_is_gone()
 
     def _try_to_enter(self, staged: Staged, parent: int, key: Key, condition: Condition, *, linking: bool) -> bool:
         name = key.name.encode()

@@ -1,0 +1,47 @@
+"""How late an event loop is: what everybody else on it feels while our transfers run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+TICK = 0.001  # seconds asked for; a timer of asyncio is itself up to 0.1 ms late on an idle loop
+
+
+@dataclass(slots=True)
+class Lateness:
+    """How many seconds each tick came too late."""
+
+    ticks: list[float] = field(default_factory=list)
+
+    def milliseconds(self, quantile: float) -> float:
+        """The lateness that this share of the ticks stayed under or at: 0.5 is the median, 1 the worst."""
+        ordered = sorted(self.ticks)
+        return 1e3 * ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
+
+
+@asynccontextmanager
+async def ticking() -> AsyncIterator[Lateness]:
+    """Watch the loop while the block runs. There is always at least one tick: a loop that was held from the first step to
+    the last shows in it."""
+    lateness = Lateness()
+    ticker = asyncio.create_task(_tick(lateness))
+    await asyncio.sleep(0)  # its first sleep begins before the block does
+    try:
+        yield lateness
+        while not lateness.ticks:
+            await asyncio.sleep(TICK)
+    finally:
+        ticker.cancel()
+        with suppress(asyncio.CancelledError):
+            await ticker
+
+
+async def _tick(lateness: Lateness) -> None:
+    while True:
+        start = time.perf_counter()
+        await asyncio.sleep(TICK)
+        lateness.ticks.append(time.perf_counter() - start - TICK)

@@ -1,0 +1,49 @@
+"""What all tests share: three event loops, a watch on blocking calls, and the two kinds of disk."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import uvloop
+from blockbuster import blockbuster_ctx
+
+
+def _debugging_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_debug(True)
+    return loop
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"asyncio": asyncio.new_event_loop, "debug": _debugging_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[None]:
+    """Fail a test in which the library blocks the event loop (the kit itself may: it is a test)."""
+    with blockbuster_ctx("micelio_storage", excluded_modules=["micelio_storage.testing"]) as blockbuster:
+        # Joining a worker that has done its last operation takes microseconds.
+        blockbuster.functions["threading.Lock.acquire"].can_block_in("drivers/_threads.py", {"aclose", "_start_worker"})
+        blockbuster.functions["threading.Lock.acquire"].can_block_in("concurrent/futures/thread.py", {"submit"})
+        yield
+
+
+@pytest.fixture
+def tmpfs() -> Iterator[Path]:
+    """A fresh directory on a file system in memory."""
+    path = Path(tempfile.mkdtemp(prefix="micelio-", dir="/dev/shm"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(params=["tmpfs", "disk"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A fresh directory: once in memory, once on disk."""
+    return request.getfixturevalue("tmpfs") if request.param == "tmpfs" else tmp_path

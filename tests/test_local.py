@@ -1,0 +1,583 @@
+"""What is particular to objects as files: links, special files, modes, a full or read-only disk, leftovers, layout."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import resource
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.leftovers import files_below, open_descriptors
+
+from micelio_storage import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    ConfigError,
+    IntegrityError,
+    KeyConflictError,
+    LocalConfig,
+    NotFoundError,
+    OutOfSpaceError,
+    Storage,
+    StorageError,
+    open_storage,
+)
+from micelio_storage.drivers.local import LocalDriver
+
+SECRET = b"the secret"
+
+
+@pytest.fixture(params=["openat2", "walk"])
+async def storage(request: pytest.FixtureRequest, tmpfs: Path) -> AsyncIterator[Storage]:
+    async with Storage(LocalDriver(tmpfs / "root", resolver=request.param)) as storage:
+        yield storage
+
+
+@pytest.fixture
+def root(tmpfs: Path) -> Path:
+    return tmpfs / "root"
+
+
+@pytest.fixture
+def outside(tmpfs: Path) -> Path:
+    """A directory that nothing may read or change."""
+    path = tmpfs / "outside"
+    (path / "below").mkdir(parents=True)
+    (path / "secret").write_bytes(SECRET)
+    (path / "below" / "secret").write_bytes(SECRET)
+    return path
+
+
+# -- layout
+
+
+async def test_objects_are_plain_files_that_any_tool_can_read(storage: Storage, root: Path) -> None:
+    await storage.put("sessions/abc123/files/src/main.ex", b"IO.puts 1")
+    assert (root / "sessions/abc123/files/src/main.ex").read_bytes() == b"IO.puts 1"
+    (root / "sessions/abc123/files/by-hand").write_bytes(b"from elsewhere")
+    assert await storage.get("sessions/abc123/files/by-hand") == b"from elsewhere"
+    keys = [entry.key async for entry in storage.list("sessions/")]
+    assert keys == ["sessions/abc123/files/by-hand", "sessions/abc123/files/src/main.ex"]
+
+
+async def test_directories_and_files_are_the_owners_alone_whatever_the_umask(tmpfs: Path) -> None:
+    before = os.umask(0)
+    try:
+        async with open_storage(LocalConfig(path=tmpfs / "new" / "root")) as storage:
+            await storage.put("a/b", b"")
+            paths = [tmpfs / "new" / "root" / name for name in ("", ".micelio", ".micelio/staging", "a")]
+            assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [0o700] * 4
+            assert stat.S_IMODE((tmpfs / "new/root/a/b").stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+
+
+async def test_a_root_that_everybody_can_write_is_warned_about(tmpfs: Path) -> None:
+    tmpfs.chmod(0o777)
+    with pytest.warns(UserWarning, match="everybody on this machine can write"):
+        async with open_storage(LocalConfig(path=tmpfs)):
+            pass
+
+
+async def test_empty_directories_go_with_the_last_object(storage: Storage, root: Path) -> None:
+    await storage.put("a/b/c/d", b"")
+    await storage.put("a/e", b"")
+    await storage.delete("a/b/c/d")
+    assert sorted(path.name for path in (root / "a").iterdir()) == ["e"]
+    await storage.delete("a/e")
+    assert sorted(path.name for path in root.iterdir()) == [".micelio"]
+
+
+async def test_an_empty_directory_does_not_keep_an_object_from_its_place(storage: Storage, root: Path) -> None:
+    (root / "a/b/c").mkdir(parents=True)
+    await storage.put("a", b"1")
+    assert await storage.get("a") == b"1"
+    (root / "x/y").mkdir(parents=True)
+    await storage.put("x", b"2", if_absent=True)
+    assert await storage.get("x") == b"2"
+
+
+async def test_puts_and_deletes_of_one_directory_never_trip_over_each_other(storage: Storage) -> None:
+    async def churn(number: int) -> None:
+        for _ in range(100):
+            await storage.put(f"a/b/{number}", b"x")
+            assert await storage.get(f"a/b/{number}") == b"x"
+            await storage.delete(f"a/b/{number}")
+
+    await asyncio.gather(*map(churn, range(8)))
+
+
+async def test_the_drivers_own_directory_is_no_part_of_any_listing(storage: Storage, root: Path) -> None:
+    await storage.put(".micelio-not", b"")
+    async with storage.open_write("open") as writer:
+        await writer.write(b"x" * 2_000_000)
+        assert [entry.key async for entry in storage.list()] == [".micelio-not"]
+        assert [entry.key async for entry in storage.list(".micelio")] == [".micelio-not"]
+
+
+# -- links and special files
+
+
+async def test_a_link_to_a_file_is_no_object_and_is_replaced_not_followed(
+    storage: Storage, root: Path, outside: Path
+) -> None:
+    (root / "link").symlink_to(outside / "secret")
+    (root / "inner").symlink_to(root / "real")
+    await storage.put("real", b"real")
+    assert not await storage.exists("link")
+    assert not await storage.exists("inner")
+    with pytest.raises(NotFoundError):
+        await storage.get("link")
+    with pytest.raises(NotFoundError):
+        await storage.copy("link", "copied")
+    with pytest.raises(KeyConflictError):
+        await storage.put("link", b"mine", if_absent=True)
+    await storage.delete("link")
+    assert (root / "link").is_symlink()
+    await storage.put("link", b"mine")
+    assert await storage.get("link") == b"mine"
+    assert (outside / "secret").read_bytes() == SECRET
+    assert [entry.key async for entry in storage.list()] == ["link", "real"]
+
+
+async def test_nothing_is_read_written_listed_or_deleted_through_a_link_to_a_directory(
+    storage: Storage, root: Path, outside: Path
+) -> None:
+    before = files_below(outside)
+    (root / "link").symlink_to(outside)
+    assert not await storage.exists("link/secret")
+    for work in (storage.put("link/new", b""), storage.put("link/below/new", b""), storage.put("link/n", b"", if_absent=True)):
+        with pytest.raises(KeyConflictError):
+            await work
+    with pytest.raises(KeyConflictError):
+        async with storage.open_write("link/new") as writer:
+            await writer.write(b"")
+    await storage.delete("link/secret", "link/below/secret")
+    assert await storage.delete_prefix("link/") == 0
+    assert [entry async for entry in storage.list()] == []
+    assert (await storage.list_page(delimiter="/")).prefixes == []
+    assert files_below(outside) == before
+    assert (outside / "secret").read_bytes() == SECRET
+
+
+async def test_a_root_that_is_a_link_itself_is_resolved_once(tmpfs: Path) -> None:
+    (tmpfs / "real").mkdir()
+    (tmpfs / "link").symlink_to(tmpfs / "real")
+    async with open_storage(LocalConfig(path=tmpfs / "link")) as storage:
+        (tmpfs / "link").unlink()
+        (tmpfs / "link").symlink_to(tmpfs)
+        await storage.put("a", b"1")
+    assert (tmpfs / "real" / "a").read_bytes() == b"1"
+
+
+async def test_special_files_are_no_objects_and_make_nothing_hang(storage: Storage, root: Path) -> None:
+    os.mkfifo(root / "fifo")
+    os.mknod(root / "device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    (root / "directory" / "sub").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(root / "socket"))
+    for key in ("fifo", "device", "socket", "directory", "directory/sub"):
+        assert not await storage.exists(key)
+        with pytest.raises(NotFoundError):
+            await storage.get(key)
+        await storage.delete(key)
+    assert [entry async for entry in storage.list()] == []
+    assert (root / "fifo").exists()
+    await storage.put("fifo", b"mine")
+    assert await storage.get("fifo") == b"mine"
+
+
+async def test_a_hard_link_to_a_file_outside_is_replaced_never_written_into(
+    storage: Storage, root: Path, outside: Path
+) -> None:
+    os.link(outside / "secret", root / "hard")
+    await storage.put("hard", b"mine")
+    assert (outside / "secret").read_bytes() == SECRET
+
+
+@pytest.mark.asyncio(loop_factories=["asyncio"])
+async def test_a_directory_swapped_for_a_link_in_a_loop_lets_nothing_in_or_out(
+    storage: Storage, root: Path, outside: Path
+) -> None:
+    await storage.put("d/secret", b"mine")
+    (root / "e").symlink_to(outside)
+    before = files_below(outside)
+    swapping = subprocess.Popen([sys.executable, "-c", SWAP, root / "d", root / "e"], stdout=subprocess.PIPE)
+    assert swapping.stdout is not None
+    swapping.stdout.readline()  # it has begun
+    seen: dict[str, int] = {}
+    try:
+        for number in range(3000):
+            outcome = "ok"
+            try:
+                if number % 3 == 0:
+                    await storage.put("d/secret", b"mine")
+                elif number % 3 == 1:
+                    assert await storage.get("d/secret") == b"mine"
+                else:
+                    await storage.put(f"d/new{number}", b"", if_absent=True)
+                    await storage.delete(f"d/new{number}")
+            except (KeyConflictError, NotFoundError) as error:
+                outcome = type(error).__name__
+            seen[outcome] = seen.get(outcome, 0) + 1
+    finally:
+        swapping.kill()
+        swapping.communicate()
+    assert len(seen) > 1, f"the swap was never met: {seen}"
+    assert files_below(outside) == before
+    assert (outside / "secret").read_bytes() == SECRET
+
+
+# Swaps two names at once, so that there is no moment without either; in a process of its own, which needs no GIL of ours.
+SWAP = """
+import ctypes, os, sys
+one, other = map(os.fsencode, sys.argv[1:])
+swap, at_cwd, exchange = ctypes.CDLL(None).renameat2, -100, 2
+print(flush=True)
+while swap(at_cwd, one, at_cwd, other, exchange) == 0:
+    pass
+"""
+
+
+async def test_names_that_are_no_keys_are_not_listed(storage: Storage, root: Path) -> None:
+    await storage.put("good", b"")
+    for name in (b"not-utf8-\xff", b"line\nfeed", b"back\\slash", b"\xc2\x85"):
+        (Path(os.fsdecode(bytes(root) + b"/" + name))).write_bytes(b"")
+    (Path(os.fsdecode(bytes(root) + b"/dir-\xff"))).mkdir()
+    assert [entry.key async for entry in storage.list()] == ["good"]
+
+
+# -- leftovers
+
+
+async def test_staging_files_of_the_dead_are_swept_and_those_of_the_living_are_not(root: Path) -> None:
+    async with open_storage(LocalConfig(path=root)) as first, first.open_write("a") as writer:
+        await writer.write(b"x" * 3_000_000)
+        dead = root / ".micelio/staging/dead"
+        dead.mkdir()
+        (dead / "part").write_bytes(b"left by a process that was killed")
+        (root / ".micelio/staging/dead.lock").touch()
+        async with open_storage(LocalConfig(path=root)) as second:
+            assert not dead.exists()
+            assert not (root / ".micelio/staging/dead.lock").exists()
+            assert len(await second._driver.unfinished()) == 1
+    async with open_storage(LocalConfig(path=root)) as storage:
+        assert await storage.get("a") == b"x" * 3_000_000
+        assert await storage._driver.unfinished() == []
+
+
+async def test_a_closed_storage_leaves_no_staging_directory(root: Path) -> None:
+    async with open_storage(LocalConfig(path=root)) as storage:
+        await storage.put("a", b"")
+        assert list((root / ".micelio/staging").iterdir())
+    assert list((root / ".micelio/staging").iterdir()) == []
+
+
+async def test_a_writer_left_open_when_the_storage_closes_leaves_nothing(root: Path) -> None:
+    before = open_descriptors()
+    async with open_storage(LocalConfig(path=root)) as storage:
+        writer = await storage.open_write("a").__aenter__()
+        await writer.write(b"x" * 3_000_000)
+        reader_of = await storage.put("b", b"x" * 3_000_000)
+        reader = await storage.open_read("b").__aenter__()
+        assert reader.info == reader_of
+        await anext(reader)
+    assert open_descriptors() == before
+    assert files_below(root) == {"b"}
+
+
+# -- a root that is not as it should be
+
+
+async def test_a_root_that_is_a_file_is_a_config_error_and_the_file_stays(tmpfs: Path) -> None:
+    (tmpfs / "file").write_bytes(b"precious")
+    for path in (tmpfs / "file", tmpfs / "file" / "below"):
+        with pytest.raises(ConfigError, match="STORAGE_LOCAL_PATH"):
+            await open_storage(LocalConfig(path=path)).open()
+    assert (tmpfs / "file").read_bytes() == b"precious"
+
+
+@pytest.mark.root
+async def test_a_read_only_file_system_is_read_and_not_written(tmpfs: Path) -> None:
+    (tmpfs / "root").mkdir()
+    (tmpfs / "root" / "a").write_bytes(b"1")
+    with mounted("--bind", str(tmpfs / "root"), tmpfs / "view"):
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(tmpfs / "view")], check=True)
+        async with open_storage(LocalConfig(path=tmpfs / "view")) as storage:
+            assert await storage.get("a") == b"1"
+            assert [entry.key async for entry in storage.list()] == ["a"]
+            for work in (storage.put("b", b""), storage.delete("a"), storage.copy("a", "c"), _write(storage, "d")):
+                with pytest.raises(AccessDeniedError):
+                    await work
+            assert await storage.get("a") == b"1"
+
+
+async def _write(storage: Storage, key: str) -> None:
+    async with storage.open_write(key) as writer:
+        await writer.write(b"x")
+
+
+@pytest.mark.root
+def test_a_root_of_another_user_is_a_config_error_and_a_directory_of_another_user_is_access_denied(tmpfs: Path) -> None:
+    (tmpfs / "closed").mkdir(mode=0o700)
+    (tmpfs / "mine").mkdir()
+    (tmpfs / "mine" / "locked").mkdir(mode=0o500)
+    (tmpfs / "mine" / "locked" / "a").write_bytes(b"1")
+    for path in (tmpfs / "mine", tmpfs / "mine/locked", tmpfs / "mine/locked/a"):
+        os.chown(path, 65534, 65534)
+    tmpfs.chmod(0o755)
+
+    async def act() -> None:
+        for path in (tmpfs / "closed", tmpfs / "closed" / "below"):
+            with pytest.raises(ConfigError, match="Permission denied"):
+                await open_storage(LocalConfig(path=path)).open()
+        async with open_storage(LocalConfig(path=tmpfs / "mine")) as storage:
+            assert await storage.get("locked/a") == b"1"
+            for work in (storage.put("locked/b", b""), storage.put("locked/c/d", b""), storage.delete("locked/a")):
+                with pytest.raises(AccessDeniedError):
+                    await work
+            assert await storage.get("locked/a") == b"1"
+            assert await storage._driver.unfinished() == []
+
+    as_nobody(act)
+
+
+def as_nobody(act: Callable[[], Any]) -> None:
+    """Run it in a child process without privileges."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            asyncio.run(act())
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+class mounted:
+    """A file system mounted at `path` for as long as the block."""
+
+    def __init__(self, *arguments: str | Path) -> None:
+        self.arguments = [str(argument) for argument in arguments]
+        self.path = Path(self.arguments[-1])
+
+    def __enter__(self) -> Path:
+        self.path.mkdir(exist_ok=True)
+        subprocess.run(["mount", *self.arguments], check=True)
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        subprocess.run(["umount", self.path], check=True)
+
+
+@pytest.fixture
+def small_disk(tmpfs: Path) -> Iterator[Path]:
+    with mounted("-t", "tmpfs", "-o", "size=3m", "tmpfs", tmpfs / "small") as path:
+        yield path
+
+
+@pytest.mark.root
+async def test_a_full_disk_is_said_and_loses_nothing(small_disk: Path) -> None:
+    async with open_storage(LocalConfig(path=small_disk / "root")) as storage:
+        before = await storage.put("a", b"1" * 2_000_000)
+        for work in (storage.put("a", b"2" * 4_000_000), _stream(storage, 4), storage.copy("a", "b")):
+            with pytest.raises(OutOfSpaceError):
+                await work
+            assert await storage._driver.unfinished() == []
+        fill = small_disk / "fill"
+        with pytest.raises(OSError, match="No space"):
+            fill.write_bytes(b"0" * 4_000_000)
+        with pytest.raises(OutOfSpaceError):
+            await storage.put("c", b"3" * 10_000)
+        assert [entry.key async for entry in storage.list()] == ["a"]
+        assert await storage.head("a") == before
+        assert await storage.get("a") == b"1" * 2_000_000
+        await storage.delete("a")
+        await storage.put("c", b"3" * 1_000_000)
+
+
+@pytest.mark.root
+async def test_a_disk_without_room_for_a_new_root_is_said_at_opening(tmpfs: Path) -> None:
+    with mounted("-t", "tmpfs", "-o", "nr_inodes=5", "tmpfs", tmpfs / "few") as path:
+        before = open_descriptors()
+        with pytest.raises(OutOfSpaceError):
+            await open_storage(LocalConfig(path=path / "root")).open()
+        assert open_descriptors() == before
+
+
+@pytest.mark.root
+async def test_a_disk_without_inodes_is_said_and_loses_nothing(tmpfs: Path) -> None:
+    with mounted("-t", "tmpfs", "-o", "nr_inodes=120", "tmpfs", tmpfs / "few") as path:
+        async with open_storage(LocalConfig(path=path / "root")) as storage:
+            await storage.put("a", b"1")
+            with pytest.raises(OutOfSpaceError):
+                for number in range(200):
+                    await storage.put(f"d{number}/f", b"")
+            assert await storage.get("a") == b"1"
+            await storage.delete_prefix("d")
+            await storage.put("b", b"2")
+
+
+async def _stream(storage: Storage, mebibytes: int) -> None:
+    async with storage.open_write("a") as writer:
+        for _ in range(mebibytes):
+            await writer.write(b"2" * (1 << 20))
+
+
+async def test_a_file_size_limit_is_out_of_space_and_loses_nothing(root: Path) -> None:
+    async with open_storage(LocalConfig(path=root)) as storage:
+        await storage.put("a", b"1" * 1000)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, before[1]))
+        try:
+            for work in (storage.put("a", b"2" * 3_000_000), _stream(storage, 3)):
+                with pytest.raises(OutOfSpaceError):
+                    await work
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, ignored)
+        assert await storage.get("a") == b"1" * 1000
+        assert await storage._driver.unfinished() == []
+
+
+@pytest.mark.root
+async def test_another_file_system_inside_the_root_is_refused_not_copied_into(root: Path) -> None:
+    async with open_storage(LocalConfig(path=root)) as storage:
+        with mounted("-t", "tmpfs", "tmpfs", root / "other"):
+            with pytest.raises(StorageError, match="another file system"):
+                await storage.put("other/a", b"1")
+            assert list((root / "other").iterdir()) == []
+        assert await storage._driver.unfinished() == []
+
+
+async def test_a_root_removed_while_open_is_said_and_not_waited_for(root: Path) -> None:
+    async with open_storage(LocalConfig(path=root)) as storage:
+        await storage.put("a", b"1")
+        subprocess.run(["rm", "-rf", str(root)], check=True)
+        with pytest.raises(StorageError, match="removed"):
+            await storage.put("a", b"1")
+        assert not await storage.exists("a")
+
+
+# -- one version
+
+
+async def test_a_file_that_shrinks_under_a_reader_is_an_error_never_short_data(storage: Storage, root: Path) -> None:
+    await storage.put("a", b"x" * 5_000_000)
+    async with storage.open_read("a") as reader:
+        await anext(reader)
+        os.truncate(root / "a", 1_500_000)
+        with pytest.raises(IntegrityError):
+            await reader.read()
+
+
+async def test_damaged_attributes_are_an_integrity_error(storage: Storage, root: Path) -> None:
+    await storage.put("a", b"1", metadata={"a": "b"})
+    for damaged in (b"", b"{", b"[]", b'{"metadata": 1}', b'{"metadata": {"a": 1}}', b"\xff"):
+        os.setxattr(root / "a", "user.micelio", damaged or b" ")
+        with pytest.raises(IntegrityError):
+            await storage.head("a")
+
+
+async def test_a_thousand_writes_of_the_same_bytes_have_a_thousand_etags(storage: Storage) -> None:
+    etags = {(await storage.put("a", b"same")).etag for _ in range(500)}
+    for _ in range(500):
+        await storage.delete("a")
+        etags.add((await storage.put("a", b"same")).etag)
+    assert len(etags) == 1000
+
+
+async def test_a_lock_held_by_somebody_else_stops_nobody_but_those_who_need_it(storage: Storage, root: Path) -> None:
+    await storage.put("held", b"1")
+    held = [os.open(path, os.O_RDWR) for path in (root / ".micelio/locks").iterdir()]
+    for descriptor in held:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    etag = (await storage.head("held")).etag
+    waiting = [asyncio.ensure_future(storage.put("held", b"2", if_match=etag)) for _ in range(64)]
+    for _ in range(50):
+        assert await storage.get("held") == b"1"
+        await storage.put("other", b"plain writers share the lock")
+    assert not any(task.done() for task in waiting)
+    waiting[0].cancel()
+    await asyncio.wait([waiting[0]])
+    assert waiting[0].cancelled()
+    for descriptor in held:
+        os.close(descriptor)
+    outcomes = await asyncio.gather(*waiting[1:], return_exceptions=True)
+    assert sum(not isinstance(outcome, Exception) for outcome in outcomes) == 1
+    assert await storage.get("held") == b"2"
+
+
+# -- file systems without what others have
+
+
+async def test_without_links_creating_still_has_one_winner(tmpfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", refused)
+    async with open_storage(LocalConfig(path=tmpfs / "root")) as storage:
+        outcomes = await asyncio.gather(
+            *(storage.put("a", b"%d" % number, if_absent=True) for number in range(20)), return_exceptions=True
+        )
+        assert sum(isinstance(outcome, AlreadyExistsError) for outcome in outcomes) == 19
+
+
+@pytest.mark.root
+async def test_a_file_system_with_times_in_seconds_is_refused(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-I", "128", image], check=True, stderr=subprocess.DEVNULL)
+    with mounted("-o", "loop", image, tmp_path / "mounted") as path:
+        with pytest.raises(ConfigError, match="too coarsely"):
+            await open_storage(LocalConfig(path=path / "root")).open()
+
+
+async def test_attributes_beside_the_inode_are_of_the_same_version_for_every_reader(root: Path) -> None:
+    async with Storage(LocalDriver(root, keeping="file", durable=False)) as storage:
+        await storage.put("a", b"0", metadata={"n": "0"})
+
+        async def write() -> None:
+            for number in range(200):
+                await storage.put("a", b"%d" % number, metadata={"n": str(number)})
+
+        async def read() -> None:
+            for _ in range(300):
+                async with storage.open_read("a") as reader:
+                    assert (await reader.read()).decode() == reader.info.metadata["n"]
+
+        await asyncio.gather(write(), write(), read(), read())
+        kept = list((root / ".micelio/attributes").rglob("*-*"))
+        assert len(kept) == 1, "attributes of versions that are gone stay behind"
+        await storage.put("a", b"bare")
+        assert (await storage.head("a")).metadata == {}
+        await storage.put("a", b"1", content_type="text/plain")
+        await storage.delete("a")
+        assert list((root / ".micelio/attributes").iterdir()) == []
+
+
+async def test_attributes_kept_in_either_way_are_read_by_a_driver_that_keeps_them_in_the_other(root: Path) -> None:
+    async with Storage(LocalDriver(root, keeping="xattr")) as storage:
+        in_inode = await storage.put("a", b"1", metadata={"n": "1"})
+    async with Storage(LocalDriver(root, keeping="file")) as storage:
+        in_file = await storage.put("b", b"2", metadata={"n": "2"})
+        assert await storage.head("a") == in_inode
+    async with Storage(LocalDriver(root)) as storage:
+        assert [await storage.head("a"), await storage.head("b")] == [in_inode, in_file]
