@@ -30,8 +30,8 @@ Ts = TypeVarTuple("Ts")
 
 
 class Contestant(ABC):
-    """One way to store objects below `root`. Each method returns how many bytes it moved, or keys it saw, so that whoever
-    does less than the work is found out."""
+    """One way to store objects below `root`. Each method returns how many bytes it moved, or keys it saw, so that
+    whoever does less than the work is found out."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -64,7 +64,7 @@ class Contestant(ABC):
 
 
 class Ours(Contestant):
-    """This library, through its public door."""
+    """The library, through its public door."""
 
     def __init__(self, root: Path, *, durable: bool) -> None:
         super().__init__(root)

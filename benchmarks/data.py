@@ -18,7 +18,7 @@ _NOISE = memoryview(os.urandom(PIECE))
 _number = itertools.count()
 
 
-def keys(top: str, count: int, *, directories: int = SESSIONS) -> list[str]:
+def keys(top: str, count: int, *, directories: int) -> list[str]:
     """Keys of small objects below `top`, one directory after another."""
     return [f"{top}/s{number % directories:04}/files/{number:06}.bin" for number in range(count)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 TICK = 0.001  # seconds asked for; a timer of asyncio is itself up to 0.1 ms late on an idle loop
@@ -16,6 +16,7 @@ class Lateness:
     """How many seconds each tick came too late."""
 
     ticks: list[float] = field(default_factory=list)
+    watching: bool = True
 
     def milliseconds(self, quantile: float) -> float:
         """The lateness that this share of the ticks stayed under or at: 0.5 is the median, 1 the worst."""
@@ -25,23 +26,20 @@ class Lateness:
 
 @asynccontextmanager
 async def ticking() -> AsyncIterator[Lateness]:
-    """Watch the loop while the block runs. There is always at least one tick: a loop that was held from the first step to
-    the last shows in it."""
+    """Watch the loop while the block runs. The last tick ends behind the block, so that there is one, and a loop that
+    was held to the end shows in it."""
     lateness = Lateness()
     ticker = asyncio.create_task(_tick(lateness))
     await asyncio.sleep(0)  # its first sleep begins before the block does
     try:
         yield lateness
-        while not lateness.ticks:
-            await asyncio.sleep(TICK)
     finally:
-        ticker.cancel()
-        with suppress(asyncio.CancelledError):
-            await ticker
+        lateness.watching = False
+        await ticker
 
 
 async def _tick(lateness: Lateness) -> None:
-    while True:
+    while lateness.watching:
         start = time.perf_counter()
         await asyncio.sleep(TICK)
         lateness.ticks.append(time.perf_counter() - start - TICK)

@@ -1,7 +1,7 @@
 """How much memory one transfer takes at its worst, in a process of its own so that nobody else's peak is counted.
 
-Linux keeps the peak of a process (VmHWM) and forgets it when asked (`man 5 proc`, clear_refs, since 4.0). What is in the
-page cache, tmpfs included, is not the process's.
+Linux keeps the peak of a process (VmHWM) and forgets it when asked (`man 5 proc`, clear_refs, since 4.0). What is in
+the page cache, tmpfs included, is not the process's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 from .contestants import CONTESTANTS
 
 _PROJECT = Path(__file__).parent.parent
-_FORGET_PEAK = "5"
 
 
 async def measure(name: str, root: Path, size: int) -> dict[str, float]:
@@ -46,11 +45,15 @@ async def _stream(name: str, root: Path, size: int) -> dict[str, float]:
 
 async def _peak(transfer: Awaitable[int], size: int) -> float:
     gc.collect()
-    Path("/proc/self/clear_refs").write_text(_FORGET_PEAK)
+    _forget_peak()
     start = _highest()
     if await transfer != size:
         raise RuntimeError("not all of the stream arrived")
     return (_highest() - start) / 1024
+
+
+def _forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def _highest() -> int:

@@ -1,8 +1,8 @@
-"""What is measured. A workload prepares outside the clock, lets one contestant do the work, checks that all of it was done,
-and leaves nothing behind.
+"""What is measured. A workload prepares outside the clock, lets one contestant do the work, checks that all of it was
+done, and leaves nothing behind.
 
-What is read was written with plain calls and is in the page cache; large objects to read are hard links to files that all
-contestants share, so that a disk is not still writing one's source while the next is measured.
+What is read was written with plain calls and is in the page cache; large objects to read are hard links to files that
+all contestants share, so that a disk is not still writing one's source while the next is measured.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from . import memory
 from .contestants import AIOFILES, OURS, OURS_DURABLE, RAW, RAW_DURABLE, Contestant
-from .data import KIB, MIB, OBJECT, keys, piece, pieces
+from .data import KIB, MIB, OBJECT, SESSIONS, keys, piece, pieces
 from .lateness import ticking
 
 Measures: TypeAlias = Mapping[str, float]  # by their units; what ends in "/s" is better when it is more
@@ -70,6 +70,7 @@ class Workload:
 
 async def measure(workload: Workload, turn: Turn) -> Measures:
     """Take the turn, and remove what it wrote."""
+    gc.collect()  # here and not beside the clock, where the loop would be late because of it
     try:
         return await workload.run(turn)
     finally:
@@ -78,7 +79,7 @@ async def measure(workload: Workload, turn: Turn) -> Measures:
 
 def _put(at_once: int) -> Run:
     async def run(turn: Turn) -> Measures:
-        items = [(key, piece(OBJECT)) for key in keys(turn.top, turn.scale.operations)]
+        items = [(key, piece(OBJECT)) for key in keys(turn.top, turn.scale.operations, directories=SESSIONS)]
         return await _rate(turn.contestant.puts(items, at_once), len(items) * OBJECT, "ops/s", len(items))
 
     return run
@@ -143,15 +144,11 @@ async def _streams(turn: Turn) -> Measures:
     return {**measures, **{unit: lateness.milliseconds(share) for unit, share in shares.items()}}
 
 
-def _memory(name: str) -> Run:
-    async def run(turn: Turn) -> Measures:
-        return await memory.measure(name, turn.contestant.root / turn.top, turn.scale.memory)
-
-    return run
+async def _memory(turn: Turn) -> Measures:
+    return await memory.measure(turn.name, turn.contestant.root / turn.top, turn.scale.memory)
 
 
 async def _rate(work: Awaitable[int], expected: int, unit: str, units: float) -> dict[str, float]:
-    gc.collect()
     start = time.perf_counter()
     done = await work
     spent = time.perf_counter() - start
@@ -160,9 +157,9 @@ async def _rate(work: Awaitable[int], expected: int, unit: str, units: float) ->
     return {unit: units / spent}
 
 
-async def _objects(turn: Turn, count: int, *, directories: int | None = None, size: int = OBJECT) -> list[str]:
+async def _objects(turn: Turn, count: int, *, directories: int = SESSIONS, size: int = OBJECT) -> list[str]:
     """Small objects that are there already."""
-    names = keys(turn.top, count, directories=directories) if directories else keys(turn.top, count)
+    names = keys(turn.top, count, directories=directories)
     await asyncio.to_thread(_write_all, turn.contestant.root, names, size)
     return names
 
@@ -170,7 +167,8 @@ async def _objects(turn: Turn, count: int, *, directories: int | None = None, si
 async def _large(turn: Turn, size: int, number: int = 0) -> str:
     """A large object that is there already."""
     key = f"{turn.top}/source-{number}.bin"
-    await asyncio.to_thread(_link, turn.contestant.root.parent / f"source-{size}-{number}", turn.contestant.root / key)
+    source = turn.contestant.root.parent / f"source-{size}-{number}"
+    await asyncio.to_thread(_link, source, turn.contestant.root / key, size)
     return key
 
 
@@ -181,9 +179,26 @@ def _write_all(root: Path, names: Sequence[str], size: int) -> None:
         (root / name).write_bytes(piece(size) if size else b"")
 
 
-def _link(source: Path, target: Path) -> None:
+def _link(source: Path, target: Path, size: int) -> None:
     if not source.exists():
         with source.open("wb") as file:
-            file.writelines(pieces(source_size(source)))
+            file.writelines(pieces(size))
     target.parent.mkdir(parents=True, exist_ok=True)
     target.hardlink_to(source)
+
+
+WORKLOADS: Mapping[str, Workload] = {
+    "put-1": Workload(run=_put(1), contestants=EVERYBODY),
+    "put-64": Workload(run=_put(64), contestants=EVERYBODY),
+    "get-1": Workload(run=_get(1), contestants=READERS),
+    "get-64": Workload(run=_get(64), contestants=READERS),
+    "head-1": Workload(run=_head(1), contestants=READERS),
+    "head-64": Workload(run=_head(64), contestants=READERS),
+    "list": Workload(run=_list, contestants=READERS),
+    "put-stream": Workload(run=_put_stream, contestants=EVERYBODY),
+    "get-stream": Workload(run=_get_stream, contestants=READERS),
+    "range-1": Workload(run=_ranges(1), contestants=READERS),
+    "range-64": Workload(run=_ranges(64), contestants=READERS),
+    "streams": Workload(run=_streams, contestants=EVERYBODY, most_rounds=1),
+    "memory": Workload(run=_memory, contestants=EVERYBODY, most_rounds=1),
+}

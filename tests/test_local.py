@@ -382,7 +382,11 @@ class mounted:
         return self.path
 
     def __exit__(self, *_: object) -> None:
-        subprocess.run(["umount", self.path], check=True)
+        try:
+            subprocess.run(["umount", self.path], check=True)
+        except subprocess.CalledProcessError:  # something still has a file open there: fail, but leave no mount behind
+            subprocess.run(["umount", "-l", self.path], check=True)
+            raise
 
 
 @pytest.fixture

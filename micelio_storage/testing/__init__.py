@@ -1,1 +1,15 @@
-"""The conformance kit."""
+"""The conformance kit: one list of promises for every driver, to be run by any test runner, or by none.
+
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+    async def test_my_driver_keeps_its_promises(check): await run(check, MyDriver(...))
+
+All checks always run. Where drivers may differ, `capabilities` decides which answer is right.
+"""
+
+from __future__ import annotations
+
+from ._checks import CHECKS
+from ._expect import Check, CheckFailed
+from ._run import Result, run, run_all
+
+__all__ = ["CHECKS", "Check", "CheckFailed", "Result", "run", "run_all"]

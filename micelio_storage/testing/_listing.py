@@ -83,7 +83,7 @@ async def a_prefix_is_no_pattern(storage: Storage, prefix: str) -> None:
 async def a_listing_starts_behind_any_text(storage: Storage, prefix: str) -> None:
     """`start_after` is exclusive, whether or not there is such a key, and may lie before or behind everything."""
     await _store(storage, prefix, ORDERED)
-    starts = {"", "!", "a", "a/", "a/c", "a/c/", "zzz", "\uffff"[:0] + "\U0010fffd"}
+    starts = {"", "!", "a", "a/", "a/c", "a/c/", "zzz", "\U0010fffd"}
     for key in ORDERED:
         starts |= {key, key + "!", key + "0", key[:-1]}
     for start in sorted(starts):
@@ -186,9 +186,10 @@ async def changes_between_pages_cost_no_other_key(storage: Storage, prefix: str)
             page = await storage.list_page(prefix, limit=limit, cursor=cursor)
             found += _page_names(page, prefix)
             cursor = page.cursor
-            await storage.delete(prefix + found[-1].removesuffix("-goes") + "-goes", prefix + go[-len(found) % 20])
-            await storage.put(f"{prefix}{found[-1]}-came", b"1")
+            await storage.delete(f"{prefix}{found[-1]}-goes", prefix + go[7 * len(found) % len(go)])
             await storage.put(prefix + "d0/!first", b"1")
+            if found[-1] in stay:
+                await storage.put(f"{prefix}{found[-1]}-came", b"1")
         equal(found, sorted(set(found), key=str.encode), "what was listed, beside itself in order and once each")
         equal([name for name in found if name in stay], stay, "those that were there all the time")
         await storage.delete_prefix(prefix)
@@ -246,8 +247,9 @@ async def a_listing_can_be_left_in_the_middle(storage: Storage, prefix: str) -> 
     """Leaving a listing early costs nothing, and the next one begins anew."""
     await _store(storage, prefix, ORDERED)
     for _ in range(10):
-        listing = storage.list(prefix)
-        equal((await anext(listing)).key, prefix + ORDERED[0], "the first entry")
+        async for entry in storage.list(prefix):
+            equal(entry.key, prefix + ORDERED[0], "the first entry")
+            break
     equal(len(await names(storage, prefix)), len(ORDERED), "the number of entries of a listing that is not left")
 
 

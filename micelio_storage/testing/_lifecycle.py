@@ -1,0 +1,182 @@
+"""Open and closed, late and lost: what holds for every call, whatever it is about."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from .._storage import Storage
+from ..driver import ClosedError, DeadlineError, ObjectInfo, PreconditionFailedError, StorageError
+from ._expect import KIB, MIB, check, enter, equal, expect, names, pattern, raises, version
+from ._turns import turns
+
+SHORT = 0.01  # seconds: a deadline that passes while something waits for ever
+NOWHERE = Path("/proc/no/such/place")  # a file that no operation may get as far as
+
+
+async def _never() -> AsyncGenerator[bytes, None]:
+    yield version(1, 300 * KIB)
+    await asyncio.Event().wait()
+
+
+@check
+async def a_closed_storage_refuses_every_call(storage: Storage, prefix: str) -> None:
+    """After `aclose` all calls raise `ClosedError`, also those of a storage that is under it."""
+    await storage.put(prefix + "a", b"1")
+    below = storage.under(prefix)
+    await storage.aclose()
+    for each_of in (storage, below):
+        for call in (
+            each_of.put("a", b"1"),
+            each_of.get("a"),
+            each_of.head("a"),
+            each_of.exists("a"),
+            each_of.delete("a"),
+            each_of.delete_prefix("a"),
+            each_of.copy("a", "b"),
+            each_of.move("a", "b"),
+            each_of.update("a", lambda _: b"1"),
+            each_of.list_page("a"),
+            names(each_of, "", "a"),
+            each_of.url("a", expires=1),
+            each_of.upload_file(NOWHERE, "a"),
+            each_of.download_file("a", NOWHERE),
+            enter(each_of.open_read("a")),
+            enter(each_of.open_write("a")),
+        ):
+            with raises(ClosedError, f"a call of {call.__qualname__} after aclose"):
+                await call
+
+
+@check
+async def a_storage_can_be_closed_twice_and_opened_again(storage: Storage, prefix: str) -> None:
+    """Closing what is closed and opening what is open does nothing; a storage opened again works."""
+    for _ in range(3):
+        await storage.aclose()
+        await storage.aclose()
+        await storage.open()
+        await storage.open()
+        await storage.put(prefix + "a", b"1")
+        equal(await storage.get(prefix + "a"), b"1", "an object of a storage that was opened again")
+        equal(await names(storage, prefix), ["a"], "what is listed")
+
+
+@check
+async def closing_what_is_under_a_storage_closes_nothing(storage: Storage, prefix: str) -> None:
+    """A storage under another is open as long as that one is, and cannot close it."""
+    async with storage.under(prefix) as below:
+        await below.put("a", b"1")
+    await below.aclose()
+    equal(await below.get("a"), b"1", "an object from below")
+    equal(await storage.get(prefix + "a"), b"1", "the object from above")
+
+
+@check
+async def closing_ends_readers_and_writers(storage: Storage, prefix: str) -> None:
+    """Those still open when the storage is closed raise `ClosedError`, and the writer has published nothing."""
+    await storage.put(prefix + "a", pattern(3 * MIB))
+    with raises(ClosedError, "the end of a block of a writer whose storage was closed"):
+        async with storage.open_read(prefix + "a") as reader, storage.open_write(prefix + "b") as writer:
+            await reader.read(10)
+            await writer.write(pattern(MIB))
+            await storage.aclose()
+            with raises(ClosedError, "a read after the storage was closed"):
+                await reader.read(10)
+            with raises(ClosedError, "a write after the storage was closed"):
+                await writer.write(b"more")
+    await storage.open()
+    expect(not await storage.exists(prefix + "b"), "the writer has published")
+
+
+@check
+async def closing_waits_for_no_one_for_ever(storage: Storage, prefix: str) -> None:
+    """Puts under way when the storage is closed return or raise a `StorageError`, and are whole or not there."""
+    for count in (0, 1, 2, 5, 20):
+        calls = [asyncio.ensure_future(storage.put(f"{prefix}{number}", version(number, 1000))) for number in range(20)]
+        await turns(count)
+        await storage.aclose()
+        for outcome in await asyncio.gather(*calls, return_exceptions=True):
+            if not isinstance(outcome, (ObjectInfo, StorageError)):
+                raise outcome
+        await storage.open()
+        for name in await names(storage, prefix):
+            equal(await storage.get(prefix + name), version(int(name), 1000), f"the object {name}")
+
+
+@check
+async def an_error_says_where_it_happened(storage: Storage, prefix: str) -> None:
+    """Operation, key and driver are in the error and in its text, and it survives being pickled."""
+    key = prefix + "caf\u00e9/missing"
+    etag = '"no-object-has-this-etag"'
+    for operation, call in (
+        ("get", storage.get(key)),
+        ("head", storage.head(key)),
+        ("open_read", enter(storage.open_read(key))),
+        ("copy", storage.copy(key, prefix + "b")),
+        ("move", storage.move(key, prefix + "b")),
+        ("put", storage.put(key, b"1", if_match=etag, if_absent=True)),
+        ("open_write", enter(storage.open_write(key, if_match=etag, if_absent=True))),
+        ("download_file", storage.download_file(key, NOWHERE)),
+    ):
+        with raises(StorageError, operation) as caught:
+            await call
+        error = caught.error
+        equal((error.operation, error.key), (operation, key), "where the error says that it happened")
+        expect(error.driver and error.driver in str(error), "the error does not say which driver it was")
+        expect(operation in str(error) and ascii("caf\u00e9")[1:-1] in str(error), f"{error} does not say where")
+        again = pickle.loads(pickle.dumps(error))  # noqa: S301  # it was pickled in this very line
+        equal((type(again), str(again), vars(again)), (type(error), str(error), vars(error)), "the error, pickled")
+
+
+@check
+async def an_error_below_a_prefix_tells_no_whole_key(storage: Storage, prefix: str) -> None:
+    """Whoever works under a prefix sees keys as he gave them, in errors as in listings."""
+    below = storage.under(prefix + "secret")
+    with raises(StorageError, "a get of nothing") as caught:
+        await below.get("a")
+    equal(caught.error.key, "a", "the key in the error")
+    expect("secret" not in str(caught.error), "the error tells the prefix")
+    with raises(PreconditionFailedError, "a get of another version") as refused:
+        await below.put("a", b"1")
+        await below.get("a", if_match='"other"')
+    equal(refused.error.key, "a", "the key in the error of a condition")
+
+
+@check
+async def a_deadline_ends_a_put_that_waits(storage: Storage, prefix: str) -> None:
+    """A source that gives nothing more costs the deadline and no more: `DeadlineError`, and nothing is stored."""
+    await storage.put(prefix + "old", b"old")
+    for name in ("old", "new"):
+        with raises(DeadlineError, "a put with a deadline") as caught:
+            await storage.put(prefix + name, _never(), deadline=SHORT)
+        expect(isinstance(caught.error, TimeoutError), "the DeadlineError is no TimeoutError")
+        expect(caught.error.retryable, "the DeadlineError says that a retry is no use")
+    equal(await names(storage, prefix), ["old"], "what is there")
+    equal(await storage.get(prefix + "old"), b"old", "the old object")
+
+
+@check
+async def a_deadline_ends_an_update_that_waits(storage: Storage, prefix: str) -> None:
+    """A change that never returns costs the deadline, and the object stays."""
+
+    async def wait(data: bytes | None) -> bytes:
+        await asyncio.Event().wait()
+        return b"never"
+
+    await storage.put(prefix + "a", b"1")
+    with raises(DeadlineError, "an update with a deadline"):
+        await storage.update(prefix + "a", wait, deadline=SHORT)
+    equal(await storage.get(prefix + "a"), b"1", "the object")
+
+
+@check
+async def a_deadline_that_is_far_off_changes_nothing(storage: Storage, prefix: str) -> None:
+    """Calls that are done in time, one step of a reader or writer each, do not know of their deadline."""
+    await storage.put(prefix + "a", pattern(MIB), deadline=60)
+    equal(await storage.get(prefix + "a", deadline=60.0), pattern(MIB), "the object")
+    async with storage.open_write(prefix + "b", deadline=60) as writer:
+        await writer.write(b"1")
+    async with storage.open_read(prefix + "b", deadline=60) as reader:
+        equal(await reader.read(), b"1", "the other object")
