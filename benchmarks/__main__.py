@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import itertools
 import json
 import sys
 import tempfile
@@ -21,6 +22,8 @@ from .workloads import QUICK, WORKLOADS, Scale, Turn, measure
 MEMORY_FILE_SYSTEM = Path("/dev/shm")
 ROUNDS, QUICK_ROUNDS = 3, 1
 FULL_LISTING = 100_000  # keys
+
+_number = itertools.count()  # of turns: no two that write use the same keys
 
 
 def main() -> None:
@@ -89,13 +92,14 @@ async def _round(
     order = [*workload.contestants[first:], *workload.contestants[:first]]
     records: list[Record] = []
 
-    def turn_of(contestant: str, top: str) -> Turn:
+    def turn_of(contestant: str) -> Turn:
+        top = name if workload.only_reads else f"{name}-{next(_number)}"
         return Turn(contestant=contestants[contestant], name=contestant, top=top, scale=scale)
 
     if number == 0:
-        await measure(workload, turn_of(order[0], f"{name}-in-vain"))
+        await measure(workload, turn_of(order[0]))
     for contestant in order:
-        measures = await measure(workload, turn_of(contestant, f"{name}-{number}"))
+        measures = await measure(workload, turn_of(contestant))
         records += [
             Record(place=place, workload=name, contestant=contestant, unit=unit, round=number, value=value)
             for unit, value in measures.items()

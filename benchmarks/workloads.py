@@ -1,5 +1,5 @@
 """What is measured. A workload prepares outside the clock, lets one contestant do the work, checks that all of it was
-done, and leaves nothing behind.
+done, and leaves nothing to the next.
 
 What is read was written with plain calls and is in the page cache; large objects to read are hard links to files that
 all contestants share, so that a disk is not still writing one's source while the next is measured.
@@ -48,7 +48,7 @@ QUICK = Scale(operations=300, listed=5_000, stream=64 * MIB, many_streams=64 * M
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One contestant's turn at one workload. `top` is a key prefix that nobody used before."""
+    """One contestant's turn at one workload. `top` is the directory for all its keys, missing in the first turn."""
 
     contestant: Contestant
     name: str
@@ -61,20 +61,28 @@ Run: TypeAlias = Callable[[Turn], Awaitable[Measures]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """Who takes part, and in how many rounds at most: those that take long are run once."""
+    """Who takes part, and in how many rounds at most: those that take long are run once.
+
+    What one that `only_reads` has prepared for a contestant serves in all its rounds. What is `large` is removed after
+    each turn. Nothing else is, because ext4 without a journal makes new files up to ten times slower when many were
+    removed in the last minutes (it steps over their inodes one by one), and the next contestant would pay.
+    """
 
     run: Run
     contestants: Sequence[str]
+    only_reads: bool = False
+    large: bool = False
     most_rounds: int | None = None
 
 
 async def measure(workload: Workload, turn: Turn) -> Measures:
-    """Take the turn, and remove what it wrote."""
+    """Take the turn, and remove what would fill the place."""
     gc.collect()  # here and not beside the clock, where the loop would be late because of it
     try:
         return await workload.run(turn)
     finally:
-        await asyncio.to_thread(shutil.rmtree, turn.contestant.root / turn.top, ignore_errors=True)
+        if workload.large:
+            await asyncio.to_thread(shutil.rmtree, turn.contestant.root / turn.top, ignore_errors=True)
 
 
 def _put(at_once: int) -> Run:
@@ -160,7 +168,8 @@ async def _rate(work: Awaitable[int], expected: int, unit: str, units: float) ->
 async def _objects(turn: Turn, count: int, *, directories: int = SESSIONS, size: int = OBJECT) -> list[str]:
     """Small objects that are there already."""
     names = keys(turn.top, count, directories=directories)
-    await asyncio.to_thread(_write_all, turn.contestant.root, names, size)
+    if not (turn.contestant.root / turn.top).exists():
+        await asyncio.to_thread(_write_all, turn.contestant.root, names, size)
     return names
 
 
@@ -180,6 +189,8 @@ def _write_all(root: Path, names: Sequence[str], size: int) -> None:
 
 
 def _link(source: Path, target: Path, size: int) -> None:
+    if target.exists():
+        return
     if not source.exists():
         with source.open("wb") as file:
             file.writelines(pieces(size))
@@ -190,15 +201,15 @@ def _link(source: Path, target: Path, size: int) -> None:
 WORKLOADS: Mapping[str, Workload] = {
     "put-1": Workload(run=_put(1), contestants=EVERYBODY),
     "put-64": Workload(run=_put(64), contestants=EVERYBODY),
-    "get-1": Workload(run=_get(1), contestants=READERS),
-    "get-64": Workload(run=_get(64), contestants=READERS),
-    "head-1": Workload(run=_head(1), contestants=READERS),
-    "head-64": Workload(run=_head(64), contestants=READERS),
-    "list": Workload(run=_list, contestants=READERS),
-    "put-stream": Workload(run=_put_stream, contestants=EVERYBODY),
-    "get-stream": Workload(run=_get_stream, contestants=READERS),
-    "range-1": Workload(run=_ranges(1), contestants=READERS),
-    "range-64": Workload(run=_ranges(64), contestants=READERS),
-    "streams": Workload(run=_streams, contestants=EVERYBODY, most_rounds=1),
-    "memory": Workload(run=_memory, contestants=EVERYBODY, most_rounds=1),
+    "get-1": Workload(run=_get(1), contestants=READERS, only_reads=True),
+    "get-64": Workload(run=_get(64), contestants=READERS, only_reads=True),
+    "head-1": Workload(run=_head(1), contestants=READERS, only_reads=True),
+    "head-64": Workload(run=_head(64), contestants=READERS, only_reads=True),
+    "list": Workload(run=_list, contestants=READERS, only_reads=True),
+    "put-stream": Workload(run=_put_stream, contestants=EVERYBODY, large=True),
+    "get-stream": Workload(run=_get_stream, contestants=READERS, only_reads=True),
+    "range-1": Workload(run=_ranges(1), contestants=READERS, only_reads=True),
+    "range-64": Workload(run=_ranges(64), contestants=READERS, only_reads=True),
+    "streams": Workload(run=_streams, contestants=EVERYBODY, large=True, most_rounds=1),
+    "memory": Workload(run=_memory, contestants=EVERYBODY, large=True, most_rounds=1),
 }

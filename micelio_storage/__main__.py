@@ -1,10 +1,11 @@
-"""The `micelio-storage` command's way in: all that works without the extra `cli`, which is to say that it is missing."""
+"""The way into the `micelio-storage` command: without the extra `cli`, all that it does is say what to install."""
 
 from __future__ import annotations
 
 import sys
 
 EXTRA = ("typer", "rich")
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 def main() -> None:
@@ -16,6 +17,8 @@ def main() -> None:
             raise
         sys.stderr.write('micelio-storage: the command needs its extra: pip install "micelio_storage[cli]"\n')
         sys.exit(1)
+    except KeyboardInterrupt:  # importing takes long enough to be interrupted
+        sys.exit(INTERRUPTED)
     sys.exit(run(sys.argv[1:]))
 
 

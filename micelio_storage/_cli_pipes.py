@@ -14,8 +14,9 @@ import stat
 import sys
 from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
-from typing import Self, TextIO, TypeVar
+from typing import Any, Self, TextIO, TypeVar
 
+from ._types import BytesLike
 from .drivers._threads import settle
 
 CHUNK = 1 << 20  # bytes handed to the storage at a time, as it reads files itself
@@ -33,7 +34,7 @@ class Interruptible:
 
     async def __aenter__(self) -> Self:
         self._end, self._other_end = os.pipe()
-        self._call: asyncio.Future[object] | None = None
+        self._call: asyncio.Future[Any] | None = None
         return self
 
     async def __aexit__(
@@ -81,7 +82,7 @@ class Output:
     ) -> None:
         await self._thread.__aexit__(kind, error, trace)
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: BytesLike) -> None:
         """Write all of it, or raise `ClosedPipeError`."""
         await self._thread.run(lambda end: write_all(self._target, data, end))
 
@@ -115,7 +116,7 @@ def read_some(source: int, end: int = _END) -> bytes:
     return b"".join(pieces)
 
 
-def write_all(target: int, data: bytes, end: int = _END) -> None:
+def write_all(target: int, data: BytesLike, end: int = _END) -> None:
     """Write the data, unless the command ends first."""
     step = CHUNK if stat.S_ISREG(os.fstat(target).st_mode) else select.PIPE_BUF
     rest = memoryview(data)

@@ -6,27 +6,42 @@ Keys may hold letters that mean something to rich (`[red]`), so nothing here is 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Protocol, TextIO, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from ._cli_pipes import emit
-from ._demo import Figures, Rate
 from ._errors import ConfigError, InvalidArgumentError, InvalidKeyError, NotFoundError, StorageError
 from ._open import Config, LocalConfig, S3Config
 from ._types import Entry, ObjectInfo
+from .sessions import Usage
 
 if TYPE_CHECKING:
+    from ._demo import Figures, Rate
     from .testing import Result
 
 COMMAND = "micelio-storage"
 FAILED, USAGE, NOT_FOUND, INTERRUPTED = 1, 2, 3, 130  # 130: 128 + SIGINT, as shells have it
 LONG = 8 << 20  # bytes from which on a transfer is worth a progress bar
 MIB = 1 << 20
+
+
+@runtime_checkable
+class UsageError(Protocol):
+    """An option or argument that typer refuses. (Its class has another name and place in each of typer's releases.)"""
+
+    exit_code: int
+
+    def format_message(self) -> str: ...
+
+
+class CommandError(Exception):
+    """The command cannot do it; the message says why."""
 
 
 # -- errors
@@ -39,6 +54,8 @@ def exit_code(error: BaseException) -> int:
         return codes.pop() if len(codes) == 1 else FAILED
     if isinstance(error, NotFoundError):
         return NOT_FOUND
+    if isinstance(error, UsageError):
+        return int(error.exit_code)
     if isinstance(error, (InvalidKeyError, InvalidArgumentError, ConfigError)):
         return USAGE
     return FAILED
@@ -51,11 +68,23 @@ def error_lines(error: BaseException) -> list[str]:
     return [f"{COMMAND}: {_one_line(_message(error))}"]
 
 
+def complain(lines: Iterable[str]) -> None:
+    """Write to standard error, if there is one that somebody reads."""
+    with suppress(OSError):
+        if sys.stderr is not None:
+            sys.stderr.writelines(f"{line}\n" for line in lines)
+            sys.stderr.flush()
+
+
 def _message(error: BaseException) -> str:
-    if isinstance(error, StorageError):
+    if isinstance(error, (StorageError, CommandError)):
         return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror if error.filename is None else f"{error.filename!a}: {error.strerror}"
+    if isinstance(error, UsageError):
+        context = getattr(error, "ctx", None)
+        return f"{error.format_message()} ({context.command_path if context else COMMAND} --help shows how)"
+    if isinstance(error, OSError):
+        what = error.strerror or str(error)
+        return what if error.filename is None else f"{error.filename!a}: {what}"
     return f"{type(error).__name__}: {error}"
 
 
@@ -103,6 +132,14 @@ def info_lines(key: str, info: ObjectInfo) -> list[str]:
     return lines + [f"metadata      {name}={value}" for name, value in sorted(info.metadata.items())]
 
 
+def session_line(name: str, usage: Usage | None) -> str:
+    return name if usage is None else f"{usage.files:>9} files  {usage.bytes:>15} bytes  {name}"
+
+
+def session_json(name: str, usage: Usage | None) -> str:
+    return json.dumps({"session": name} | ({} if usage is None else {"files": usage.files, "bytes": usage.bytes}))
+
+
 def place(config: Config) -> str:
     """Where a storage with this configuration keeps its objects."""
     if isinstance(config, LocalConfig):
@@ -115,17 +152,37 @@ def place(config: Config) -> str:
 # -- progress, for people: only where standard error is a terminal
 
 
+class Meter:
+    """How far a transfer is; shown when it is known to be long, or nobody knows how long it is."""
+
+    def __init__(self, progress: Progress | None = None, name: str = "") -> None:
+        self._progress = progress
+        self._task = None if progress is None else progress.add_task(name, total=None, visible=False)
+
+    def expect(self, size: int | None) -> None:
+        """So many bytes will come."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, total=size, visible=size is None or size >= LONG)
+
+    def advance(self, size: int) -> None:
+        """So many bytes more have come."""
+        if self._progress is not None and self._task is not None:
+            self._progress.advance(self._task, size)
+
+
 @contextmanager
-def transfer(name: str, size: int | None) -> Iterator[Callable[[int], object]]:
-    """A bar for a transfer of so many bytes (None: nobody knows), advanced by what the block gets."""
+def transfer(name: str, *, unless_on_terminal: TextIO | None = None) -> Iterator[Meter]:
+    """A meter for the transfer in the block, which shows nothing where the bytes themselves go to a terminal.
+
+    Enter it outside of the event loop: it draws from a thread, but begins and ends where it is entered.
+    """
     console = _errors_console()
-    if not console.is_terminal or (size is not None and size < LONG):
-        yield _ignore
+    if not console.is_terminal or (unless_on_terminal is not None and unless_on_terminal.isatty()):
+        yield Meter()
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(name, total=size)
-        yield lambda more: progress.advance(task, more)
+        yield Meter(progress, name)
 
 
 @contextmanager
@@ -184,6 +241,18 @@ def show_figures(figures: Figures) -> None:
     with console.capture() as captured:
         console.print(table)
     emit(captured.get())
+
+
+def demo_end(figures: Figures, session_id: str, where: str, command: str, *, keep: bool) -> list[str]:
+    """Where the data is or was, how to look at it, and that nothing was amiss."""
+    if keep:
+        place = f"kept at {where}, below sessions/{session_id}/; to look at it: {command} ls sessions/{session_id}/"
+    else:
+        place = (
+            f"removed again from {where}, below sessions/{session_id}/; "
+            f"with --keep it stays, and {command} ls --sessions --long shows it"
+        )
+    return [place, f"everything read back equal: {figures.files:,} files, {figures.size:,} bytes"]
 
 
 def _rows(figures: Figures) -> Iterator[tuple[str, str]]:

@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ._demo_source import Artifact, Source, digest_of, digest_of_file, read_batch, size_and_time, survey
+from ._demo_source import (
+    CHANGED,
+    UNREADABLE,
+    Artifact,
+    Source,
+    digest_of,
+    fingerprint,
+    is_unchanged,
+    read_batch,
+    survey,
+)
 from ._errors import IntegrityError, show_key
-from ._measure import Lateness, PeakMemory, ticking
+from ._measure import NEVER_LATE, Lateness, PeakMemory, ticking
 from ._storage import Storage
 from .sessions import Session
 
@@ -53,8 +62,8 @@ class Rate:
     def bytes_each_second(self) -> float:
         return self.size / self.seconds if self.seconds else 0.0
 
-    @asynccontextmanager
-    async def timed(self) -> AsyncIterator[None]:
+    @contextmanager
+    def timed(self) -> Iterator[None]:
         """Count the block's time."""
         start = time.perf_counter()
         yield
@@ -86,7 +95,7 @@ class Figures:
     stream_out: Rate = field(default_factory=Rate)
     listing: Rate = field(default_factory=Rate)
     updates: Rate = field(default_factory=Rate)
-    lateness: Lateness = Lateness(worst=0.0, p99=0.0)
+    lateness: Lateness = NEVER_LATE
     peak: int = 0
 
 
@@ -161,44 +170,41 @@ class _Demo:
             self._small[TREE + name] = Stored(len(data), digest)
             self.figures.put.add(len(data))
 
-        async with self.figures.put.timed():
+        with self.figures.put.timed():
             await _at_once(AT_ONCE, contents, put)
 
     async def _upload(self, sources: Sequence[Source]) -> None:
         """Hashed first and uploaded then; a file that changed in between is no file to compare with."""
-        found: list[tuple[Source, Stored, tuple[int, int]]] = []
+        before: dict[Source, tuple[int, int, bytes]] = {}
         for source in sources:
-            try:
-                before = await asyncio.to_thread(size_and_time, source.path)
-                digest = await asyncio.to_thread(digest_of_file, source.path)
-            except OSError:
-                self.figures.skipped["unreadable"] += 1
+            if (found := await asyncio.to_thread(fingerprint, source.path)) is None:
+                self.figures.skipped[UNREADABLE] += 1
             else:
-                found.append((source, Stored(before[0], digest), before))
+                before[source] = found
 
-        async def upload(one: tuple[Source, Stored, tuple[int, int]]) -> None:
-            source, stored, _ = one
+        async def upload(source: Source) -> None:
             info = await self._files.upload_file(source.path, TREE + source.name)
             self.figures.put.add(info.size)
 
-        async with self.figures.put.timed():
-            await _at_once(LARGE_AT_ONCE, found, upload)
-        for source, stored, before in found:
-            if await asyncio.to_thread(size_and_time, source.path) == before:
-                self._large[TREE + source.name] = stored
+        with self.figures.put.timed():
+            await _at_once(LARGE_AT_ONCE, before, upload)
+        for source, (size, changed, digest) in before.items():
+            if await asyncio.to_thread(is_unchanged, source.path, size, changed):
+                self._large[TREE + source.name] = Stored(size, digest)
             else:
-                self.figures.skipped["changed meanwhile"] += 1
+                self.figures.skipped[CHANGED] += 1
                 await self._files.delete(TREE + source.name)
 
     async def store_artifact(self, artifact: Artifact) -> None:
         self._tell("streaming the artifact in")
         rate = self.figures.stream_in
-        async with rate.timed(), self._files.open_write(ARTIFACT) as writer:
-            chunk = await asyncio.to_thread(artifact.first)
-            while chunk:
-                following = asyncio.get_running_loop().run_in_executor(None, artifact.hash_and_next, chunk)
-                await writer.write(chunk)
-                chunk = await following
+        with rate.timed():
+            async with self._files.open_write(ARTIFACT) as writer:
+                chunk = await asyncio.to_thread(artifact.first)
+                while chunk:
+                    following = asyncio.get_running_loop().run_in_executor(None, artifact.hash_and_next, chunk)
+                    await writer.write(chunk)
+                    chunk = await following
         rate.add(artifact.size)
         self._artifact[ARTIFACT] = Stored(artifact.size, artifact.digest())
         self.figures.files += 1
@@ -209,7 +215,7 @@ class _Demo:
             self._tell(f"reading small files: {number * BATCH:,} of {len(self._small):,}")
             await self._get_batch(keys)
         self._tell("reading larger files")
-        async with self.figures.get.timed():
+        with self.figures.get.timed():
             await _at_once(LARGE_AT_ONCE, self._large, partial(self._read_stream, self._large, self.figures.get))
 
     async def _get_batch(self, keys: Sequence[str]) -> None:
@@ -219,7 +225,7 @@ class _Demo:
             read[key] = await self._files.get(key)
             self.figures.get.add(len(read[key]))
 
-        async with self.figures.get.timed():
+        with self.figures.get.timed():
             await _at_once(AT_ONCE, keys, get)
         digests = await asyncio.to_thread(lambda: {key: digest_of(data) for key, data in read.items()})
         for key, digest in digests.items():
@@ -227,7 +233,7 @@ class _Demo:
 
     async def read_artifact(self) -> None:
         self._tell("streaming the artifact out")
-        async with self.figures.stream_out.timed():
+        with self.figures.stream_out.timed():
             await self._read_stream(self._artifact, self.figures.stream_out, ARTIFACT)
 
     async def _read_stream(self, stored: Mapping[str, Stored], rate: Rate, key: str) -> None:
@@ -246,10 +252,8 @@ class _Demo:
 
     async def compare_listing(self) -> None:
         self._tell("listing")
-        listed: list[tuple[str, int]] = []
-        async with self.figures.listing.timed():
-            async for entry in self._files.list():
-                listed.append((entry.key, entry.size))
+        with self.figures.listing.timed():
+            listed = [(entry.key, entry.size) async for entry in self._files.list()]
         self.figures.listing.count = len(listed)
         await asyncio.to_thread(_expect_listing, self._small | self._large | self._artifact, listed)
 
@@ -260,12 +264,13 @@ class _Demo:
         def count_up(document: dict[str, Any]) -> None:
             document["updates"] = document.get("updates", 0) + 1
 
-        async def update(_: int) -> None:
-            await self._session.update_metadata(count_up)
-            rate.add(0)
+        async def update(times: int) -> None:
+            for _ in range(times):
+                await self._session.update_metadata(count_up)
+                rate.add(0)
 
-        async with rate.timed():
-            await _at_once(2, range(2 * UPDATES), update)
+        with rate.timed():
+            await _at_once(2, (UPDATES, UPDATES), update)
         counted = (await self._session.metadata()).get("updates")
         if counted != 2 * UPDATES:
             raise IntegrityError(f"{2 * UPDATES} updates of the metadata were made, but {counted!r} were kept")

@@ -61,9 +61,10 @@ class StorageError(Exception):
 
 def show_key(key: str) -> str:
     """The key as an error or a log may show it: ASCII, quoted, cut in the middle when it is long."""
-    if len(key) > LONGEST_SHOWN_KEY:
-        key = f"{key[: LONGEST_SHOWN_KEY // 2]}...{key[-LONGEST_SHOWN_KEY // 2 :]}"
-    return ascii(key)
+    shown = ascii(key)
+    if len(shown) > LONGEST_SHOWN_KEY:
+        shown = f"{shown[: LONGEST_SHOWN_KEY // 2]}...{shown[-LONGEST_SHOWN_KEY // 2 :]}"
+    return shown
 
 
 class NotFoundError(StorageError, FileNotFoundError):

@@ -25,6 +25,9 @@ class Lateness:
     p99: float
 
 
+NEVER_LATE = Lateness(worst=0.0, p99=0.0)
+
+
 class Ticker:
     """A task's wake-ups, counted while `ticking` is entered."""
 
@@ -60,7 +63,7 @@ def summarize(late: array[float]) -> Lateness:
     """The worst and the 99th percentile (nearest rank) of some seconds; 0 of none."""
     ordered = sorted(late)
     if not ordered:
-        return Lateness(worst=0.0, p99=0.0)
+        return NEVER_LATE
     rank = -(-len(ordered) * 99 // 100)  # rounded up
     return Lateness(worst=ordered[-1], p99=ordered[rank - 1])
 

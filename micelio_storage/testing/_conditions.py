@@ -20,7 +20,7 @@ REFUSED_ETAGS = ("", "*", "abc", '"abc', 'abc"', 'W/"abc"', '""', '"a" "b"', '"a
 @check
 async def an_etag_is_quoted_and_says_no_more_than_itself(storage: Storage, prefix: str) -> None:
     """It is in double quotes, strong, printable ASCII, and can be given back as it is."""
-    for size in (0, 10, MIB):
+    for size in (1, 10, MIB):
         etag = (await storage.put(prefix + "a", pattern(size))).etag
         expect(len(etag) > 2 and etag[0] == etag[-1] == '"' and '"' not in etag[1:-1], f"{etag!a} is not quoted")
         expect(etag.isascii() and etag.isprintable() and " " not in etag, f"{etag!a} cannot be sent in a header")
@@ -80,13 +80,13 @@ async def who_knows_the_object_is_told_so(storage: Storage, prefix: str) -> None
 async def a_read_can_insist_on_one_version(storage: Storage, prefix: str) -> None:
     """`if_match` with a former ETag is a `PreconditionFailedError`, for a get, a range and a reader."""
     old = await storage.put(prefix + "a", b"first")
-    equal(await storage.get(prefix + "a", if_match=old.etag, offset=1, length=2), b"ir", "a range of the first")
+    equal(await storage.get(prefix + "a", if_match=old.etag, offset=1), b"irst", "a range of the first")
     new = await storage.put(prefix + "a", b"second")
     for etag in (old.etag, ABSENT):
         with raises(PreconditionFailedError, "a get of a former version"):
             await storage.get(prefix + "a", if_match=etag)
         with raises(PreconditionFailedError, "a get of a range of a former version"):
-            await storage.get(prefix + "a", if_match=etag, offset=1, length=2)
+            await storage.get(prefix + "a", if_match=etag, offset=1)
         with raises(PreconditionFailedError, "a reader of a former version"):
             async with storage.open_read(prefix + "a", if_match=etag):
                 pass

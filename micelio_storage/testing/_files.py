@@ -14,7 +14,8 @@ from ..driver import AlreadyExistsError, NotFoundError
 from ._expect import KIB, MIB, check, equal, expect, names, needs, pattern, raises, version
 from ._turns import CUTS
 
-STEPS = (0, 1, 2, 3, 5, 10, 30, 100, 300)  # turns, across what opening, reading and syncing a file take
+STEPS = (0, 1, 2, 3, 5, 10, 20, 40, 80, 160, 320)  # turns, across what opening, reading and syncing a file take
+SIZE = 3 * MIB + 7  # bytes of what is cut short: several reads and writes
 
 
 @contextmanager
@@ -101,7 +102,7 @@ async def a_download_of_nothing_leaves_the_file_alone(storage: Storage, prefix: 
 @check
 async def a_cancelled_download_leaves_a_whole_file_or_none(storage: Storage, prefix: str) -> None:
     """A download that is cut short leaves the old file or the new one, and no part of either."""
-    old, new = version(1, 400 * KIB), version(2, 400 * KIB)
+    old, new = version(1, SIZE), version(2, SIZE)
     await storage.put(prefix + "a", new)
     with _folder() as folder:
         for way, cut in CUTS.items():
@@ -112,12 +113,14 @@ async def a_cancelled_download_leaves_a_whole_file_or_none(storage: Storage, pre
                 expect(found in (old, new), f"{way} after {count} turns: the file is neither the old nor the new one")
                 expect(cancelled or found == new, f"{way} after {count} turns: done, and the file is the old one")
                 equal(os.listdir(folder), ["file"], f"{way} after {count} turns: what is in the folder")
+        await storage.download_file(prefix + "a", path)
+        equal(_read(path), new, "the file after a download that nobody cut short")
 
 
 @check
 async def a_cancelled_upload_is_whole_or_not_there(storage: Storage, prefix: str) -> None:
     """An upload of a file that is cut short leaves the old object or the new one."""
-    old, new = version(1, 400 * KIB), version(2, 400 * KIB)
+    old, new = version(1, SIZE), version(2, SIZE)
     with _folder() as folder:
         path = _write(folder / "file", new)
         for way, cut in CUTS.items():

@@ -255,7 +255,7 @@ async def a_listing_can_be_left_in_the_middle(storage: Storage, prefix: str) -> 
 
 @check
 async def keys_that_stay_are_listed_while_others_come_and_go(storage: Storage, prefix: str) -> None:
-    """Listings during puts, streams and deletes raise nothing, show no unfinished write, and miss none that stays."""
+    """Listings during puts, streams and deletes raise nothing, show no aborted write, and miss none that stays."""
     stay = [f"{directory}/{number}" for directory in "abc" for number in range(5)]
     going = True
 
@@ -264,6 +264,10 @@ async def keys_that_stay_are_listed_while_others_come_and_go(storage: Storage, p
             await storage.put(f"{prefix}{directory}/x{number}", b"1")
             async with storage.open_write(f"{prefix}{directory}/new{number}/y") as writer:
                 await writer.write(b"2")
+            with raises(LookupError, "a block that fails"):
+                async with storage.open_write(f"{prefix}{directory}/never{number}") as writer:
+                    await writer.write(b"3")
+                    raise LookupError
             await storage.delete(f"{prefix}{directory}/x{number}", f"{prefix}{directory}/new{number}/y")
 
     async def change_all() -> None:

@@ -163,7 +163,8 @@ async def a_reader_is_closed_with_its_block(storage: Storage, prefix: str) -> No
 @check
 async def many_readers_are_open_at_once(storage: Storage, prefix: str) -> None:
     """Fifty readers that wait for their users keep nobody else from reading or writing."""
-    await storage.put(prefix + "a", pattern(MIB))
+    data = pattern(MIB)
+    await storage.put(prefix + "a", data)
     readers = [storage.open_read(prefix + "a", chunk_size=64 * KIB) for _ in range(50)]
     try:
         for reader in readers:
@@ -171,7 +172,7 @@ async def many_readers_are_open_at_once(storage: Storage, prefix: str) -> None:
         await storage.put(prefix + "b", b"1")
         equal(await storage.get(prefix + "b"), b"1", "an object beside fifty open readers")
         for reader in readers:
-            equal(await reader.read(10), pattern(MIB)[:10], "what each of them begins with")
+            equal(await reader.read(10), data[:10], "what each of them begins with")
     finally:
         for reader in readers:
             await reader.aclose()

@@ -8,10 +8,14 @@ from typing import TypeAlias, TypeVar
 
 import anyio
 
+from ._expect import CheckFailed
+
 T = TypeVar("T")
 
 Operation: TypeAlias = Callable[[], Awaitable[object]]
 Cut: TypeAlias = Callable[[Operation, int], Awaitable[bool]]
+
+_SWALLOWED = "the call was cancelled while it was under way, and returned as if it had not been"
 
 AT_ONCE = 64  # operations under way, where a check wants many: what a busy server has
 
@@ -51,23 +55,30 @@ async def each(items: Iterable[T], work: Callable[[T], Awaitable[object]], *, at
 
 
 async def cancel_task(operation: Operation, count: int) -> bool:
-    """Cancel the operation's task after so many turns. True if it was cancelled, False if it had ended before."""
-    task = asyncio.ensure_future(operation())
-    await turns(count)
-    task.cancel()
-    await asyncio.wait([task])
-    return _was_cancelled(task)
+    """Cancel the operation's task after so many turns. True if it was cancelled, False if it had ended before; whoever
+    swallows the cancellation fails."""
+    return await _cancel(operation, count, 1)
 
 
 async def cancel_twice(operation: Operation, count: int) -> bool:
     """As `cancel_task`, and once more while the first cancellation is being answered."""
+    return await _cancel(operation, count, 2)
+
+
+async def _cancel(operation: Operation, count: int, times: int) -> bool:
     task = asyncio.ensure_future(operation())
-    await turns(count)
-    task.cancel()
-    await turns(1)
-    task.cancel()
+    await _turns_of(task, count)
+    in_time = task.cancel()
+    await turns(times - 1)
+    if times > 1:
+        task.cancel()
     await asyncio.wait([task])
-    return _was_cancelled(task)
+    if task.cancelled():
+        return True
+    task.result()
+    if in_time:
+        raise CheckFailed(_SWALLOWED)
+    return False
 
 
 async def cancel_scope(operation: Operation, count: int) -> bool:
@@ -79,7 +90,7 @@ async def cancel_scope(operation: Operation, count: int) -> bool:
             await operation()
 
     task = asyncio.ensure_future(inside())
-    await turns(count)
+    await _turns_of(task, count)
     scope.cancel()
     await asyncio.wait([task])
     task.result()
@@ -95,13 +106,15 @@ async def cancel_timeout(operation: Operation, count: int) -> bool:
             await operation()
 
     task = asyncio.ensure_future(inside())
-    await turns(1 + count)
+    await _turns_of(task, 1 + count)
     if not task.done():
         limit.reschedule(asyncio.get_running_loop().time())
     await asyncio.wait([task])
     if limit.expired() and isinstance(task.exception(), TimeoutError):
         return True
     task.result()
+    if limit.expired():
+        raise CheckFailed(_SWALLOWED)
     return False
 
 
@@ -113,8 +126,9 @@ CUTS: Mapping[str, Cut] = {
 }
 
 
-def _was_cancelled(task: asyncio.Future[object]) -> bool:
-    if task.cancelled():
-        return True
-    task.result()
-    return False
+async def _turns_of(task: asyncio.Future[object], count: int) -> None:
+    """So many turns, or as many as the task takes."""
+    for _ in range(count):
+        if task.done():
+            return
+        await asyncio.sleep(0)

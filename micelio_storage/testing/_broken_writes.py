@@ -1,0 +1,227 @@
+"""Drivers that write wrongly on purpose, each in one way in which drivers really do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from ..driver import (
+    BytesLike,
+    Capabilities,
+    DeleteOptions,
+    Key,
+    ObjectInfo,
+    ReadOptions,
+    StorageError,
+    WriteOptions,
+    check_write_condition,
+    missing,
+)
+from ..drivers.memory import MemoryDownload, MemoryDriver, MemoryUpload
+from ._breaking import fails
+from ._turns import turns
+
+LATE = 8  # turns until what was cancelled comes back
+
+
+# -- conditions
+
+
+@fails()
+class LooksBeforeItLeaps(MemoryDriver):
+    """Compares, lets others run, and then writes, whatever happened meanwhile."""
+
+    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+        check_write_condition(options.condition, self._etag(key))
+        return await super().put(key, data, replace(options, condition=None))
+
+
+@fails()
+class DecidesWhenAnUploadBegins(MemoryDriver):
+    """Compares when a stream begins, not when it is published."""
+
+    async def upload(self, key: Key, options: WriteOptions) -> MemoryUpload:
+        check_write_condition(options.condition, self._etag(key))
+        return await super().upload(key, replace(options, condition=None))
+
+
+@fails()
+class CopiesWithoutCondition(MemoryDriver):
+    """Knows conditions, but not those of a copy."""
+
+    async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        return await super().copy(source, target, replace(options, condition=None))
+
+
+@fails()
+class SwallowsRefusals(MemoryDriver):
+    """Does not delete another version than it was asked to, and says that all is well."""
+
+    async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
+        await super().delete(keys, options)
+        return {}
+
+
+@fails()
+class FailsOnMissingKeys(MemoryDriver):
+    """Says of a delete of nothing that there is nothing."""
+
+    async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
+        gone: dict[Key, StorageError] = {}
+        if options.if_match is None:
+            gone = {key: missing() for key in keys if self._etag(key) is None}
+        return {**await super().delete([key for key in keys if key not in gone], options), **gone}
+
+
+@fails()
+class TakesSizesForVersions(MemoryDriver):
+    """Has the same ETag for all objects of one size."""
+
+    def publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
+        info = replace(super().publish(key, data, options), etag=f'"{len(data)}"')
+        self._objects[key] = replace(self._objects[key], info=info)
+        return info
+
+
+@fails()
+class DoesWhatItDenies(MemoryDriver):
+    """Says that it has no `if_absent`, and takes it all the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.capabilities = Capabilities(if_absent=False)
+
+
+@fails()
+class NestsWhatItDenies(MemoryDriver):
+    """Says that "a" and "a/b" conflict, and keeps both."""
+
+    def __init__(self) -> None:
+        super().__init__(nested_keys=False)
+
+    def _check_conflict(self, key: Key) -> None:
+        pass
+
+
+@fails()
+class PromisesSignedURLs(MemoryDriver):
+    """Says that it signs URLs, and cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.capabilities = Capabilities(signed_urls=True)
+
+
+# -- all or nothing
+
+
+@fails()
+class PublishesWhatWasAborted(MemoryDriver):
+    """Keeps what has come of a stream that failed or was cancelled: a truncated object."""
+
+    class _Upload(MemoryUpload):
+        async def abort(self) -> None:
+            with suppress(StorageError):
+                await self.commit()
+
+    async def upload(self, key: Key, options: WriteOptions) -> MemoryUpload:
+        await turns(1)
+        return self._Upload(self, key, options)
+
+
+@fails()
+class LeavesStagingBehind(MemoryDriver):
+    """Forgets to clean up after a stream that failed or was cancelled."""
+
+    class _Upload(MemoryUpload):
+        async def abort(self) -> None:
+            self._buffer.clear()
+
+    async def upload(self, key: Key, options: WriteOptions) -> MemoryUpload:
+        await turns(1)
+        return self._Upload(self, key, options)
+
+
+@fails()
+class WritesLater(MemoryDriver):
+    """Puts by a task (or a thread) that nobody stops: a write that was cancelled comes back."""
+
+    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+        async def write(held: bytes) -> ObjectInfo:
+            await turns(LATE)
+            return self.publish(key, held, options)
+
+        writing = asyncio.ensure_future(write(bytes(data)))
+        writing.add_done_callback(asyncio.Task.exception)  # not nobody's: else asyncio would say so at every check
+        await asyncio.wait([writing])
+        return writing.result()
+
+
+@fails()
+class SwallowsCancellation(MemoryDriver):
+    """Goes on with a put that was cancelled, and returns as if it had not been."""
+
+    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+        held = bytes(data)
+        with suppress(asyncio.CancelledError):
+            await turns(3)
+        return self.publish(key, held, options)
+
+
+@fails()
+class DeletesBeforeItReplaces(MemoryDriver):
+    """Takes the old object away, lets others run, and puts the new one there."""
+
+    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+        held = bytes(data)
+        check_write_condition(options.condition, self._etag(key))
+        if self._etag(key) is not None:
+            await self.delete([key], DeleteOptions())
+            await turns(1)
+        return self.publish(key, held, replace(options, condition=None))
+
+
+@fails()
+class WritesMetadataAfterwards(MemoryDriver):
+    """Stores the bytes, and only then what belongs to them."""
+
+    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+        info = await super().put(key, data, replace(options, metadata=None))
+        if options.metadata:
+            await turns(1)
+            info = replace(info, metadata=dict(options.metadata))
+            if self._etag(key) == info.etag:
+                self._objects[key] = replace(self._objects[key], info=info)
+        return info
+
+
+@fails()
+class CopiesWithoutMetadata(MemoryDriver):
+    """Copies the bytes, and nothing that belongs to them."""
+
+    async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        await turns(1)
+        return self.publish(target, self._find(source).data, options)
+
+
+@fails()
+class StreamsWithoutContentType(MemoryDriver):
+    """Drops the content type of what is written as a stream."""
+
+    async def upload(self, key: Key, options: WriteOptions) -> MemoryUpload:
+        return await super().upload(key, replace(options, content_type=None))
+
+
+@fails()
+class KeepsTheCallersBuffer(MemoryDriver):
+    """Stores a view of a buffer that is not its own."""
+
+    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+        await turns(1)
+        return self.publish(key, data, options)  # type: ignore[arg-type]  # that is the mistake
+
+    async def read(self, key: Key, options: ReadOptions) -> MemoryDownload:
+        found = await super().read(key, options)
+        return MemoryDownload(bytes(found._data), found.info, found.span, found._chunk_size)

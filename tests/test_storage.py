@@ -1,0 +1,462 @@
+"""What `Storage` adds to any driver: sources of all kinds, deadlines, hooks, states, errors' context. On the memory driver."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import logging
+import warnings
+from array import array
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import aiofiles
+import aiohttp
+import pytest
+from aiohttp import web
+from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from micelio_storage import (
+    AlreadyExistsError,
+    ClosedError,
+    DeadlineError,
+    InvalidArgumentError,
+    InvalidKeyError,
+    LocalConfig,
+    MemoryConfig,
+    NotFoundError,
+    NotSupportedError,
+    Operation,
+    PreconditionFailedError,
+    Storage,
+    StorageError,
+    log_operations,
+    open_storage,
+)
+from micelio_storage.driver import DeleteOptions, Key
+from micelio_storage.drivers.memory import MemoryDriver
+
+BODY = bytes(range(256)) * 9000  # over 2 MiB: more than one read
+
+
+@pytest.fixture
+async def storage() -> AsyncIterator[Storage]:
+    async with open_storage("memory:") as storage:
+        yield storage
+
+
+# -- what may be put
+
+
+async def test_starlettes_upload_file_can_be_put(storage: Storage) -> None:
+    received: list[UploadFile] = []
+
+    async def receive(request: Request) -> PlainTextResponse:
+        async with request.form() as form:
+            upload = form["file"]
+            assert isinstance(upload, UploadFile)
+            received.append(upload)
+            info = await storage.put("uploaded", upload, content_type=upload.content_type)
+        return PlainTextResponse(str(info.size))
+
+    app = Starlette(routes=[Route("/", receive, methods=["POST"])])
+    answer = await _post_form(app)
+    assert answer == str(len(BODY)).encode()
+    assert await storage.get("uploaded") == BODY
+    assert (await storage.head("uploaded")).content_type == "text/x-test"
+
+
+async def _post_form(app: Starlette) -> bytes:
+    """The app's answer to a multipart form, spoken in ASGI."""
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\nContent-Type: text/x-test\r\n\r\n'
+    body = head + BODY + b"\r\n--b--\r\n"
+    chunks = [body[start : start + 65536] for start in range(0, len(body), 65536)]
+    answer = bytearray()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
+
+    async def send(message: Any) -> None:
+        answer.extend(message.get("body", b""))
+
+    headers = [(b"content-type", b"multipart/form-data; boundary=b")]
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
+    await app(scope, receive, send)
+    return bytes(answer)
+
+
+async def test_aiohttps_stream_reader_can_be_put(storage: Storage) -> None:
+    async def receive(request: web.Request) -> web.Response:
+        info = await storage.put("received", request.content)
+        return web.Response(text=str(info.size))
+
+    app = web.Application(client_max_size=1 << 30)
+    app.router.add_put("/", receive)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    async with aiohttp.ClientSession() as session, session.put(f"http://127.0.0.1:{port}/", data=BODY) as answer:
+        assert await answer.text() == str(len(BODY))
+    await runner.cleanup()
+    assert await storage.get("received") == BODY
+
+
+async def test_an_aiofiles_handle_can_be_put(storage: Storage, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(BODY)
+    async with aiofiles.open(tmp_path / "file", "rb") as file:
+        await storage.put("read", file)
+        assert not file.closed
+    assert await storage.get("read") == BODY
+
+
+async def test_an_async_generator_can_be_put_and_is_closed_whatever_happens(storage: Storage) -> None:
+    closed: list[str] = []
+
+    async def source(fail: bool) -> AsyncIterator[bytes | bytearray | memoryview]:
+        try:
+            yield b"one"
+            yield bytearray(b"two")
+            if fail:
+                yield "three"  # type: ignore[misc]  # what is tested
+            yield memoryview(b"three")
+        finally:
+            closed.append("failed" if fail else "done")
+
+    await storage.put("a", source(fail=False))
+    assert await storage.get("a") == b"onetwothree"
+    with pytest.raises(TypeError, match="encode"):
+        await storage.put("a", source(fail=True))
+    assert closed == ["done", "failed"]
+    assert await storage.get("a") == b"onetwothree"
+
+
+@pytest.mark.parametrize(
+    ("data", "stored"),
+    [
+        (b"abc", b"abc"),
+        (bytearray(b"abc"), b"abc"),
+        (memoryview(b"abcdef")[::2], b"ace"),
+        (memoryview(array("i", [1, 2])), array("i", [1, 2]).tobytes()),
+        (array("H", [7]), array("H", [7]).tobytes()),
+        (b"", b""),
+        (memoryview(b""), b""),
+    ],
+)
+async def test_whatever_has_bytes_can_be_put(storage: Storage, data: Any, stored: bytes) -> None:
+    await storage.put("a", data)
+    assert await storage.get("a") == stored
+
+
+@pytest.mark.parametrize("data", ["text", None, 1, ["a"], [b"a"], io.BytesIO(b"a"), {"a": b"b"}, iter([b"a"]), object()])
+async def test_what_has_none_is_a_type_error_before_anything_happens(storage: Storage, data: Any) -> None:
+    with pytest.raises(TypeError):
+        await storage.put("a", data)
+    with pytest.raises(TypeError):
+        async with storage.open_write("a") as writer:
+            await writer.write(data)
+    assert not await storage.exists("a")
+
+
+async def test_a_file_that_reads_without_await_is_refused(storage: Storage) -> None:
+    class File:
+        def read(self, size: int) -> bytes:
+            return b""
+
+    with pytest.raises(TypeError, match="block the event loop"):
+        await storage.put("a", File())  # type: ignore[arg-type]  # what is tested
+
+
+# -- open, closed, dropped
+
+
+async def test_a_storage_works_only_while_it_is_open() -> None:
+    storage = open_storage("memory:")
+    with pytest.raises(ClosedError, match="not open yet"):
+        await storage.get("a")
+    async with storage:
+        await storage.put("a", b"1")
+        assert await storage.open() is storage
+    with pytest.raises(ClosedError, match="closed"):
+        await storage.get("a")
+    await storage.aclose()
+    async with storage:
+        assert not await storage.exists("a")
+
+
+async def test_readers_and_writers_work_only_inside_their_blocks(storage: Storage) -> None:
+    writer = storage.open_write("a")
+    with pytest.raises(ClosedError):
+        await writer.write(b"")
+    async with writer:
+        with pytest.raises(ClosedError):
+            _ = writer.info
+    with pytest.raises(ClosedError):
+        await writer.write(b"")
+    assert writer.info.size == 0
+    reader = storage.open_read("a")
+    with pytest.raises(ClosedError):
+        await reader.read()
+    async with reader:
+        assert reader.size == 0
+    with pytest.raises(ClosedError):
+        await reader.read()
+    await reader.aclose()
+
+
+def test_a_storage_is_of_the_loop_it_was_opened_on() -> None:
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    storage = open_storage("memory:")
+    first.run_until_complete(storage.open())
+    with pytest.raises(ClosedError, match="another event loop"):
+        second.run_until_complete(storage.get("a"))
+    first.run_until_complete(storage.aclose())
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("dropped", ["storage", "reader", "writer"])
+async def test_what_is_dropped_open_is_warned_about(dropped: str, tmpfs: Path) -> None:
+    async def drop() -> None:
+        storage = await open_storage("memory:").open()
+        await storage.put("a", b"1")
+        if dropped == "reader":
+            await storage.open_read("a").__aenter__()
+        elif dropped == "writer":
+            await storage.open_write("a").__aenter__()
+        storage._lifecycle.streams.clear()  # they would keep one another
+        if dropped != "storage":
+            storage._lifecycle.loop = None
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        await drop()
+        gc.collect()
+    assert [str(warning.message).startswith("<") for warning in caught if warning.category is ResourceWarning] == [True]
+
+
+async def test_a_failed_write_that_was_swallowed_publishes_nothing(storage: Storage) -> None:
+    with pytest.raises(StorageError, match="a write failed before"):
+        async with storage.open_write("a") as writer:
+            await writer.write(b"begun")
+            try:
+                await writer.write("text")  # type: ignore[arg-type]  # what is tested
+            except TypeError:
+                pass
+            await writer.write(b"and went on")
+    assert not await storage.exists("a")
+
+
+# -- deadlines and hooks
+
+
+async def never() -> AsyncIterator[bytes]:
+    yield b"begun"
+    await asyncio.Event().wait()
+
+
+async def test_a_deadline_ends_a_call_and_leaves_nothing(storage: Storage) -> None:
+    with pytest.raises(DeadlineError, match=r"put 'a' \(memory\): the deadline of 0.01 s passed"):
+        await storage.put("a", never(), deadline=0.01)
+    assert await storage._driver.unfinished() == []
+    async with open_storage(MemoryConfig(deadline=0.01)) as hasty:
+        with pytest.raises(DeadlineError):
+            await hasty.put("a", never())
+        assert await hasty.put("a", b"1", deadline=10)
+
+
+@pytest.mark.parametrize("deadline", [0, -1, float("nan"), float("inf"), True, "1"])
+async def test_a_deadline_that_cannot_be_is_refused(storage: Storage, deadline: Any) -> None:
+    with pytest.raises((TypeError, InvalidArgumentError)):
+        await storage.get("a", deadline=deadline)
+    with pytest.raises((TypeError, InvalidArgumentError)):
+        Storage(MemoryDriver(), deadline=deadline)
+
+
+async def test_a_cancellation_from_outside_is_no_deadline(storage: Storage) -> None:
+    task = asyncio.ensure_future(storage.put("a", never(), deadline=60))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_hooks_see_each_call_and_its_outcome() -> None:
+    seen: list[tuple[str, str | None, str]] = []
+
+    @contextmanager
+    def record(operation: Operation) -> Iterator[None]:
+        assert operation.driver == "memory"
+        try:
+            yield
+        except BaseException as error:
+            seen.append((operation.name, operation.key, type(error).__name__))
+            raise
+        seen.append((operation.name, operation.key, "ok"))
+
+    async with open_storage("memory:", hooks=[record]) as storage:
+        await storage.put("a", b"1")
+        with pytest.raises(NotFoundError):
+            await storage.get("b")
+        with pytest.raises(DeadlineError):
+            await storage.put("c", never(), deadline=0.01)
+        async with storage.under("d").open_write("e") as writer:
+            await writer.write(b"")
+    assert seen == [
+        ("put", "a", "ok"),
+        ("get", "b", "NotFoundError"),
+        ("put", "c", "DeadlineError"),
+        ("open_write", "e", "ok"),
+        ("write", "e", "ok"),
+        ("commit", "e", "ok"),
+    ]
+
+
+async def test_the_logging_hook_logs_each_call_and_failures_louder(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("storage")
+    with caplog.at_level(logging.DEBUG, "storage"):
+        async with open_storage("memory:", hooks=[log_operations(logger)]) as storage:
+            await storage.put("a", b"1")
+            with pytest.raises(NotFoundError):
+                await storage.get("nothing")
+    levels = [(record.levelname, record.getMessage().split(" in ")[0].split(" after ")[0]) for record in caplog.records]
+    assert levels == [("DEBUG", "put 'a'"), ("INFO", "get 'nothing' failed")]
+
+
+# -- errors
+
+
+async def test_an_error_says_where_it_happened_and_never_what_is_above(storage: Storage) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        await storage.under("tenants/secret-name").get("a/b")
+    assert str(caught.value) == "get 'a/b' (memory): there is no such object"
+    assert "secret-name" not in repr(caught.value)
+
+
+async def test_several_failed_deletes_come_as_a_group() -> None:
+    class Stubborn(MemoryDriver):
+        async def delete(self, keys: Any, options: DeleteOptions) -> Any:
+            return {key: StorageError("it does not want to go") for key in keys if key != "b"}
+
+    async with Storage(Stubborn()) as storage:
+        with pytest.raises(ExceptionGroup, match="2 of 3") as caught:
+            await storage.delete("a", "b", "c")
+        assert [error.key for error in caught.value.exceptions if isinstance(error, StorageError)] == ["a", "c"]
+        with pytest.raises(StorageError, match="delete 'a'"):
+            await storage.delete("a", "b")
+
+
+# -- what is derived
+
+
+async def test_a_conditional_delete_has_one_key(storage: Storage) -> None:
+    info = await storage.put("a", b"1")
+    with pytest.raises(InvalidArgumentError, match="exactly one key"):
+        await storage.delete("a", "b", if_match=info.etag)
+    with pytest.raises(PreconditionFailedError):
+        await storage.delete("b", if_match=info.etag)
+    await storage.delete("a", if_match=info.etag)
+    await storage.delete()
+
+
+async def test_a_move_never_deletes_what_was_written_meanwhile() -> None:
+    class Busy(MemoryDriver):
+        async def copy(self, source: Key, target: Key, options: Any) -> Any:
+            info = await super().copy(source, target, options)
+            await self.put(source, b"written meanwhile", options)
+            return info
+
+    async with Storage(Busy()) as storage:
+        await storage.put("a", b"1")
+        with pytest.raises(PreconditionFailedError):
+            await storage.move("a", "b")
+        assert await storage.get("a") == b"written meanwhile"
+        assert await storage.get("b") == b"1"
+
+
+async def test_update_may_await_and_may_leave_things_as_they_are(storage: Storage) -> None:
+    async def append(data: bytes | None) -> bytes:
+        await asyncio.sleep(0)
+        return (data or b"") + b"x"
+
+    await storage.update("a", append)
+    before = await storage.update("a", append)
+    assert await storage.update("a", lambda data: None) == before
+    assert await storage.get("a") == b"xx"
+    with pytest.raises(NotFoundError):
+        await storage.update("nothing", lambda data: None)
+    with pytest.raises(TypeError):
+        await storage.update("a", lambda data: "text")  # type: ignore[arg-type,return-value]  # what is tested
+
+
+async def test_update_passes_on_what_the_change_raises(storage: Storage) -> None:
+    def fail(data: bytes | None) -> bytes:
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        await storage.update("a", fail)
+
+
+async def test_under_a_prefix_nothing_else_can_be_seen_or_touched(storage: Storage) -> None:
+    below = storage.under("a/b").under("c/")
+    await storage.put("a/b/cx", b"outside")
+    await below.put("key", b"1")
+    assert [entry.key async for entry in storage.list()] == ["a/b/c/key", "a/b/cx"]
+    assert [entry.key async for entry in below.list()] == ["key"]
+    assert await below.delete_prefix("", everything=True) == 1
+    assert await storage.exists("a/b/cx")
+    async with below:
+        pass
+    await below.aclose()
+    assert await storage.exists("a/b/cx")
+    for bad in ("", "/", "a//b", "..", "a/../b"):
+        with pytest.raises(InvalidKeyError):
+            storage.under(bad)
+    with pytest.raises(TypeError):
+        storage.under(None)  # type: ignore[arg-type]  # what is tested
+
+
+async def test_url_checks_what_it_is_asked_before_the_driver_is(storage: Storage) -> None:
+    for expires in (0, -1, 8 * 24 * 3600, timedelta(days=8)):
+        with pytest.raises(InvalidArgumentError):
+            await storage.url("a", expires=expires)
+    with pytest.raises(InvalidArgumentError):
+        await storage.url("a", expires=60, method="DELETE")  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(NotSupportedError):
+        await storage.url("a", expires=timedelta(hours=1))
+
+
+async def test_a_download_appears_whole_or_not_at_all(tmpfs: Path) -> None:
+    async with open_storage(LocalConfig(path=tmpfs / "root")) as storage:
+        await storage.put("a", BODY * 3)
+        target = tmpfs / "target"
+        target.write_bytes(b"old")
+        task = asyncio.ensure_future(storage.download_file("a", target))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert target.read_bytes() in (b"old", BODY * 3)
+        await storage.download_file("a", target)
+        assert target.read_bytes() == BODY * 3
+        with pytest.raises(NotFoundError):
+            await storage.download_file("b", tmpfs / "other")
+        with pytest.raises(FileNotFoundError):
+            await storage.download_file("a", tmpfs / "nowhere" / "target")
+        with pytest.raises(AlreadyExistsError):
+            await storage.upload_file(target, "a", if_absent=True)
+        with pytest.raises(FileNotFoundError):
+            await storage.upload_file(tmpfs / "nothing", "b")
+        await storage.upload_file(target, "b")
+        assert await storage.get("b") == BODY * 3
+        assert sorted(path.name for path in tmpfs.iterdir()) == ["root", "target"]

@@ -1,0 +1,198 @@
+"""Decisions without I/O, as tables: ranges, conditions, options, cursors, errors."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import micelio_storage
+from micelio_storage import (
+    AlreadyExistsError,
+    DeadlineError,
+    InvalidArgumentError,
+    NotFoundError,
+    NotModifiedError,
+    PreconditionFailedError,
+    RangeError,
+    StorageError,
+    UnavailableError,
+)
+from micelio_storage._types import (
+    IfAbsent,
+    IfMatch,
+    ReadOptions,
+    Span,
+    check_read_conditions,
+    check_write_condition,
+    cursor_after,
+    parse_condition,
+    parse_content_type,
+    parse_count,
+    parse_cursor,
+    parse_etag,
+    parse_metadata,
+    resolve_span,
+)
+
+SPANS = [
+    # offset, length, size, what is meant
+    (0, None, 10, (0, 10)),
+    (0, 0, 10, (0, 0)),
+    (0, 1, 10, (0, 1)),
+    (0, 10, 10, (0, 10)),
+    (0, 11, 10, (0, 10)),
+    (9, None, 10, (9, 10)),
+    (9, 5, 10, (9, 10)),
+    (10, None, 10, (10, 10)),
+    (10, 5, 10, (10, 10)),
+    (-1, None, 10, (9, 10)),
+    (-10, None, 10, (0, 10)),
+    (-11, None, 10, (0, 10)),
+    (-3, 2, 10, (7, 9)),
+    (-3, 0, 10, (7, 7)),
+    (-11, 3, 10, (0, 3)),
+    (0, None, 0, (0, 0)),
+    (0, 5, 0, (0, 0)),
+    (-5, None, 0, (0, 0)),
+]
+
+
+@pytest.mark.parametrize(("offset", "length", "size", "meant"), SPANS)
+def test_a_range_is_what_a_slice_would_be(offset: int, length: int | None, size: int, meant: tuple[int, int]) -> None:
+    span = resolve_span(offset, length, size)
+    assert (span.start, span.stop) == meant
+    assert span == Span(*meant)
+    assert span.size == meant[1] - meant[0]
+
+
+@pytest.mark.parametrize(("offset", "size"), [(1, 0), (11, 10), (10**18, 10)])
+def test_a_range_behind_the_end_is_an_error(offset: int, size: int) -> None:
+    with pytest.raises(RangeError, match=f"{offset} is behind the end"):
+        resolve_span(offset, None, size)
+
+
+WRITES = [
+    # condition, the present ETag, what is raised
+    (None, None, None),
+    (None, '"a"', None),
+    (IfAbsent(), None, None),
+    (IfAbsent(), '"a"', AlreadyExistsError),
+    (IfMatch('"a"'), '"a"', None),
+    (IfMatch('"a"'), '"b"', PreconditionFailedError),
+    (IfMatch('"a"'), None, PreconditionFailedError),
+]
+
+
+@pytest.mark.parametrize(("condition", "etag", "error"), WRITES)
+def test_a_write_condition_asks_for_the_present_state(condition: Any, etag: str | None, error: Any) -> None:
+    if error is None:
+        check_write_condition(condition, etag)
+    else:
+        with pytest.raises(error) as caught:
+            check_write_condition(condition, etag)
+        assert type(caught.value) is error
+
+
+def test_a_read_condition_asks_for_the_present_etag() -> None:
+    check_read_conditions(ReadOptions(if_match='"a"', if_none_match='"b"'), '"a"')
+    with pytest.raises(PreconditionFailedError):
+        check_read_conditions(ReadOptions(if_match='"b"'), '"a"')
+    with pytest.raises(NotModifiedError):
+        check_read_conditions(ReadOptions(if_none_match='"a"'), '"a"')
+
+
+BAD_OPTIONS: list[tuple[Callable[..., object], tuple[object, ...], type[Exception]]] = [
+    (parse_etag, ("if_match", "abc"), InvalidArgumentError),
+    (parse_etag, ("if_match", 'W/"abc"'), InvalidArgumentError),
+    (parse_etag, ("if_match", "*"), InvalidArgumentError),
+    (parse_etag, ("if_match", ""), InvalidArgumentError),
+    (parse_etag, ("if_match", '""'), InvalidArgumentError),
+    (parse_etag, ("if_match", '"a"b"'), InvalidArgumentError),
+    (parse_etag, ("if_match", '"a"\n'), InvalidArgumentError),
+    (parse_etag, ("if_match", b'"a"'), TypeError),
+    (parse_condition, ('"a"', True), InvalidArgumentError),
+    (parse_condition, (None, 1), TypeError),
+    (parse_content_type, ("text",), InvalidArgumentError),
+    (parse_content_type, ("",), InvalidArgumentError),
+    (parse_content_type, ("text/plain\r\nX: y",), InvalidArgumentError),
+    (parse_content_type, ("text/plän",), InvalidArgumentError),
+    (parse_content_type, ("a/" + "b" * 254,), InvalidArgumentError),
+    (parse_content_type, (1,), TypeError),
+    (parse_metadata, ({"A": "b"},), InvalidArgumentError),
+    (parse_metadata, ({"": "b"},), InvalidArgumentError),
+    (parse_metadata, ({"ä": "b"},), InvalidArgumentError),
+    (parse_metadata, ({"a b": "c"},), InvalidArgumentError),
+    (parse_metadata, ({"a": "b\nc"},), InvalidArgumentError),
+    (parse_metadata, ({"a": "\ud800"},), InvalidArgumentError),
+    (parse_metadata, ({"a": "ü" * 1024},), InvalidArgumentError),
+    (parse_metadata, ({"a": 1},), TypeError),
+    (parse_metadata, ({1: "a"},), TypeError),
+    (parse_metadata, ([("a", "b")],), TypeError),
+    (parse_cursor, ("not a cursor!",), InvalidArgumentError),
+    (parse_cursor, ("é",), InvalidArgumentError),
+]
+
+
+@pytest.mark.parametrize(("parse", "arguments", "error"), BAD_OPTIONS)
+def test_a_bad_option_is_refused(parse: Callable[..., object], arguments: tuple[object, ...], error: Any) -> None:
+    with pytest.raises(error):
+        parse(*arguments)
+
+
+@pytest.mark.parametrize("value", ["text/plain", "text/html; charset=utf-8", "application/x.y+json", "a/b;c=\"d e\""])
+def test_a_content_type_is_kept_as_it_is(value: str) -> None:
+    assert parse_content_type(value) == value
+
+
+def test_metadata_may_have_2048_bytes_empty_values_and_any_language() -> None:
+    for metadata in ({}, {"a": ""}, {"name": "früh 日本"}, {"a": "b" * 2047}):
+        assert parse_metadata(metadata) == metadata
+
+
+def test_counts_have_bounds() -> None:
+    assert parse_count("limit", 1, least=1, most=1) == 1
+    assert parse_count("limit", None, least=1) is None
+    for bad in (0, 3):
+        with pytest.raises(InvalidArgumentError, match="limit is at least 1 and at most 2"):
+            parse_count("limit", bad, least=1, most=2)
+    for wrong in (True, 1.0, "1"):
+        with pytest.raises(TypeError):
+            parse_count("limit", wrong, least=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("last", ["a", "a/b/", "日本/é", "a" * 1024])
+def test_a_cursor_brings_back_where_the_page_ended(last: str) -> None:
+    assert parse_cursor(cursor_after(last)) == last
+
+
+ERRORS = [kind for kind in vars(micelio_storage).values() if isinstance(kind, type) and issubclass(kind, StorageError)]
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_an_error_pickles_with_all_that_it_knows(kind: type[StorageError]) -> None:
+    error = kind("what happened")
+    error.add_context("put", "a/b", "local")
+    error.add_context("get", "other", "s3")
+    copied = pickle.loads(pickle.dumps(error))
+    assert type(copied) is kind
+    assert str(copied) == str(error) == "put 'a/b' (local): what happened"
+    assert (copied.operation, copied.key, copied.driver) == ("put", "a/b", "local")
+
+
+def test_errors_are_also_what_python_calls_them() -> None:
+    assert issubclass(NotFoundError, FileNotFoundError)
+    assert issubclass(AlreadyExistsError, (FileExistsError, PreconditionFailedError))
+    assert issubclass(DeadlineError, TimeoutError)
+    assert [kind.__name__ for kind in ERRORS if kind.retryable] == ["DeadlineError", "UnavailableError"]
+    assert issubclass(DeadlineError, UnavailableError)
+
+
+def test_a_long_key_is_cut_and_an_odd_one_escaped_in_an_error() -> None:
+    error = NotFoundError("there is no such object")
+    error.add_context("get", "é" * 500, "local")
+    assert str(error).isascii()
+    assert len(str(error)) < 150
+    assert "..." in str(error)
