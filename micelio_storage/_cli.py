@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import traceback
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from . import _cli_report as report
-from ._cli_pipes import ClosedPipeError, Output, emit, encoded
+from ._cli_pipes import ClosedPipeError, Output, say, write_lines
 from ._cli_transfer import receive, send, source_of
 from ._errors import InvalidArgumentError, show_key
 from ._keys import Key
@@ -33,7 +33,6 @@ from .sessions import Session, list_sessions
 NOT_THE_LIBRARY = frozenset({"site-packages", "__pycache__"})  # what the standard library's directory has besides it
 ARTIFACT_MIB = 256
 MIB = 1 << 20
-WRITTEN_AT_ONCE = 1 << 16  # bytes of a listing: what a pipe holds
 
 T = TypeVar("T")
 
@@ -107,9 +106,9 @@ def _show_version(wanted: bool) -> None:
         from importlib.metadata import PackageNotFoundError, version
 
         try:
-            _say([f"{report.COMMAND} {version('micelio_storage')}"])
+            say([f"{report.COMMAND} {version('micelio_storage')}"])
         except PackageNotFoundError:
-            _say([f"{report.COMMAND}, not installed: run from its source"])
+            say([f"{report.COMMAND}, not installed: run from its source"])
         raise typer.Exit
 
 
@@ -232,27 +231,16 @@ def ls(
                 yield report.session_json(name, usage) if as_json else report.session_line(name, usage)
 
     async def act(storage: Storage) -> None:
-        await _write_lines(ids(storage) if sessions else objects(storage))
+        await write_lines(ids(storage) if sessions else objects(storage))
 
     _invocation(context).run(act)
-
-
-async def _write_lines(lines: AsyncIterator[str]) -> None:
-    waiting = bytearray()
-    async with Output() as output:
-        async for line in lines:
-            waiting += encoded(line + "\n")
-            if len(waiting) >= WRITTEN_AT_ONCE:
-                await output.write(waiting)
-                waiting = bytearray()
-        await output.write(waiting)
 
 
 @app.command()
 def stat(context: typer.Context, key: KeyArgument, as_json: JsonOption = False) -> None:
     """Show what is known of an object."""
     info = _invocation(context).run(lambda storage: storage.head(key))
-    _say([report.info_json(key, info)] if as_json else report.info_lines(key, info))
+    say([report.info_json(key, info)] if as_json else report.info_lines(key, info))
 
 
 @app.command()
@@ -275,7 +263,7 @@ def rm(
     if not yes:
         _ask(f"Remove all objects whose keys begin with {show_key(prefix)}?")
     count = _invocation(context).run(lambda storage: storage.delete_prefix(prefix))
-    _say([f"removed: {count}"])
+    say([f"removed: {count}"])
 
 
 def _ask(question: str) -> None:
@@ -319,7 +307,7 @@ def check(
 
     with report.steps() as tell:
         results = asyncio.run(act())
-    _say(report.check_lines(results, report.place(config)))
+    say(report.check_lines(results, report.place(config)))
     if any(result.error is not None for result in results):
         raise typer.Exit(report.FAILED)
 
@@ -329,9 +317,7 @@ def demo(
     context: typer.Context,
     directory: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="DIRECTORY", help="what to store; else Python's library", exists=True, file_okay=False
-        ),
+        typer.Argument(metavar="DIRECTORY", help="what to store; else Python's library", exists=True, file_okay=False),
     ] = None,
     artifact_mib: Annotated[int, typer.Option(min=0, help="size of the streamed artifact")] = ARTIFACT_MIB,
     keep: Annotated[bool, typer.Option("--keep", help="leave the session in the storage")] = False,
@@ -345,7 +331,7 @@ def demo(
     session_id = f"demo-{secrets.token_hex(4)}"
     place = report.place(invocation.config())
     source = Path(sysconfig.get_path("stdlib")) if directory is None else directory
-    _say([f"storing {source} as session {session_id} at {place}"])
+    say([f"storing {source} as session {session_id} at {place}"])
     with report.steps() as tell:
         act = partial(
             run_demo,
@@ -359,8 +345,4 @@ def demo(
         figures = invocation.run(act)
     report.show_figures(figures)
     command = report.COMMAND + ("" if invocation.url is None else f" --storage {shlex.quote(invocation.url)}")
-    _say(report.demo_end(figures, session_id, place, command, keep=keep))
-
-
-def _say(lines: Iterable[str]) -> None:
-    emit("".join(f"{line}\n" for line in lines))
+    say(report.demo_end(figures, session_id, place, command, keep=keep))

@@ -12,7 +12,8 @@ import os
 import select
 import stat
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, TextIO, TypeVar
 
@@ -20,6 +21,7 @@ from ._types import BytesLike
 from .drivers._threads import settle
 
 CHUNK = 1 << 20  # bytes handed to the storage at a time, as it reads files itself
+LINES = 1 << 16  # bytes of lines written at a time: what a pipe holds
 _END = -1  # polled in place of the end of the command, where nothing will interrupt
 
 T = TypeVar("T")
@@ -54,9 +56,23 @@ class Interruptible:
         return await asyncio.shield(call)
 
 
-async def standard_input() -> AsyncGenerator[bytes, None]:
+def standard_input() -> AsyncGenerator[BytesLike, None]:
     """The bytes of standard input, up to a chunk at a time."""
-    source = descriptor(sys.stdin, "standard input")
+    return _chunks(descriptor(sys.stdin, "standard input"))
+
+
+async def named_pipe(path: str) -> AsyncGenerator[BytesLike, None]:
+    """The bytes of a pipe or device that has a name. One to which nobody writes can be opened, and waited for."""
+    source = await asyncio.to_thread(os.open, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        async with aclosing(_chunks(source)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+    finally:
+        os.close(source)
+
+
+async def _chunks(source: int) -> AsyncGenerator[BytesLike, None]:
     async with Interruptible() as thread:
         size = CHUNK
         while size == CHUNK:  # a terminal that has said "end" once is not asked again
@@ -87,8 +103,21 @@ class Output:
         await self._thread.run(lambda end: write_all(self._target, data, end))
 
 
-def emit(text: str) -> None:
-    """Write text to standard output at once, from where no event loop runs."""
+async def write_lines(lines: AsyncIterator[str]) -> None:
+    """Write lines to standard output while they come, some of them at a time."""
+    waiting = bytearray()
+    async with Output() as output:
+        async for line in lines:
+            waiting += encoded(line + "\n")
+            if len(waiting) >= LINES:
+                await output.write(waiting)
+                waiting = bytearray()
+        await output.write(waiting)
+
+
+def say(lines: Iterable[str]) -> None:
+    """Write lines to standard output at once, from where no event loop runs."""
+    text = "".join(f"{line}\n" for line in lines)
     write_all(descriptor(sys.stdout, "standard output"), encoded(text))
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from ._cli_pipes import emit
+from ._cli_pipes import say
 from ._errors import ConfigError, InvalidArgumentError, InvalidKeyError, NotFoundError, StorageError
 from ._open import Config, LocalConfig, S3Config
 from ._types import Entry, ObjectInfo
@@ -240,7 +240,7 @@ def show_figures(figures: Figures) -> None:
     console = Console(markup=False, highlight=False, emoji=False)
     with console.capture() as captured:
         console.print(table)
-    emit(captured.get())
+    say(captured.get().splitlines())
 
 
 def demo_end(figures: Figures, session_id: str, where: str, command: str, *, keep: bool) -> list[str]:

@@ -7,7 +7,7 @@ import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 
-from ._cli_pipes import standard_input
+from ._cli_pipes import named_pipe, standard_input
 from ._cli_report import CommandError, Meter
 from ._errors import StorageError
 from ._files import file_chunks, write_file
@@ -21,7 +21,9 @@ def source_of(name: str) -> tuple[AsyncGenerator[BytesLike, None], int | None]:
     if name == "-":
         return standard_input(), None
     status = os.stat(name)
-    return file_chunks(name), status.st_size if stat.S_ISREG(status.st_mode) else None
+    if stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode):
+        return named_pipe(name), None
+    return file_chunks(name), status.st_size
 
 
 async def send(

@@ -105,7 +105,7 @@ async def test_aiohttps_stream_reader_can_be_put(storage: Storage) -> None:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    async with aiohttp.ClientSession() as session, session.put(f"http://127.0.0.1:{port}/", data=BODY) as answer:
+    async with aiohttp.ClientSession() as session, session.put(f"http://127.0.0.1:{port}/", data=io.BytesIO(BODY)) as answer:
         assert await answer.text() == str(len(BODY))
     await runner.cleanup()
     assert await storage.get("received") == BODY

@@ -16,7 +16,6 @@ from ..driver import (
     Entry,
     Key,
     ListOptions,
-    NotFoundError,
     ObjectInfo,
     Page,
     Prefix,
@@ -57,6 +56,14 @@ class TakesRangesBehindTheEndForEmpty(MemoryDriver):
             return await super().read(key, options)
         except RangeError:
             return await super().read(key, replace(options, offset=0, length=0))
+
+
+@fails()
+class IgnoresIfMatchOfReads(MemoryDriver):
+    """Reads whatever version is there."""
+
+    async def read(self, key: Key, options: ReadOptions) -> MemoryDownload:
+        return await super().read(key, replace(options, if_match=None))
 
 
 @fails()
@@ -137,14 +144,21 @@ class TakesEmptyForMissing(MemoryDriver):
 
 
 @fails()
-class RaisesItsOwnErrors(MemoryDriver):
-    """Lets the error of its own dictionary out."""
+class SharesItsReaders(MemoryDriver):
+    """Has one open file for all who read a key, and one place in it."""
 
-    async def head(self, key: Key) -> ObjectInfo:
-        try:
-            return await super().head(key)
-        except NotFoundError as error:
-            raise KeyError(key) from error
+    def __init__(self) -> None:
+        super().__init__()
+        self._shared: dict[tuple[Key, str], MemoryDownload] = {}
+
+    async def read(self, key: Key, options: ReadOptions) -> MemoryDownload:
+        found = await super().read(key, options)
+        if options.length is None and options.offset == 0:
+            before = self._shared.get((key, found.info.etag))
+            if before is not None and not before._closed:
+                found = before
+            self._shared[key, found.info.etag] = found
+        return found
 
 
 @fails()
@@ -326,6 +340,15 @@ class CountsPagesByNumber(MemoryDriver):
             prefixes=[folded for folded in page.prefixes if folded in lines],
             cursor=None if page.cursor is None else cursor_after(str(start + options.limit)),
         )
+
+
+@fails()
+class ListsItsOwnETags(MemoryDriver):
+    """Lists another ETag than head says: that of the bytes, where head has that of the object."""
+
+    async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
+        page = await super().list_page(prefix, options)
+        return replace(page, entries=[replace(entry, etag=f'"{entry.size}"') for entry in page.entries])
 
 
 @fails()

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from urllib.parse import unquote_plus
 
 from ..driver import (
     BytesLike,
     Capabilities,
     DeleteOptions,
+    IfMatch,
     Key,
     ObjectInfo,
     ReadOptions,
@@ -24,6 +26,7 @@ from ._breaking import fails
 from ._turns import turns
 
 LATE = 8  # turns until what was cancelled comes back
+MOST_TAKEN = 1 << 20  # bytes that a system may take at a time
 
 
 # -- conditions
@@ -45,6 +48,16 @@ class DecidesWhenAnUploadBegins(MemoryDriver):
     async def upload(self, key: Key, options: WriteOptions) -> MemoryUpload:
         check_write_condition(options.condition, self._etag(key))
         return await super().upload(key, replace(options, condition=None))
+
+
+@fails()
+class TakesMissingForAnother(MemoryDriver):
+    """Says of a version of nothing that there is nothing, as S3 does, and not that the condition failed."""
+
+    def publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
+        if isinstance(options.condition, IfMatch) and self._etag(key) is None:
+            raise missing()
+        return super().publish(key, data, options)
 
 
 @fails()
@@ -73,6 +86,15 @@ class FailsOnMissingKeys(MemoryDriver):
         if options.if_match is None:
             gone = {key: missing() for key in keys if self._etag(key) is None}
         return {**await super().delete([key for key in keys if key not in gone], options), **gone}
+
+
+@fails()
+class DeletesWhatBeginsSo(MemoryDriver):
+    """Takes a key for a prefix."""
+
+    async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
+        alike = [name for name in self._order if any(name.startswith(key) for key in keys)]
+        return await super().delete(keys if options.if_match else alike, options)
 
 
 @fails()
@@ -181,6 +203,109 @@ class DeletesBeforeItReplaces(MemoryDriver):
             await self.delete([key], DeleteOptions())
             await turns(1)
         return self.publish(key, held, replace(options, condition=None))
+
+
+@fails()
+class WritesOverOldBytes(MemoryDriver):
+    """Opens a file that is there, writes from its beginning, and does not cut it."""
+
+    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+        held = bytes(data)
+        await turns(1)
+        if self._etag(key) is not None:
+            held += self._find(key).data[len(held) :]
+        return self.publish(key, held, options)
+
+
+@fails()
+class WritesShort(MemoryDriver):
+    """Writes once, and does not look how much of it was taken."""
+
+    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+        return await super().put(key, data[:MOST_TAKEN], options)
+
+
+@fails()
+class SharesUploads(MemoryDriver):
+    """Has one staging file for all uploads of a key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._staged: dict[Key, bytearray] = {}
+
+    async def upload(self, key: Key, options: WriteOptions) -> MemoryUpload:
+        upload = await super().upload(key, options)
+        if not any(other._key == key for other in self.uploads.values() if other is not upload):
+            self._staged[key] = bytearray()
+        upload._buffer = self._staged[key]
+        return upload
+
+
+@fails()
+class CopiesInPieces(MemoryDriver):
+    """Lets everybody see how a copy grows."""
+
+    async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        found = self._find(source)
+        self.publish(target, found.data[: len(found.data) // 2], options)
+        await turns(1)
+        return await super().copy(source, target, replace(options, condition=None))
+
+
+@fails()
+class LinksInsteadOfCopying(MemoryDriver):
+    """Gives an object a second name, under which it changes with the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._linked: dict[Key, Key] = {}
+
+    async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        info = await super().copy(source, target, options)
+        self._linked[source] = target
+        return info
+
+    def publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
+        info = super().publish(key, data, options)
+        if (other := self._linked.get(key)) in self._objects and other is not None:
+            super().publish(other, data, replace(options, condition=None))
+        return info
+
+
+@fails()
+class TakesCopySourcesForURLs(MemoryDriver):
+    """Does not escape the name of a copy's source, which the other side decodes."""
+
+    async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        return await super().copy(Key.parse(unquote_plus(source)), target, options)
+
+
+@fails()
+class RaisesItsOwnErrors(MemoryDriver):
+    """Lets out what the system said, in the system's words."""
+
+    async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        if self._etag(source) is None:
+            raise FileNotFoundError(source)
+        return await super().copy(source, target, options)
+
+
+@fails()
+class TrimsMetadata(MemoryDriver):
+    """Sends metadata as headers, which lose the blanks at their ends."""
+
+    def publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
+        trimmed = {name: value.strip() for name, value in (options.metadata or {}).items()}
+        return super().publish(key, data, replace(options, metadata=trimmed))
+
+
+@fails()
+class MergesMetadata(MemoryDriver):
+    """Adds to the metadata of the version before, where it should be replaced."""
+
+    def publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
+        before = {} if self._etag(key) is None else self._find(key).info.metadata
+        return super().publish(key, data, replace(options, metadata={**before, **(options.metadata or {})}))
 
 
 @fails()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 from .._storage import Storage
@@ -14,6 +14,25 @@ from ._turns import turns
 
 SHORT = 0.01  # seconds: a deadline that passes while something waits for ever
 NOWHERE = Path("/proc/no/such/place")  # a file that no operation may get as far as
+
+_EVERY_CALL: Mapping[str, Callable[[Storage], Awaitable[object]]] = {
+    "put": lambda storage: storage.put("a", b"1"),
+    "get": lambda storage: storage.get("a"),
+    "head": lambda storage: storage.head("a"),
+    "exists": lambda storage: storage.exists("a"),
+    "delete": lambda storage: storage.delete("a"),
+    "delete_prefix": lambda storage: storage.delete_prefix("a"),
+    "copy": lambda storage: storage.copy("a", "b"),
+    "move": lambda storage: storage.move("a", "b"),
+    "update": lambda storage: storage.update("a", lambda _: b"1"),
+    "list": lambda storage: names(storage, "", "a"),
+    "list_page": lambda storage: storage.list_page("a"),
+    "url": lambda storage: storage.url("a", expires=1),
+    "upload_file": lambda storage: storage.upload_file(NOWHERE, "a"),
+    "download_file": lambda storage: storage.download_file("a", NOWHERE),
+    "open_read": lambda storage: enter(storage.open_read("a")),
+    "open_write": lambda storage: enter(storage.open_write("a")),
+}
 
 
 async def _never() -> AsyncGenerator[bytes, None]:
@@ -27,27 +46,10 @@ async def a_closed_storage_refuses_every_call(storage: Storage, prefix: str) -> 
     await storage.put(prefix + "a", b"1")
     below = storage.under(prefix)
     await storage.aclose()
-    for each_of in (storage, below):
-        for call in (
-            each_of.put("a", b"1"),
-            each_of.get("a"),
-            each_of.head("a"),
-            each_of.exists("a"),
-            each_of.delete("a"),
-            each_of.delete_prefix("a"),
-            each_of.copy("a", "b"),
-            each_of.move("a", "b"),
-            each_of.update("a", lambda _: b"1"),
-            each_of.list_page("a"),
-            names(each_of, "", "a"),
-            each_of.url("a", expires=1),
-            each_of.upload_file(NOWHERE, "a"),
-            each_of.download_file("a", NOWHERE),
-            enter(each_of.open_read("a")),
-            enter(each_of.open_write("a")),
-        ):
-            with raises(ClosedError, f"a call of {call.__qualname__} after aclose"):
-                await call
+    for name, call in _EVERY_CALL.items():
+        for closed in (storage, below):
+            with raises(ClosedError, f"{name} after aclose"):
+                await call(closed)
 
 
 @check
@@ -110,18 +112,19 @@ async def an_error_says_where_it_happened(storage: Storage, prefix: str) -> None
     """Operation, key and driver are in the error and in its text, and it survives being pickled."""
     key = prefix + "caf\u00e9/missing"
     etag = '"no-object-has-this-etag"'
-    for operation, call in (
-        ("get", storage.get(key)),
-        ("head", storage.head(key)),
-        ("open_read", enter(storage.open_read(key))),
-        ("copy", storage.copy(key, prefix + "b")),
-        ("move", storage.move(key, prefix + "b")),
-        ("put", storage.put(key, b"1", if_match=etag, if_absent=True)),
-        ("open_write", enter(storage.open_write(key, if_match=etag, if_absent=True))),
-        ("download_file", storage.download_file(key, NOWHERE)),
-    ):
+    calls: Mapping[str, Callable[[], Awaitable[object]]] = {
+        "get": lambda: storage.get(key),
+        "head": lambda: storage.head(key),
+        "open_read": lambda: enter(storage.open_read(key)),
+        "copy": lambda: storage.copy(key, prefix + "b"),
+        "move": lambda: storage.move(key, prefix + "b"),
+        "put": lambda: storage.put(key, b"1", if_match=etag, if_absent=True),
+        "open_write": lambda: enter(storage.open_write(key, if_match=etag, if_absent=True)),
+        "download_file": lambda: storage.download_file(key, NOWHERE),
+    }
+    for operation, call in calls.items():
         with raises(StorageError, operation) as caught:
-            await call
+            await call()
         error = caught.error
         equal((error.operation, error.key), (operation, key), "where the error says that it happened")
         expect(error.driver and error.driver in str(error), "the error does not say which driver it was")
