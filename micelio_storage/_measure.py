@@ -43,8 +43,10 @@ class Ticker:
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + TICK
-            await asyncio.sleep(TICK)
-            self._late.append(max(0.0, loop.time() - due))
+            try:
+                await asyncio.sleep(TICK)
+            finally:  # cancelled, too: what held the loop up last has kept this task waiting
+                self._late.append(max(0.0, loop.time() - due))
 
 
 @asynccontextmanager
@@ -71,8 +73,8 @@ def summarize(late: array[float]) -> Lateness:
 class PeakMemory:
     """The most memory that this process has held since this was made, over what it held then.
 
-    Reads `/proc`, so make and ask it off the loop. Where the kernel's high-water mark cannot be reset, what the
-    process held at most *before* hides as much of what comes later.
+    Reads `/proc`, so make and ask it off the loop, and one at a time: making another resets the mark. Where the
+    kernel's high-water mark cannot be reset, what the process held at most *before* hides as much of what comes later.
     """
 
     def __init__(self) -> None:

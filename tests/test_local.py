@@ -28,6 +28,7 @@ from micelio_storage import (
     LocalConfig,
     NotFoundError,
     OutOfSpaceError,
+    PreconditionFailedError,
     Storage,
     StorageError,
     open_storage,
@@ -585,3 +586,15 @@ async def test_attributes_kept_in_either_way_are_read_by_a_driver_that_keeps_the
         assert await storage.head("a") == in_inode
     async with Storage(LocalDriver(root)) as storage:
         assert [await storage.head("a"), await storage.head("b")] == [in_inode, in_file]
+
+
+async def test_a_refused_put_leaves_no_directories_behind(storage: Storage, root: Path) -> None:
+    await storage.put("b", b"1")
+    for work in (
+        storage.put("a/b/c", b"", if_match='"none"'),
+        storage.put("b/c/d", b"", if_match='"none"'),
+        storage.put("b", b"", if_absent=True),
+    ):
+        with pytest.raises(PreconditionFailedError):
+            await work
+    assert sorted(path.name for path in root.iterdir()) == [".micelio", "b"]

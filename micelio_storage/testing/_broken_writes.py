@@ -14,6 +14,7 @@ from ..driver import (
     DeleteOptions,
     IfMatch,
     Key,
+    KeyConflictError,
     ObjectInfo,
     ReadOptions,
     StorageError,
@@ -26,7 +27,7 @@ from ._breaking import fails
 from ._turns import turns
 
 LATE = 8  # turns until what was cancelled comes back
-MOST_TAKEN = 1 << 20  # bytes that a system may take at a time
+MOST_TAKEN = 3 << 20  # bytes that a system may take at a time
 
 
 # -- conditions
@@ -128,6 +129,22 @@ class NestsWhatItDenies(MemoryDriver):
 
 
 @fails()
+class LeavesDirectoriesBehind(MemoryDriver):
+    """Never forgets that something was below a key, as a disk on which nobody removes empty directories."""
+
+    def __init__(self) -> None:
+        super().__init__(nested_keys=False)
+        self._directories: set[str] = set()
+
+    def _check_conflict(self, key: Key) -> None:
+        super()._check_conflict(key)
+        if key in self._directories:
+            raise KeyConflictError("there is a directory")
+        parts = key.split("/")
+        self._directories.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
+
+
+@fails()
 class PromisesSignedURLs(MemoryDriver):
     """Says that it signs URLs, and cannot."""
 
@@ -182,6 +199,18 @@ class WritesLater(MemoryDriver):
 
 
 @fails()
+class DeletesLater(MemoryDriver):
+    """Deletes by a task that nobody stops: a delete that was cancelled takes what was put after it."""
+
+    async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
+        async def delete() -> Mapping[Key, StorageError]:
+            await turns(LATE)
+            return await super(DeletesLater, self).delete(keys, options)
+
+        return await asyncio.shield(asyncio.ensure_future(delete()))
+
+
+@fails()
 class SwallowsCancellation(MemoryDriver):
     """Goes on with a put that was cancelled, and returns as if it had not been."""
 
@@ -221,8 +250,32 @@ class WritesOverOldBytes(MemoryDriver):
 class WritesShort(MemoryDriver):
     """Writes once, and does not look how much of it was taken."""
 
+    class _Upload(MemoryUpload):
+        async def write(self, data: BytesLike) -> None:
+            await super().write(data[:MOST_TAKEN])
+
     async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
         return await super().put(key, data[:MOST_TAKEN], options)
+
+    async def upload(self, key: Key, options: WriteOptions) -> MemoryUpload:
+        await turns(1)
+        return self._Upload(self, key, options)
+
+
+@fails()
+class EndsAtAnEmptyChunk(MemoryDriver):
+    """Takes a chunk of no bytes for the end of the stream."""
+
+    class _Upload(MemoryUpload):
+        ended = False
+
+        async def write(self, data: BytesLike) -> None:
+            self.ended = self.ended or not data
+            await super().write(b"" if self.ended else data)
+
+    async def upload(self, key: Key, options: WriteOptions) -> MemoryUpload:
+        await turns(1)
+        return self._Upload(self, key, options)
 
 
 @fails()

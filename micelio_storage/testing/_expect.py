@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
+from functools import lru_cache
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -118,6 +119,7 @@ class needs:  # noqa: N801  # a context manager, used like a function
         return isinstance(error, NotSupportedError)
 
 
+@lru_cache(maxsize=16)
 def pattern(size: int) -> bytes:
     """Bytes in which no stretch looks like another: a shift or a swap of parts shows."""
     return random.Random(size).randbytes(size)

@@ -73,6 +73,15 @@ class Root:
         """A descriptor of the directory, which can be listed and synced. b"" is the root itself."""
         return self._open(path or b".", _DIRECTORY)
 
+    def find_directory(self, path: bytes) -> int | None:
+        """The directory's descriptor, or None where no directory is."""
+        try:
+            return self.open_directory(path)
+        except OSError as error:
+            if error.errno in _NO_OBJECT:
+                return None
+            raise
+
     @contextmanager
     def directory(self, path: bytes) -> Iterator[int]:
         """The directory's descriptor, for a `with` block."""

@@ -18,6 +18,7 @@ from ...driver import (
     Key,
     KeyConflictError,
     ObjectInfo,
+    PreconditionFailedError,
     StorageError,
     WriteOptions,
     check_if_match,
@@ -38,7 +39,6 @@ COPY_STEP = 32 << 20  # bytes copied between two chances to cancel: about 15 ms
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks, on btrfs and xfs
 _NO_CLONE = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.EPERM)
 _NO_RANGE = (errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOSYS)
-_NO_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class Writes:
@@ -137,17 +137,30 @@ class Writes:
 
     def _enter(self, staged: Staged, key: Key, condition: Condition, *, linking: bool) -> int:
         """Give the staged file the key's place; directories that vanish or turn out empty meanwhile are tried again."""
+        path = key.parent.encode()
         for _ in range(MOST_RACES):
-            parent = self._root.make_directory(key.parent.encode())
+            parent = self._parent_for(path, condition)
             entered = False
             try:
                 entered = self._try_to_enter(staged, parent, key, condition, linking=linking)
+            except BaseException:
+                self._root.prune(path)  # what was made for nothing
+                raise
             finally:
                 if not entered:
                     os.close(parent)
             if entered:
                 return parent
         raise root_is_gone()
+
+    def _parent_for(self, path: bytes, condition: Condition) -> int:
+        """The directory to publish in: made if need be, but not for an object that has to be there already."""
+        if not isinstance(condition, IfMatch):
+            return self._root.make_directory(path)
+        parent = self._root.find_directory(path)
+        if parent is None:
+            raise PreconditionFailedError("there is no object to match if_match")
+        return parent
 
     def _try_to_enter(self, staged: Staged, parent: int, key: Key, condition: Condition, *, linking: bool) -> bool:
         name = key.name.encode()
@@ -213,12 +226,9 @@ class Writes:
         while path and self._root.settled.get(path) != inode:
             new[path] = inode
             path = path.rpartition(b"/")[0]
-            try:
-                above = self._root.open_directory(path)
-            except OSError as error:
-                if error.errno in _NO_DIRECTORY:
-                    return  # pruned meanwhile, and the object with it
-                raise
+            above = self._root.find_directory(path)
+            if above is None:
+                return  # pruned meanwhile, and the object with it
             try:
                 yield SyncDirectory(above)
                 inode = os.fstat(above).st_ino
@@ -233,13 +243,11 @@ class Writes:
         lock = yield from store.locks.take(key, alone=if_match is not None or store.files is not None)
         try:
             if path not in parents:
-                try:
-                    parents[path] = self._root.open_directory(path)
-                except OSError as error:
-                    if error.errno not in _NO_DIRECTORY:
-                        raise
+                parent = self._root.find_directory(path)
+                if parent is None:
                     check_if_match(if_match, None)
                     return
+                parents[path] = parent
             present = self._root.object_status(parents[path], name)
             check_if_match(if_match, etag_of(present) if present else None)
             if present is not None:

@@ -1,0 +1,199 @@
+"""Any sequence of operations has the same outcome on disk, below a prefix and in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from micelio_storage import LocalConfig, ObjectInfo, Storage, StorageError, open_storage
+from micelio_storage.drivers.local import LocalDriver
+from micelio_storage.drivers.memory import MemoryDriver
+
+KEYS = st.sampled_from(["a", "a/b", "a/b/c", "a-b", "a.b", "a0", "b", "b/c/d", "é", "日本/語", "a/../b", "", "/a"])
+PREFIXES = st.sampled_from(["", "a", "a/", "a/b", "b/c/", "日", "nothing", "..", "a//"])
+BODIES = st.sampled_from([b"", b"1", b"22", b"x" * 5000, b"y" * 300_000])
+METADATA = st.sampled_from([None, {}, {"n": "1"}, {"n": "ü", "m": ""}])
+STATES = st.sampled_from(["present", "former", "never"])
+
+Outcome = object
+Operation = Callable[[Storage, dict[str, list[str]]], Awaitable[Outcome]]
+
+
+def shown(info: ObjectInfo) -> tuple[object, ...]:
+    """What must be the same everywhere; ETags and times are each driver's own."""
+    return info.size, info.content_type, dict(info.metadata), info.checksum
+
+
+def etag(history: dict[str, list[str]], key: str, state: str) -> str:
+    """The present ETag of a key, or one that it had before, or one that nothing ever had."""
+    known = history.get(key, [])
+    if state == "present" and known:
+        return known[-1]
+    return known[0] if state == "former" and len(known) > 1 else '"never"'
+
+
+class SameEverywhere(RuleBasedStateMachine):
+    """Each rule does one thing to all storages and compares what comes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.directory = tempfile.mkdtemp(prefix="micelio-", dir="/dev/shm")
+        self.runner.run(self.open())
+
+    async def open(self) -> None:
+        self.owners = [
+            await Storage(MemoryDriver(nested_keys=False)).open(),
+            await open_storage(LocalConfig(path=self.directory + "/one", durable=False)).open(),
+            await Storage(LocalDriver(self.directory + "/two", resolver="walk", keeping="file", durable=False)).open(),
+            await Storage(MemoryDriver(nested_keys=False)).open(),
+        ]
+        self.storages = [self.owners[0], self.owners[1], self.owners[2].under("p/q"), self.owners[3].under("p")]
+        self.histories: list[dict[str, list[str]]] = [{} for _ in self.storages]
+
+    def teardown(self) -> None:
+        async def close() -> None:
+            for storage in self.owners:
+                await storage.aclose()
+
+        self.runner.run(close())
+        self.runner.close()
+        shutil.rmtree(self.directory)
+
+    def everywhere(self, operation: Operation) -> None:
+        async def act() -> list[Outcome]:
+            outcomes: list[Outcome] = []
+            for storage, history in zip(self.storages, self.histories, strict=True):
+                try:
+                    outcomes.append(await operation(storage, history))
+                except (StorageError, TypeError) as error:
+                    outcomes.append(type(error))
+            return outcomes
+
+        outcomes = self.runner.run(act())
+        assert all(outcome == outcomes[0] for outcome in outcomes), outcomes
+
+    @rule(key=KEYS, body=BODIES, metadata=METADATA, absent=st.booleans(), streamed=st.booleans())
+    def put(self, key: str, body: bytes, metadata: Any, absent: bool, streamed: bool) -> None:
+        async def chunks() -> AsyncIterator[bytes]:
+            for start in range(0, len(body), 100_000):
+                yield body[start : start + 100_000]
+
+        async def act(storage: Storage, history: dict[str, list[str]]) -> Outcome:
+            data = chunks() if streamed else body
+            info = await storage.put(key, data, metadata=metadata, if_absent=absent, content_type="text/x" if body else None)
+            history.setdefault(key, []).append(info.etag)
+            return shown(info)
+
+        self.everywhere(act)
+
+    @rule(key=KEYS, body=BODIES, state=STATES)
+    def put_if_match(self, key: str, body: bytes, state: str) -> None:
+        async def act(storage: Storage, history: dict[str, list[str]]) -> Outcome:
+            info = await storage.put(key, body, if_match=etag(history, key, state))
+            history.setdefault(key, []).append(info.etag)
+            return shown(info)
+
+        self.everywhere(act)
+
+    @rule(key=KEYS, offset=st.integers(-7, 7), length=st.none() | st.integers(0, 400_000), state=STATES | st.none())
+    def get(self, key: str, offset: int, length: int | None, state: str | None) -> None:
+        async def act(storage: Storage, history: dict[str, list[str]]) -> Outcome:
+            wanted = etag(history, key, state) if state else None
+            return await storage.get(key, offset=offset, length=length, if_match=wanted)
+
+        self.everywhere(act)
+
+    @rule(key=KEYS, state=STATES)
+    def read_unless_known(self, key: str, state: str) -> None:
+        async def act(storage: Storage, history: dict[str, list[str]]) -> Outcome:
+            async with storage.open_read(key, if_none_match=etag(history, key, state), chunk_size=70_000) as reader:
+                return shown(reader.info), [chunk async for chunk in reader]
+
+        self.everywhere(act)
+
+    @rule(keys=st.lists(KEYS, max_size=4))
+    def delete(self, keys: list[str]) -> None:
+        self.everywhere(lambda storage, _: storage.delete(*keys))
+
+    @rule(key=KEYS, state=STATES)
+    def delete_if_match(self, key: str, state: str) -> None:
+        self.everywhere(lambda storage, history: storage.delete(key, if_match=etag(history, key, state)))
+
+    @rule(prefix=PREFIXES, everything=st.booleans())
+    def delete_prefix(self, prefix: str, everything: bool) -> None:
+        self.everywhere(lambda storage, _: storage.delete_prefix(prefix, everything=everything))
+
+    @rule(source=KEYS, to=KEYS, absent=st.booleans(), moving=st.booleans())
+    def copy_or_move(self, source: str, to: str, absent: bool, moving: bool) -> None:
+        async def act(storage: Storage, history: dict[str, list[str]]) -> Outcome:
+            info = await (storage.move if moving else storage.copy)(source, to, if_absent=absent)
+            if source != to:
+                history.setdefault(to, []).append(info.etag)
+            return shown(info)
+
+        self.everywhere(act)
+
+    @rule(key=KEYS)
+    def update(self, key: str) -> None:
+        async def act(storage: Storage, history: dict[str, list[str]]) -> Outcome:
+            info = await storage.update(key, lambda data: (data or b"")[:5] + b"+")
+            history.setdefault(key, []).append(info.etag)
+            return shown(info)
+
+        self.everywhere(act)
+
+    @rule(prefix=PREFIXES, limit=st.integers(1, 4), folding=st.booleans(), after=PREFIXES | st.none())
+    def list_pages(self, prefix: str, limit: int, folding: bool, after: str | None) -> None:
+        async def act(storage: Storage, _: object) -> Outcome:
+            found: list[object] = []
+            start, cursor = after, None
+            while True:
+                page = await storage.list_page(
+                    prefix, limit=limit, cursor=cursor, start_after=start, delimiter="/" if folding else None
+                )
+                found.append(([(entry.key, entry.size) for entry in page.entries], list(page.prefixes)))
+                start, cursor = None, page.cursor
+                if cursor is None:
+                    return found
+
+        self.everywhere(act)
+
+    @invariant()
+    def all_list_and_hold_the_same(self) -> None:
+        async def act(storage: Storage, history: dict[str, list[str]]) -> Outcome:
+            found = []
+            async for entry in storage.list():
+                info = await storage.head(entry.key)
+                assert (info.size, info.etag, info.modified) == (entry.size, entry.etag, entry.modified)
+                assert info.etag == history[entry.key][-1]
+                found.append((entry.key, shown(info)))
+            assert found == sorted(found, key=lambda line: line[0].encode())
+            return found
+
+        self.everywhere(act)
+
+    @invariant()
+    def nothing_is_unfinished(self) -> None:
+        async def act(storage: Storage, _: object) -> Outcome:
+            return list(await storage._driver.unfinished())
+
+        self.everywhere(act)
+
+
+SameEverywhere.TestCase.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+TestSameEverywhere = SameEverywhere.TestCase

@@ -1,0 +1,130 @@
+"""Configuration: environment, URLs, config objects; what is refused says what to set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from micelio_storage import ConfigError, LocalConfig, MemoryConfig, NotSupportedError, S3Config, open_storage
+from micelio_storage._open import PRODUCTION_PATH, config_from_environ, config_from_url, default_path
+
+URLS = [
+    ("memory:", MemoryConfig()),
+    ("memory:?deadline=2.5", MemoryConfig(deadline=2.5)),
+    ("file:///srv/micelio", LocalConfig(path="/srv/micelio")),
+    ("file://localhost/srv/micelio", LocalConfig(path="/srv/micelio")),
+    ("file:///srv/with%20space%3F?durable=false", LocalConfig(path="/srv/with space?", durable=False)),
+    ("file:///srv?deadline=10", LocalConfig(path="/srv", deadline=10.0)),
+    ("s3://bucket", S3Config(bucket="bucket")),
+    ("s3://bucket/a/b/?region=eu-west-1", S3Config(bucket="bucket", prefix="a/b", region="eu-west-1")),
+    (
+        "s3://b/p?endpoint=http://127.0.0.1:8333&url_style=path",
+        S3Config(bucket="b", prefix="p", endpoint="http://127.0.0.1:8333", url_style="path"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("url", "config"), URLS)
+def test_a_url_says_the_same_as_a_config_object(url: str, config: object) -> None:
+    assert config_from_url(url) == config
+
+
+BAD_URLS = [
+    ("", "memory:"),
+    ("micelio", "file:///path"),
+    ("/srv/micelio", "file:///path"),
+    ("ftp://host/path", "'ftp'"),
+    ("file:srv", "three slashes"),
+    ("file://srv/micelio", "three slashes"),
+    ("memory://x", "'memory:'"),
+    ("s3://", "bucket"),
+    ("s3:///prefix", "bucket"),
+    ("s3://bucket?url_style=odd", "'auto' or 'path' or 'virtual'"),
+    ("s3://bucket?colour=red", "bucket, deadline, endpoint"),
+    ("s3://key:secret@bucket", "no secrets"),
+    ("s3://bucket?secret_access_key=abc", "no secrets"),
+    ("s3://bucket?aws_session_token=abc", "no secrets"),
+    ("file:///srv?durable=yes", "'true' or 'false'"),
+    ("file:///srv?deadline=soon", "number of seconds"),
+    ("file:///srv?deadline=-1", "number of seconds"),
+    ("file:///srv?durable=true&durable=false", "twice"),
+    ("file:///srv?durable", "cannot be read"),
+    ("file:///srv#part", "%23"),
+    ("s3://[bucket", "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("url", "says"), BAD_URLS)
+def test_a_url_that_cannot_be_meant_says_what_to_change(url: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_storage(url)
+    assert says in str(caught.value)
+    assert "abc" not in str(caught.value)
+
+
+def test_the_environment_chooses_the_back_end() -> None:
+    assert config_from_environ({"STORAGE_LOCAL_PATH": "/srv/x"}) == LocalConfig(path="/srv/x")
+    assert config_from_environ({"STORAGE_BACKEND": "", "STORAGE_LOCAL_PATH": "/x"}) == LocalConfig(path="/x")
+    environ = {"STORAGE_BACKEND": "s3", "S3_BUCKET": "b", "S3_REGION": "r", "S3_PREFIX": "p", "S3_URL_STYLE": "path"}
+    assert config_from_environ(environ) == S3Config(bucket="b", region="r", prefix="p", url_style="path")
+    assert config_from_environ(environ | {"S3_ENDPOINT": ""}).endpoint is None  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({"STORAGE_BACKEND": "gcs"}, "'local' or 's3'"),
+        ({"STORAGE_BACKEND": "S3"}, "'local' or 's3'"),
+        ({"STORAGE_BACKEND": "s3"}, "S3_BUCKET"),
+        ({"STORAGE_BACKEND": "s3", "S3_BUCKET": ""}, "S3_BUCKET"),
+        ({"STORAGE_BACKEND": "s3", "S3_BUCKET": "b", "S3_URL_STYLE": "odd"}, "S3_URL_STYLE"),
+    ],
+)
+def test_a_half_configured_back_end_says_what_to_set(environ: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        open_storage(environ=environ)
+
+
+def test_asking_for_s3_never_gives_another_back_end() -> None:
+    for storage in ({"target": "s3://bucket"}, {"environ": {"STORAGE_BACKEND": "s3", "S3_BUCKET": "b"}}):
+        with pytest.raises(NotSupportedError, match="no S3 driver"):
+            open_storage(**storage)  # type: ignore[arg-type]  # either way of asking
+
+
+@pytest.mark.parametrize("target", [1, b"memory:", Path("/srv"), {"bucket": "b"}])
+def test_what_is_no_configuration_is_a_type_error(target: Any) -> None:
+    with pytest.raises(TypeError):
+        open_storage(target)
+
+
+def test_a_deadline_in_a_config_object_is_checked() -> None:
+    with pytest.raises(ValueError, match="deadline"):
+        open_storage(MemoryConfig(deadline=-1))
+
+
+async def test_a_local_storage_opens_where_the_environment_says(tmp_path: Path) -> None:
+    async with open_storage(environ={"STORAGE_LOCAL_PATH": str(tmp_path / "here")}) as storage:
+        await storage.put("a", b"1")
+    assert (tmp_path / "here" / "a").read_bytes() == b"1"
+
+
+def test_the_default_place_is_the_production_path_or_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: True)
+    assert default_path({}) == PRODUCTION_PATH
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setenv("XDG_DATA_HOME", "/home/somebody/data")
+    assert default_path({"XDG_DATA_HOME": "/home/somebody/data"}) == "/home/somebody/data/micelio/storage"
+    with pytest.raises(ConfigError, match="STORAGE_LOCAL_PATH"):
+        default_path({})
+
+
+def test_importing_the_library_imports_nothing_optional() -> None:
+    code = "import micelio_storage, sys; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    optional = {"aioboto3", "botocore", "typer", "rich", "micelio_storage.testing", "micelio_storage.drivers.local"}
+    assert optional & set(loaded) == set()

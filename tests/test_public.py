@@ -1,0 +1,65 @@
+"""The public doors: what they export, what is documented, that wrappers forward all of the contract."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from importlib.metadata import version
+from types import ModuleType
+
+import pytest
+
+import micelio_storage
+from micelio_storage import driver, testing
+from micelio_storage.driver import Driver
+from micelio_storage.drivers.local import LocalDriver
+from micelio_storage.drivers.memory import MemoryDriver
+from micelio_storage.drivers.prefixed import PrefixedDriver
+
+DOORS = [micelio_storage, driver, testing]
+MEMBERS = [name for name in vars(Driver) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_a_door_exports_what_its_all_says_in_order(door: ModuleType) -> None:
+    assert sorted(door.__all__) == door.__all__
+    for name in door.__all__:
+        assert hasattr(door, name)
+    public = {name for name, value in vars(door).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    imported_for_itself = {"annotations", "Protocol", "AsyncIterator", "Mapping", "Sequence"}
+    assert public - set(door.__all__) - imported_for_itself == set()
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_everything_public_is_documented(door: ModuleType) -> None:
+    silent = []
+    for name in door.__all__:
+        value = getattr(door, name)
+        if not (inspect.isclass(value) or inspect.isfunction(value)):
+            continue
+        if not inspect.getdoc(value):
+            silent.append(name)
+        members = vars(value).items() if inspect.isclass(value) else ()
+        for member, function in members:
+            if (inspect.isfunction(function) or isinstance(function, property)) and not member.startswith("_"):
+                if not inspect.getdoc(function):
+                    silent.append(f"{name}.{member}")
+    assert silent == []
+
+
+def test_the_version_is_the_installed_one() -> None:
+    assert micelio_storage.__version__ == version("micelio_storage")
+    with pytest.raises(AttributeError):
+        _ = micelio_storage.nothing  # type: ignore[attr-defined]  # what is tested
+
+
+@pytest.mark.parametrize("kind", [LocalDriver, MemoryDriver, PrefixedDriver])
+def test_a_driver_has_every_member_of_the_contract_itself(kind: type) -> None:
+    instance = kind("/nowhere") if kind is LocalDriver else None if kind is PrefixedDriver else kind()
+    own = set(vars(kind)) | set(vars(instance) if instance else ())
+    assert set(MEMBERS) - own == set()
+
+
+def test_every_driver_is_importable_alone() -> None:
+    for name in ("local", "memory", "prefixed"):
+        importlib.import_module(f"micelio_storage.drivers.{name}")
