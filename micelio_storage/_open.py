@@ -69,9 +69,11 @@ def open_storage(
 ) -> Storage:
     """A storage, to be opened by `async with` (or `await storage.open()`).
 
-        open_storage()                             # from the environment: STORAGE_BACKEND=local is the default
-        open_storage("file:///srv/micelio")        # or "memory:", "s3://bucket/prefix?region=eu-west-1"
-        open_storage(LocalConfig(path="/srv/micelio"))
+    ```python
+    open_storage()                             # from the environment: STORAGE_BACKEND=local is the default
+    open_storage("file:///srv/micelio")        # or "memory:", "s3://bucket/prefix?region=eu-west-1"
+    open_storage(LocalConfig(path="/srv/micelio"))
+    ```
 
     `environ` is `os.environ` unless given. What cannot be meant is a `ConfigError` that says what to set; asking for
     one back end never gives another.

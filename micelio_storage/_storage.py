@@ -56,8 +56,10 @@ LONGEST_PAUSE = 0.1  # seconds between two tries of `update`; the first pause is
 class Storage:
     """Objects under keys, with the same meaning on every driver.
 
-        async with open_storage() as storage:
-            await storage.put("sessions/abc123/files/main.ex", b"...")
+    ```python
+    async with open_storage() as storage:
+        await storage.put("sessions/abc123/files/main.ex", b"...")
+    ```
 
     Every call may take a `deadline` in seconds, for all of that call (for a reader or writer: for each of its steps);
     without one the storage's own counts. Every call may raise any `StorageError`; the docstrings name those that

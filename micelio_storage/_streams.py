@@ -126,9 +126,11 @@ class Reader:
 class Writer:
     """An object written piece by piece, seen by nobody before it is whole. Made by `Storage.open_write`.
 
-        async with storage.open_write(key) as writer:
-            await writer.write(b"...")
-        print(writer.info.etag)
+    ```python
+    async with storage.open_write(key) as writer:
+        await writer.write(b"...")
+    etag = writer.info.etag
+    ```
 
     Leaving the block commits; leaving it with an exception or a cancellation leaves nothing.
     """

@@ -167,6 +167,7 @@ class Span:
 
     @property
     def size(self) -> int:
+        """How many bytes that is."""
         return self.stop - self.start
 
 

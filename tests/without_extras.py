@@ -1,0 +1,35 @@
+"""Run by CI where only the base dependencies are installed: the local driver works, the command says what it lacks."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from micelio_storage import LocalConfig, Session, open_storage
+
+
+async def main() -> None:
+    for name in ("aioboto3", "typer", "rich", "pytest"):
+        assert importlib.util.find_spec(name) is None, f"{name} is installed: this is no environment without extras"
+    with tempfile.TemporaryDirectory() as directory:
+        async with open_storage(LocalConfig(path=Path(directory) / "root")) as storage:
+            session = Session(storage, "abc123")
+            await session.files.put("a", b"1", metadata={"a": "b"})
+            await session.update_metadata(lambda document: {"n": 1})
+            assert await session.files.get("a") == b"1"
+            assert [entry.key async for entry in storage.list()] == [
+                "sessions/abc123/files/a",
+                "sessions/abc123/metadata.json",
+            ]
+    answer = subprocess.run([sys.executable, "-m", "micelio_storage"], capture_output=True, text=True, check=False)
+    assert answer.returncode == 1
+    assert "micelio_storage[cli]" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+asyncio.run(main())
+print("works without extras")
