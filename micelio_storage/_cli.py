@@ -329,9 +329,9 @@ def demo(
 
     invocation = _invocation(context)
     session_id = f"demo-{secrets.token_hex(4)}"
-    place = report.place(invocation.config())
+    config = invocation.config()
     source = Path(sysconfig.get_path("stdlib")) if directory is None else directory
-    say([f"storing {source} as session {session_id} at {place}"])
+    say([f"storing {source} as session {session_id} in {report.place(config)}"])
     with report.steps() as tell:
         act = partial(
             run_demo,
@@ -345,4 +345,4 @@ def demo(
         figures = invocation.run(act)
     report.show_figures(figures)
     command = report.COMMAND + ("" if invocation.url is None else f" --storage {shlex.quote(invocation.url)}")
-    say(report.demo_end(figures, session_id, place, command, keep=keep))
+    say(report.demo_end(figures, session_id, config, command, keep=keep))

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from ._cli_pipes import say
 from ._errors import ConfigError, InvalidArgumentError, InvalidKeyError, NotFoundError, StorageError
-from ._open import Config, LocalConfig, S3Config
+from ._open import Config, LocalConfig, MemoryConfig, S3Config
 from ._types import Entry, ObjectInfo
 from .sessions import Usage
 
@@ -243,16 +243,16 @@ def show_figures(figures: Figures) -> None:
     say(captured.get().splitlines())
 
 
-def demo_end(figures: Figures, session_id: str, where: str, command: str, *, keep: bool) -> list[str]:
+def demo_end(figures: Figures, session_id: str, config: Config, command: str, *, keep: bool) -> list[str]:
     """Where the data is or was, how to look at it, and that nothing was amiss."""
-    if keep:
-        place = f"kept at {where}, below sessions/{session_id}/; to look at it: {command} ls sessions/{session_id}/"
+    session = f"{place(config)}, below sessions/{session_id}/"
+    if isinstance(config, MemoryConfig):
+        where = f"the data was in {session} and is gone with it; to look at data, name another storage"
+    elif keep:
+        where = f"kept in {session}; to look at it: {command} ls sessions/{session_id}/"
     else:
-        place = (
-            f"removed again from {where}, below sessions/{session_id}/; "
-            f"with --keep it stays, and {command} ls --sessions --long shows it"
-        )
-    return [place, f"everything read back equal: {figures.files:,} files, {figures.size:,} bytes"]
+        where = f"removed again from {session}; with --keep it stays, and {command} ls --sessions --long shows it"
+    return [where, f"everything read back equal: {figures.files:,} files, {figures.size:,} bytes"]
 
 
 def _rows(figures: Figures) -> Iterator[tuple[str, str]]:

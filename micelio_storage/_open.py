@@ -11,6 +11,7 @@ import sys
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -86,14 +87,14 @@ def open_storage(
         config = target
     else:
         raise TypeError(f"open_storage takes a URL, a config object or nothing, not {type(target).__name__}")
-    return Storage(make_driver(config), hooks=hooks, deadline=parse_deadline(config.deadline))
+    return Storage(make_driver(config, environ), hooks=hooks, deadline=parse_deadline(config.deadline))
 
 
 def config_from_environ(environ: Mapping[str, str]) -> Config:
     """What `STORAGE_BACKEND` and the variables of that back end say. An empty variable is as good as none."""
     backend = environ.get("STORAGE_BACKEND") or "local"
     if backend == "local":
-        return LocalConfig(path=environ.get("STORAGE_LOCAL_PATH") or default_path(environ))
+        return LocalConfig(path=environ.get("STORAGE_LOCAL_PATH") or None)
     if backend == "s3":
         values = {field: value for field in _S3_VARIABLES if (value := environ.get(_S3_VARIABLES[field]))}
         if "bucket" not in values:
@@ -129,8 +130,8 @@ def config_from_url(url: str) -> Config:
 def default_path(environ: Mapping[str, str]) -> str:
     """`/var/micelio/storage` when this process can write there (or make it), else the user's data directory."""
     place = Path(PRODUCTION_PATH)
-    existing = next(path for path in (place, *place.parents) if path.exists())
-    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+    existing = next(path for path in (place, *place.parents) if os.path.exists(path))
+    if os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK):
         return PRODUCTION_PATH
     if not (environ.get("XDG_DATA_HOME") or environ.get("HOME") or sys.platform in ("win32", "darwin")):
         raise ConfigError(f"{PRODUCTION_PATH} cannot be written and there is no home directory: set STORAGE_LOCAL_PATH")
@@ -194,13 +195,13 @@ def _convert(hint: Any, text: str, what: str) -> Any:
     return text
 
 
-def make_driver(config: Config) -> Driver:
+def make_driver(config: Config, environ: Mapping[str, str] | None = None) -> Driver:
     """The back end of a storage with this configuration, not yet open."""
     if isinstance(config, LocalConfig):
         from .drivers.local import LocalDriver
 
-        path = default_path(os.environ) if config.path is None else os.fspath(config.path)
-        return LocalDriver(path, durable=config.durable)
+        environ = os.environ if environ is None else environ
+        return LocalDriver(config.path or partial(default_path, environ), durable=config.durable)
     if isinstance(config, MemoryConfig):
         from .drivers.memory import MemoryDriver
 

@@ -35,9 +35,12 @@ CallFactory: TypeAlias = Callable[[str], Call]
 class Reader:
     """One version of an object, read from first byte to last or not at all. Made by `Storage.open_read`.
 
+    ```python
     async with storage.open_read(key) as reader:
-        print(reader.info.size)
-        async for chunk in reader: ...
+        left = reader.size
+        async for chunk in reader:
+            left -= len(chunk)
+    ```
     """
 
     def __init__(

@@ -1,44 +1,37 @@
-"""The `micelio-storage` command: in this process where that is enough, as a process of its own for pipes, terminals,
-signals and memory."""
+"""The `micelio-storage` command: what it does, shows and answers, in this process where that is enough."""
 
 from __future__ import annotations
 
 import json
-import os
-import pty
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.commands import is_one_line, use_storage
 
 import micelio_storage
 from micelio_storage import _cli, _cli_report, testing
-from micelio_storage._cli_pipes import CHUNK
 from micelio_storage._cli_transfer import receive
-from micelio_storage.driver import AccessDeniedError, Download, Key, ReadOptions, UnavailableError, WriteOptions
+from micelio_storage.driver import (
+    AccessDeniedError,
+    DeleteOptions,
+    Download,
+    Key,
+    ReadOptions,
+    StorageError,
+    UnavailableError,
+    WriteOptions,
+)
 from micelio_storage.drivers.memory import MemoryDriver
 
 MIB = 1 << 20
-PATIENCE = 60  # seconds for a process to do what it is waited for
-MOST_MEMORY = 24 * MIB  # bytes that streaming may take, whatever the size: several chunks and the allocator's slack
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the storage of this test is, for the command as for anything else."""
-    root = tmp_path / "storage"
-    monkeypatch.setenv("STORAGE_BACKEND", "local")
-    monkeypatch.setenv("STORAGE_LOCAL_PATH", str(root))
-    monkeypatch.setenv("PYTHONPATH", str(Path(micelio_storage.__file__).parent.parent))
-    monkeypatch.chdir(tmp_path)
-    return root
+    return use_storage(tmp_path, monkeypatch)
 
 
 Answer = tuple[int, str, str]
@@ -55,34 +48,6 @@ def said(root: Path, capfd: pytest.CaptureFixture[str]) -> Said:
         return code, out, err
 
     return run
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "micelio_storage", *arguments]
-
-
-def process(*arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command(*arguments), input=data, capture_output=True, timeout=PATIENCE)
-
-
-def is_one_line(err: str) -> bool:
-    return err.startswith("micelio-storage: ") and err.endswith("\n") and err.count("\n") == 1
-
-
-def stored(root: Path) -> set[str]:
-    """All that is in the storage's directory, staging included, but for the locks that stay."""
-    locks = root / ".micelio" / "locks"
-    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.parent != locks}
-
-
-@contextmanager
-def running(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """The command, killed in the end if it has not ended."""
-    with subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, **options) as child:
-        try:
-            yield child
-        finally:
-            child.kill()
 
 
 # -- put, get, cat
@@ -162,7 +127,7 @@ def texts_in(directory: Path) -> dict[str, str]:
 class BreakingDriver(MemoryDriver):
     """Downloads break after their first chunk."""
 
-    async def read(self, key: Key, options: ReadOptions) -> Download:
+    async def read(self, key: Key, options: ReadOptions) -> Any:
         return BreakingDownload(await super().read(key, options))
 
 
@@ -334,20 +299,24 @@ def test_several_failures_are_a_line_each() -> None:
     assert _cli_report.exit_code(error) == 1
 
 
+def test_rm_names_each_object_that_it_could_not_remove(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cli, "open_storage", lambda _: micelio_storage.Storage(RefusingDriver()))
+    code, out, err = said("rm", "a", "b", "c")
+    assert (code, out) == (1, "")
+    assert err.splitlines() == [f"micelio-storage: delete '{key}' (memory): not yours" for key in "abc"]
+
+
+class RefusingDriver(MemoryDriver):
+    async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
+        return {key: AccessDeniedError("not yours") for key in keys}
+
+
 def test_debug_shows_where_an_error_comes_from(said: Said) -> None:
     assert "Traceback" not in said("cat", "missing")[2]
     code, _, err = said("--debug", "cat", "missing")
     assert code == 3
     assert err.startswith("Traceback")
     assert is_one_line(err.splitlines(keepends=True)[-1])
-
-
-def test_a_warning_is_one_line_too(said: Said, root: Path) -> None:
-    root.mkdir()
-    root.chmod(0o777)
-    shown = process("ls").stderr.decode()
-    assert is_one_line(shown)
-    assert shown.startswith("micelio-storage: warning: ")
 
 
 def test_the_option_before_the_command_chooses_the_storage(said: Said, root: Path, tmp_path: Path) -> None:
@@ -358,14 +327,6 @@ def test_the_option_before_the_command_chooses_the_storage(said: Said, root: Pat
 
 
 # -- check
-
-
-def test_check_reports_that_the_storage_in_memory_keeps_every_promise(root: Path) -> None:
-    done = process("check", "memory:")
-    *lines, summary = done.stdout.decode().splitlines()
-    assert (done.returncode, done.stderr) == (0, b""), done.stdout
-    assert all(line.startswith("kept ") for line in lines)
-    assert summary.startswith(f"{len(lines)} of {len(lines)} promises are kept by the memory of this process")
 
 
 def test_check_names_the_promises_that_a_broken_store_does_not_keep(
@@ -387,221 +348,3 @@ class ForgetfulDriver(MemoryDriver):
 
     async def put(self, key: Key, data: bytes | bytearray | memoryview, options: WriteOptions) -> Any:
         return await super().put(key, data, WriteOptions(condition=options.condition))
-
-
-# -- the command as a process
-
-
-def test_the_module_runs_as_the_command(root: Path) -> None:
-    done = process("--help")
-    assert done.returncode == 0
-    assert done.stdout.startswith(b"Usage: micelio-storage ")
-    assert process("--version").stdout.startswith(b"micelio-storage")
-
-
-@pytest.mark.parametrize("missing", ["typer", "rich"])
-def test_without_the_extra_one_line_says_what_to_install(root: Path, missing: str) -> None:
-    code = f"import sys; sys.modules[{missing!r}] = None; from micelio_storage.__main__ import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, "ls"], capture_output=True, timeout=PATIENCE)
-    assert (done.returncode, done.stdout) == (1, b"")
-    assert is_one_line(done.stderr.decode())
-    assert b'pip install "micelio_storage[cli]"' in done.stderr
-
-
-def test_the_library_does_not_import_what_the_command_needs(root: Path) -> None:
-    code = "import sys, micelio_storage; sys.exit(bool({'typer', 'rich', 'click'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE).returncode == 0
-
-
-STREAM = """
-import sys
-from micelio_storage._cli import run
-from micelio_storage._measure import PeakMemory
-memory = PeakMemory()
-code = run(sys.argv[1:])
-sys.stderr.write(str(memory.bytes_over_start()))
-sys.exit(code)
-"""
-
-
-def test_large_streams_pass_through_in_little_memory(root: Path) -> None:
-    block = os.urandom(MIB)
-    blocks = [number.to_bytes(4, "big") + block[4:] for number in range(40)]
-    child = subprocess.Popen(
-        [sys.executable, "-c", STREAM, "put", "-", "big"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    with child:
-        assert child.stdin is not None
-        child.stdin.writelines(blocks)
-        _, err = child.communicate(timeout=PATIENCE)
-    assert child.returncode == 0
-    assert int(err) < MOST_MEMORY
-    assert (root / "big").stat().st_size == 40 * MIB
-    done = subprocess.run([sys.executable, "-c", STREAM, "cat", "big"], capture_output=True, timeout=PATIENCE)
-    assert done.returncode == 0
-    assert done.stdout == b"".join(blocks)
-    assert int(done.stderr) < MOST_MEMORY
-
-
-@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
-def test_standard_input_is_stored_to_the_last_byte(root: Path, size: int) -> None:
-    data = os.urandom(size)
-    assert process("put", "-", "k", data=data).returncode == 0
-    assert (root / "k").read_bytes() == data
-    assert process("cat", "k").stdout == data
-
-
-def test_a_file_redirected_to_standard_input_or_from_output_is_as_good_as_a_pipe(root: Path, tmp_path: Path) -> None:
-    data = os.urandom(3 * MIB)
-    (tmp_path / "source").write_bytes(data)
-    with (tmp_path / "source").open("rb") as source, (tmp_path / "target").open("wb") as target:
-        assert subprocess.run(command("put", "-", "k"), stdin=source, timeout=PATIENCE).returncode == 0
-        assert subprocess.run(command("cat", "k"), stdout=target, timeout=PATIENCE).returncode == 0
-    assert (tmp_path / "target").read_bytes() == data
-
-
-def test_a_named_pipe_is_a_source(root: Path, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with running("put", str(tmp_path / "pipe"), "k") as child:
-        (tmp_path / "pipe").write_text("through the pipe")
-        assert child.wait(PATIENCE) == 0
-    assert (root / "k").read_text() == "through the pipe"
-
-
-@pytest.mark.parametrize("arguments", [("cat", "big"), ("ls", "--json")])
-def test_a_reader_that_leaves_ends_the_command_quietly(root: Path, arguments: Sequence[str]) -> None:
-    process("put", "-", "big", data=bytes(4 * MIB))
-    for number in range(1500):
-        (root / f"{number:04}-{'x' * 200}").touch()
-    with running(*arguments, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        child.stdout.read(1)
-        child.stdout.close()
-        assert child.wait(PATIENCE) == 1
-        assert child.stderr is not None
-        assert child.stderr.read() == b""
-
-
-@pytest.mark.parametrize(("stream", "arguments"), [(0, ("put", "-", "k")), (1, ("ls",)), (1, ("cat", "k"))])
-def test_a_closed_standard_stream_is_one_line(root: Path, stream: int, arguments: Sequence[str]) -> None:
-    done = subprocess.run(
-        ["/bin/sh", "-c", f'exec "$@" {stream}>&-', "sh", *command(*arguments)], capture_output=True, timeout=PATIENCE
-    )
-    assert done.returncode == 1
-    assert is_one_line(done.stderr.decode())
-    assert stored(root) == set()
-
-
-# -- Ctrl-C
-
-
-def interrupted(child: subprocess.Popen[bytes]) -> None:
-    child.send_signal(signal.SIGINT)
-    assert child.wait(PATIENCE) == 130
-    assert child.stderr is not None
-    assert child.stderr.read() == b"micelio-storage: interrupted\n"
-
-
-def test_interrupted_while_it_waits_for_input_put_leaves_nothing(root: Path) -> None:
-    with running("put", "-", "k", stdin=subprocess.PIPE) as child:
-        assert child.stdin is not None
-        child.stdin.write(bytes(3 * MIB))  # more than a pipe holds: when this returns, the command is reading
-        child.stdin.flush()
-        interrupted(child)
-    assert stored(root) == set()
-
-
-def test_interrupted_while_nobody_reads_its_output_cat_ends(root: Path) -> None:
-    process("put", "-", "big", data=bytes(4 * MIB))
-    with running("cat", "big", stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        child.stdout.read(1)
-        interrupted(child)
-
-
-def test_interrupted_while_nobody_writes_to_a_named_pipe_put_ends(root: Path, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with running("put", str(tmp_path / "pipe"), "k") as child:
-        wait_until(lambda: (root / ".micelio" / "staging").exists() and is_asleep(child.pid))
-        interrupted(child)
-    assert stored(root) == set()
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    until = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < until
-        os.sched_yield()
-
-
-def is_asleep(process_id: int) -> bool:
-    """Whether every thread of the process waits for something."""
-    try:
-        texts = [path.read_text() for path in Path(f"/proc/{process_id}/task").glob("*/stat")]
-    except (FileNotFoundError, ProcessLookupError):  # one of them has just ended
-        return False
-    return {text.rpartition(")")[2].split()[0] for text in texts} == {"S"}
-
-
-# -- on a terminal
-
-
-def on_a_terminal(arguments: Sequence[str], answer: bytes = b"", **options: Any) -> tuple[int, bytes]:
-    """Run the command with a terminal as its standard error (and more, by option): exit code, and what it showed."""
-    keyboard, terminal = pty.openpty()
-    try:
-        streams = {name: terminal if value == "terminal" else value for name, value in options.items()}
-        environ = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
-        with subprocess.Popen(command(*arguments), stderr=terminal, env=environ, **streams) as child:
-            os.close(terminal)
-            os.write(keyboard, answer)
-            shown = b"".join(iter(lambda: _read(keyboard), b""))
-            return child.wait(PATIENCE), shown
-    finally:
-        os.close(keyboard)
-
-
-def _read(keyboard: int) -> bytes:
-    try:
-        return os.read(keyboard, 4096)
-    except OSError:  # EIO: nobody has the terminal open any more
-        return b""
-
-
-@pytest.mark.parametrize(
-    ("answer", "code", "left"), [(b"y\n", 0, {"b"}), (b"n\n", 1, {"a/1", "b"}), (b"\n", 1, {"a/1", "b"})]
-)
-def test_rm_of_a_prefix_asks_on_a_terminal(root: Path, answer: bytes, code: int, left: set[str]) -> None:
-    for key in ("a/1", "b"):
-        process("put", "-", key)
-    got, shown = on_a_terminal(("rm", "--prefix", "a/"), answer, stdin="terminal", stdout=subprocess.DEVNULL)
-    assert got == code
-    assert b"Remove all objects whose keys begin with 'a/'? [y/N]" in shown
-    assert stored(root) == left
-
-
-def test_a_long_transfer_shows_its_progress_on_a_terminal(root: Path, tmp_path: Path) -> None:
-    (tmp_path / "source").write_bytes(bytes(16 * MIB))
-    code, shown = on_a_terminal(("put", "source", "[red]key"))
-    assert code == 0
-    assert b"[red]key" in shown
-    assert b"16.8" in shown
-    code, shown = on_a_terminal(("cat", "[red]key"), stdout=subprocess.DEVNULL)
-    assert (code, b"16.8" in shown) == (0, True)
-    code, shown = on_a_terminal(("get", "[red]key", "target"))
-    assert (code, b"16.8" in shown) == (0, True)
-    assert (tmp_path / "target").read_bytes() == bytes(16 * MIB)
-
-
-def test_a_short_transfer_shows_no_bar_on_a_terminal(root: Path, tmp_path: Path) -> None:
-    (tmp_path / "source").write_bytes(bytes(MIB))
-    code, shown = on_a_terminal(("put", "source", "key"))
-    assert (code, b"key" in shown) == (0, False)
-
-
-def test_what_goes_to_a_terminal_has_no_bar_in_it(root: Path) -> None:
-    data = b"line\n" * (2 * MIB)
-    process("put", "-", "k", data=data)
-    code, shown = on_a_terminal(("cat", "k"), stdout="terminal")
-    assert code == 0
-    assert shown == data.replace(b"\n", b"\r\n")

@@ -8,24 +8,22 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.commands import PATIENCE, running, use_storage
 
-import micelio_storage
 from micelio_storage import Session, Storage, _cli, list_sessions
 from micelio_storage._demo import SMALL, run_demo
 from micelio_storage._demo_source import CHUNK, Artifact, Source, fingerprint, is_unchanged, read_batch, survey
 from micelio_storage._measure import Lateness, PeakMemory, summarize, ticking
 from micelio_storage.driver import (
     BytesLike,
-    Download,
     IntegrityError,
     Key,
     ListOptions,
@@ -41,7 +39,6 @@ from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.memory import MemoryDownload, MemoryDriver
 
 MIB = 1 << 20
-PATIENCE = 60  # seconds for a process to do what it is waited for
 
 FILES = {
     "a.py": b"print()\n",
@@ -72,11 +69,7 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = tmp_path / "storage"
-    monkeypatch.setenv("STORAGE_BACKEND", "local")
-    monkeypatch.setenv("STORAGE_LOCAL_PATH", str(root))
-    monkeypatch.setenv("PYTHONPATH", str(Path(micelio_storage.__file__).parent.parent))
-    return root
+    return use_storage(tmp_path, monkeypatch)
 
 
 def files_below(root: Path) -> dict[str, bytes]:
@@ -129,7 +122,9 @@ def test_the_demo_of_an_empty_directory_has_figures_too(
 ) -> None:
     (tmp_path / "empty").mkdir()
     assert _cli.run(["--storage", "memory:", "demo", str(tmp_path / "empty"), "--artifact-mib", "0"]) == 0
-    assert capfd.readouterr().out.endswith("everything read back equal: 1 files, 0 bytes\n")
+    place, verified = capfd.readouterr().out.splitlines()[-2:]
+    assert "the memory of this process" in place
+    assert verified == "everything read back equal: 1 files, 0 bytes"
 
 
 def test_a_mismatch_is_one_line_and_a_failure(
@@ -145,19 +140,15 @@ def test_a_mismatch_is_one_line_and_a_failure(
 
 
 def test_an_interrupted_demo_removes_what_it_stored(root: Path, directory: Path) -> None:
-    arguments = [sys.executable, "-m", "micelio_storage", "demo", str(directory), "--artifact-mib", "100000"]
-    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
-        try:
-            until = time.monotonic() + PATIENCE
-            while not any(root.glob("sessions/demo-*/files/tree/deep/larger")):
-                assert time.monotonic() < until
-                os.sched_yield()
-            child.send_signal(signal.SIGINT)
-            assert child.wait(PATIENCE) == 130
-            assert child.stderr is not None
-            assert child.stderr.read() == b"micelio-storage: interrupted\n"
-        finally:
-            child.kill()
+    with running("demo", str(directory), "--artifact-mib", "100000", stdout=subprocess.DEVNULL) as child:
+        until = time.monotonic() + PATIENCE
+        while not any(root.glob("sessions/demo-*/files/tree/deep/larger")):
+            assert time.monotonic() < until
+            os.sched_yield()
+        child.send_signal(signal.SIGINT)
+        assert child.wait(PATIENCE) == 130
+        assert child.stderr is not None
+        assert child.stderr.read() == b"micelio-storage: interrupted\n"
     assert files_below(root) == {}
     assert list((root / ".micelio" / "staging").iterdir()) == []
 
@@ -203,7 +194,7 @@ class FlippingArtifactDriver(FlippingDriver):
 class CuttingDriver(MemoryDriver):
     """Forgets the last byte of what is read."""
 
-    async def read(self, key: Key, options: ReadOptions) -> Download:
+    async def read(self, key: Key, options: ReadOptions) -> Any:
         download = await super().read(key, options)
         return MemoryDownload(download._data, download.info, replace(download.span, stop=len(download._data) - 1), 100)
 
@@ -271,7 +262,7 @@ BROKEN: Mapping[type[MemoryDriver], str] = {
 
 
 @pytest.mark.parametrize("driver", BROKEN, ids=lambda driver: driver.__name__)
-async def test_a_storage_that_is_wrong_fails_the_demo(directory: Path, driver: Callable[[], MemoryDriver]) -> None:
+async def test_a_storage_that_is_wrong_fails_the_demo(directory: Path, driver: type[MemoryDriver]) -> None:
     async with Storage(driver()) as storage:
         with pytest.raises((StorageError, ExceptionGroup)) as caught:
             await run_demo(storage, directory, session_id="demo", artifact_bytes=MIB)
@@ -281,7 +272,7 @@ async def test_a_storage_that_is_wrong_fails_the_demo(directory: Path, driver: C
 
 
 @pytest.mark.parametrize("driver", [FlippingDriver, UnconditionalDriver, FailingDriver])
-async def test_a_demo_that_fails_removes_its_session(directory: Path, driver: Callable[[], MemoryDriver]) -> None:
+async def test_a_demo_that_fails_removes_its_session(directory: Path, driver: type[MemoryDriver]) -> None:
     async with Storage(driver()) as storage:
         with pytest.raises((StorageError, ExceptionGroup)):
             await run_demo(storage, directory, session_id="demo", artifact_bytes=1)

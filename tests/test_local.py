@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,11 @@ async def test_nothing_is_read_written_listed_or_deleted_through_a_link_to_a_dir
     before = files_below(outside)
     (root / "link").symlink_to(outside)
     assert not await storage.exists("link/secret")
-    for work in (storage.put("link/new", b""), storage.put("link/below/new", b""), storage.put("link/n", b"", if_absent=True)):
+    for work in (
+        storage.put("link/new", b""),
+        storage.put("link/below/new", b""),
+        storage.put("link/n", b"", if_absent=True),
+    ):
         with pytest.raises(KeyConflictError):
             await work
     with pytest.raises(KeyConflictError):
@@ -239,7 +244,7 @@ async def test_a_directory_swapped_for_a_link_in_a_loop_lets_nothing_in_or_out(
     assert (outside / "secret").read_bytes() == SECRET
 
 
-# Swaps two names at once, so that there is no moment without either; in a process of its own, which needs no GIL of ours.
+# Swaps two names at once, so that there is no moment without either; in a process of its own, without our GIL.
 SWAP = """
 import ctypes, os, sys
 one, other = map(os.fsencode, sys.argv[1:])
@@ -370,23 +375,19 @@ def as_nobody(act: Callable[[], Any]) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-class mounted:
-    """A file system mounted at `path` for as long as the block."""
-
-    def __init__(self, *arguments: str | Path) -> None:
-        self.arguments = [str(argument) for argument in arguments]
-        self.path = Path(self.arguments[-1])
-
-    def __enter__(self) -> Path:
-        self.path.mkdir(exist_ok=True)
-        subprocess.run(["mount", *self.arguments], check=True)
-        return self.path
-
-    def __exit__(self, *_: object) -> None:
+@contextmanager
+def mounted(*arguments: str | Path) -> Iterator[Path]:
+    """A file system mounted at the last argument for as long as the block."""
+    path = Path(arguments[-1])
+    path.mkdir(exist_ok=True)
+    subprocess.run(["mount", *arguments], check=True)
+    try:
+        yield path
+    finally:
         try:
-            subprocess.run(["umount", self.path], check=True)
-        except subprocess.CalledProcessError:  # something still has a file open there: fail, but leave no mount behind
-            subprocess.run(["umount", "-l", self.path], check=True)
+            subprocess.run(["umount", path], check=True)
+        except subprocess.CalledProcessError:  # a file is still open there: fail, but leave no mount behind
+            subprocess.run(["umount", "-l", path], check=True)
             raise
 
 

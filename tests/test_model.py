@@ -88,7 +88,9 @@ class SameEverywhere(RuleBasedStateMachine):
 
         async def act(storage: Storage, history: dict[str, list[str]]) -> Outcome:
             data = chunks() if streamed else body
-            info = await storage.put(key, data, metadata=metadata, if_absent=absent, content_type="text/x" if body else None)
+            info = await storage.put(
+                key, data, metadata=metadata, if_absent=absent, content_type="text/x" if body else None
+            )
             history.setdefault(key, []).append(info.etag)
             return shown(info)
 

@@ -41,9 +41,9 @@ def test_everything_public_is_documented(door: ModuleType) -> None:
             silent.append(name)
         members = vars(value).items() if inspect.isclass(value) else ()
         for member, function in members:
-            if (inspect.isfunction(function) or isinstance(function, property)) and not member.startswith("_"):
-                if not inspect.getdoc(function):
-                    silent.append(f"{name}.{member}")
+            callable_or_property = inspect.isfunction(function) or isinstance(function, property)
+            if callable_or_property and not member.startswith("_") and not inspect.getdoc(function):
+                silent.append(f"{name}.{member}")
     assert silent == []
 
 

@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from micelio_storage import IntegrityError, LocalConfig, MemoryConfig, Session, Storage, Usage, list_sessions, open_storage
+from micelio_storage import (
+    IntegrityError,
+    LocalConfig,
+    MemoryConfig,
+    Session,
+    Storage,
+    Usage,
+    list_sessions,
+    open_storage,
+)
 
 
 @pytest.fixture(params=["memory", "local"])

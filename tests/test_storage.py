@@ -1,4 +1,4 @@
-"""What `Storage` adds to any driver: sources of all kinds, deadlines, hooks, states, errors' context. On the memory driver."""
+"""What `Storage` adds to any driver: sources of all kinds, deadlines, hooks, states, the context of errors."""
 
 from __future__ import annotations
 
@@ -105,7 +105,10 @@ async def test_aiohttps_stream_reader_can_be_put(storage: Storage) -> None:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    async with aiohttp.ClientSession() as session, session.put(f"http://127.0.0.1:{port}/", data=io.BytesIO(BODY)) as answer:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.put(f"http://127.0.0.1:{port}/", data=io.BytesIO(BODY)) as answer,
+    ):
         assert await answer.text() == str(len(BODY))
     await runner.cleanup()
     assert await storage.get("received") == BODY
@@ -157,7 +160,9 @@ async def test_whatever_has_bytes_can_be_put(storage: Storage, data: Any, stored
     assert await storage.get("a") == stored
 
 
-@pytest.mark.parametrize("data", ["text", None, 1, ["a"], [b"a"], io.BytesIO(b"a"), {"a": b"b"}, iter([b"a"]), object()])
+@pytest.mark.parametrize(
+    "data", ["text", None, 1, ["a"], [b"a"], io.BytesIO(b"a"), {"a": b"b"}, iter([b"a"]), object()]
+)
 async def test_what_has_none_is_a_type_error_before_anything_happens(storage: Storage, data: Any) -> None:
     with pytest.raises(TypeError):
         await storage.put("a", data)

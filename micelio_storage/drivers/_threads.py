@@ -15,7 +15,8 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import Callable, Coroutine, Generator
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -27,8 +28,8 @@ from ._libc import start_writeback
 
 T = TypeVar("T")
 
-LARGEST_BATCH = 256  # operations: more gain nothing, and the first result waits for the last
-STALLED = 0.02  # seconds a worker may keep others waiting before another is started: a 64-put batch takes 5 ms
+LARGEST_BATCH = 64  # operations: more gain nothing, and each write of a batch holds two descriptors
+STALLED = 0.02  # seconds a worker may keep others waiting before another is started: a batch of puts takes 5 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,10 @@ class Abandoned(BaseException):
 class _Job(Generic[T]):
     """One operation on its way through a lane."""
 
-    __slots__ = ("delivered", "error", "failed_want", "future", "result", "steps", "ticket", "undo", "unwanted", "want")
+    __slots__ = (
+        *("delivered", "ended", "error", "failed_want", "future"),
+        *("result", "steps", "ticket", "undo", "unwanted", "want"),
+    )
 
     def __init__(self, steps: Steps[T], future: asyncio.Future[T], undo: Callable[[T], object] | None = None) -> None:
         self.steps = steps
@@ -71,6 +75,7 @@ class _Job(Generic[T]):
         self.undo = undo
         self.ticket = [True]  # who pops it owns the job: the worker to begin it, or the loop to drop it
         self.unwanted = False
+        self.ended = False
         self.delivered = False
         self.want: Want = None
         self.failed_want: OSError | None = None
@@ -84,8 +89,8 @@ class _Job(Generic[T]):
         except IndexError:
             return False
 
-    def advance(self) -> bool:
-        """Run to the next want (False) or to the end (True). In a worker."""
+    def advance(self) -> None:
+        """Run to the next want or to the end. In a worker."""
         try:
             if self.unwanted:
                 self.steps.throw(Abandoned())
@@ -96,11 +101,10 @@ class _Job(Generic[T]):
                 self.want = next(self.steps)
         except StopIteration as stop:
             self.result.append(stop.value)
+            self.ended = True
         except BaseException as error:  # noqa: BLE001  # it is raised where the job is waited for
             self.error = error
-        else:
-            return False
-        return True
+            self.ended = True
 
     def deliver(self) -> bool:
         """Hand the outcome to who waits. False if nobody does and there is a result to undo. On the loop."""
@@ -123,13 +127,14 @@ class Lane:
         self._name = name
         self._most_workers = most_workers
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[list[_Job[Any]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Job[Any] | None] = SimpleQueue()
+        self._done: deque[_Job[Any]] = deque()
         self._workers: list[threading.Thread] = []
         self._pending: list[_Job[Any]] = []
         self._under_way = 0
         self._closing = False
         self._quiet: asyncio.Future[None] | None = None
-        self._taken = 0  # batches, ever: shows whether the workers get on
+        self._begun = 0  # operations, ever: shows whether the workers get on
         self._watch: asyncio.TimerHandle | None = None
 
     async def run(self, function: Callable[..., T], *args: object, undo: Callable[[T], object] | None = None) -> T:
@@ -190,24 +195,25 @@ class Lane:
         self._under_way += 1
 
     def _flush(self) -> None:
-        """Hand all that this turn of the loop has asked for to a worker, as one list."""
+        """Hand over all that this turn of the loop has asked for. A worker wakes once and finds it all."""
         batch, self._pending = self._pending, []
-        for start in range(0, len(batch), LARGEST_BATCH):
-            self._queue.put(batch[start : start + LARGEST_BATCH])
+        for job in batch:
+            self._queue.put(job)
         if not self._workers:
             self._start_worker()
-        if self._watch is None and len(self._workers) < self._most_workers:
-            self._watch = self._loop.call_later(STALLED, self._look, self._taken)
+        if self._watch is None:
+            self._watch = self._loop.call_later(STALLED, self._look, self._begun)
 
-    def _look(self, taken: int) -> None:
-        """Start another worker if nobody has taken a batch since the last look, though one is waiting."""
+    def _look(self, begun: int) -> None:
+        """If nothing was begun since the last look, a worker is stuck: take what it has done, and start another if
+        there is more to do."""
         self._watch = None
-        if self._queue.empty():
-            return
-        if taken == self._taken:
-            self._start_worker()
-        if len(self._workers) < self._most_workers:
-            self._watch = self._loop.call_later(STALLED, self._look, self._taken)
+        if begun == self._begun:
+            self._deliver()
+            if not self._queue.empty() and len(self._workers) < self._most_workers:
+                self._start_worker()
+        if self._under_way:
+            self._watch = self._loop.call_later(STALLED, self._look, self._begun)
 
     def _start_worker(self) -> None:
         name = f"micelio-{self._name}-{len(self._workers)}"
@@ -216,54 +222,57 @@ class Lane:
         worker.start()
 
     def _work(self) -> None:
-        while (jobs := self._take()) is not None:
-            self._taken += 1
-            going = [job for job in jobs if job.want is not None or job.claim()]
-            while going:
-                ended: list[_Job[Any]] = []
-                parked: list[_Job[Any]] = []
-                waiting: list[_Job[Any]] = []
-                for job in going:
-                    if job.advance():
-                        ended.append(job)
-                    else:
-                        (parked if isinstance(job.want, Pause) else waiting).append(job)
-                if (ended or parked) and not self._tell(ended, parked):
-                    return
+        while (first := self._queue.get()) is not None:
+            waiting = [job for job in self._take(first) if self._advance(job)]
+            while self._tell() and waiting:
                 _satisfy(waiting)
-                going = waiting
+                waiting = [job for job in waiting if self._advance(job)]
 
-    def _take(self) -> list[_Job[Any]] | None:
-        """All that is waiting, up to the largest batch; None when the lane is closed."""
-        batch = self._queue.get()
-        while batch is not None and len(batch) < LARGEST_BATCH:
+    def _take(self, first: _Job[Any]) -> Iterator[_Job[Any]]:
+        """What waits in the queue, one by one: what this worker has not begun, another may."""
+        job: _Job[Any] | None = first
+        for _ in range(LARGEST_BATCH):
+            if job is None:
+                self._queue.put(None)  # the lane is closed: for this worker's next turn
+                return
+            self._begun += 1
+            if job.want is not None or job.claim():
+                yield job
             try:
-                more = self._queue.get_nowait()
+                job = self._queue.get_nowait()
             except Empty:
-                break
-            if more is None:
-                self._queue.put(None)
-                break
-            batch += more
-        return batch
+                return
+        self._queue.put(job)
 
-    def _tell(self, ended: list[_Job[Any]], parked: list[_Job[Any]]) -> bool:
+    def _advance(self, job: _Job[Any]) -> bool:
+        """Whether the job goes on in this worker, once it has what it wants."""
+        job.advance()
+        if job.ended or isinstance(job.want, Pause):
+            self._done.append(job)
+            return False
+        return True
+
+    def _tell(self) -> bool:
+        """Have what is done delivered; False when the loop is gone, and all who waited with it."""
         try:
-            self._loop.call_soon_threadsafe(self._deliver, ended, parked)
+            if self._done:
+                self._loop.call_soon_threadsafe(self._deliver)
         except RuntimeError:
             if not self._loop.is_closed():
                 raise
-            return False  # the loop is gone, and all who waited with it
+            return False
         return True
 
-    def _deliver(self, ended: list[_Job[Any]], parked: list[_Job[Any]]) -> None:
-        for job in ended:
-            if not job.deliver():
-                self._undo(job)
-            self._ended()
-        for job in parked:
-            assert isinstance(job.want, Pause)  # that is why it was parked
-            self._loop.call_later(job.want.seconds, self._resume, job)
+    def _deliver(self) -> None:
+        while self._done:
+            job = self._done.popleft()
+            if job.ended:
+                if not job.deliver():
+                    self._undo(job)
+                self._ended()
+            else:
+                assert isinstance(job.want, Pause)  # that is why it is here
+                self._loop.call_later(job.want.seconds, self._resume, job)
 
     def _resume(self, job: _Job[Any]) -> None:
         self._under_way -= 1

@@ -284,6 +284,7 @@ async def a_reader_is_not_harmed_by_a_cancelled_write(storage: Storage, prefix: 
 
     async def watch() -> None:
         while going:
+            await turns(1)
             try:
                 data = await storage.get(prefix + "a")
             except NotFoundError:

@@ -97,6 +97,6 @@ async def drivers(local: LocalDriver, memory: MemoryDriver, prefixed: PrefixedDr
 
 
 def contract(download: Download, upload: Upload) -> None:
-    iterator: AsyncIterator[bytes] = aiter(download)
-    assert iterator
-    assert upload
+    _: AsyncIterator[bytes] = aiter(download)
+    assert_type(download.info, ObjectInfo)
+    assert_type(upload, Upload)

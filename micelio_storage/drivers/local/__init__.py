@@ -8,8 +8,9 @@ import errno
 import os
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
 
 from ...driver import (
     BytesLike,
@@ -29,7 +30,7 @@ from ...driver import (
     StorageError,
     WriteOptions,
 )
-from .._threads import Lane, Steps, one_step, to_the_end
+from .._threads import Lane, Steps, to_the_end
 from ._attributes import Keeping
 from ._errors import system_errors, translate
 from ._listing import Listings
@@ -44,41 +45,44 @@ LARGEST_PUT = 256 << 10  # bytes written by the lane of small operations; more w
 DELETE_STEP = 100  # keys deleted in one operation of the lane
 MOST_WORKERS = 4  # threads of each lane; the second and later ones start only when a disk stalls
 MOST_COPIERS = 2  # threads that copy bytes of streams: on few cores each further one makes the loop later (measured)
+Place: TypeAlias = str | os.PathLike[str] | Callable[[], str]
+
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class LocalDriver:
     """Objects below `path`, which is made (mode 0700) if it is missing; a link there is followed once, at `open`.
 
-    With `durable` (the default), what is acknowledged survives a power cut; without, only the end of the process.
-    `resolver` and `keeping` choose the ways to resolve paths and to keep metadata, which "auto" finds out.
+    `path` may be a function that finds the place out; it is called in a thread, at `open`. With `durable` (the
+    default), what is acknowledged survives a power cut; without, only the end of the process. `resolver` and `keeping`
+    choose the ways to resolve paths and to keep metadata, which "auto" finds out.
     """
 
     name = "local"
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: Place,
         *,
         durable: bool = True,
         resolver: Resolver = "auto",
         keeping: Keeping = "auto",
     ) -> None:
         self.capabilities = Capabilities(nested_keys=False)
-        self._path = os.fspath(path)
+        self._path = path
         self._durable = durable
         self._resolver: Resolver = resolver
         self._keeping: Keeping = keeping
         self._parts: _Parts | None = None
 
     def __repr__(self) -> str:
-        return f"<LocalDriver {self._path!r}>"
+        return f"<LocalDriver {'' if callable(self._path) else os.fspath(self._path)!r}>"
 
     async def open(self) -> None:
         lane = Lane("open", most_workers=1)
         try:
             with system_errors():
-                root = await lane.run(_open_root, os.fsencode(self._path), self._resolver, undo=Root.close)
+                root = await lane.run(_open_root, self._path, self._resolver, undo=Root.close)
                 self._parts = _Parts(root, self._keeping, durable=self._durable)
                 await lane.run(self._parts.prepare)
                 world_writable = await lane.run(root.is_world_writable)
@@ -87,7 +91,7 @@ class LocalDriver:
             await to_the_end(self._give_up(lane))
             raise
         if world_writable:
-            text = f"everybody on this machine can write to the storage's root {self._path!r}: choose another place"
+            text = f"everybody on this machine can write to the root of {self!r}: choose another place"
             warnings.warn(text, UserWarning, stacklevel=2)
 
     async def _give_up(self, lane: Lane) -> None:
@@ -222,9 +226,9 @@ class _Parts:
             self._root.close()
 
 
-def _open_root(path: bytes, resolver: Resolver) -> Root:
+def _open_root(place: Place, resolver: Resolver) -> Root:
     """The root, made if it is missing. What cannot be one is a `ConfigError`."""
-    path = os.path.abspath(path)
+    path = os.path.abspath(os.fsencode(place() if callable(place) else place))
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         try:

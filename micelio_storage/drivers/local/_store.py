@@ -106,7 +106,12 @@ def _make(above: int, name: bytes) -> int:
         os.mkdir(name, DIRECTORY_MODE, dir_fd=above)
     except FileExistsError:
         pass
-    return os.open(name, _DIRECTORY, dir_fd=above)
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=above)
+    except NotADirectoryError as error:
+        raise ConfigError(
+            f"{name.decode()!r} in the root is no directory: remove it, or choose another root"
+        ) from error
 
 
 def _exists(above: int, name: bytes) -> bool:
