@@ -37,7 +37,8 @@ def main() -> None:
     for place in [options.root] if options.root else _places():
         with tempfile.TemporaryDirectory(prefix="micelio-benchmark-", dir=place) as base:
             records += asyncio.run(_measure_all(Path(base), str(place), names, scale, rounds))
-        print(f"\n{place}, rounds: {rounds}\n\n{table(records, str(place), markdown=options.markdown)}", flush=True)
+        figures = table(records, str(place), markdown=options.markdown)
+        print(f"\n{place}, rounds: {rounds} (streams and memory: 1)\n\n{figures}", flush=True)
     if options.json:
         options.json.write_text(json.dumps([dataclasses.asdict(record) for record in records], indent=1) + "\n")
 

@@ -43,7 +43,7 @@ class Scale:
     memory: int = 1024 * MIB
 
 
-QUICK = Scale(operations=300, listed=5_000, stream=64 * MIB, many_streams=64 * MIB, memory=256 * MIB)
+QUICK = Scale(operations=300, listed=4_000, stream=64 * MIB, many_streams=64 * MIB, memory=128 * MIB)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

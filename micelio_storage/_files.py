@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -14,7 +15,7 @@ from typing import Literal, TypeAlias
 import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
-from .driver import BytesLike, Download
+from .driver import BytesLike, Download, InvalidArgumentError
 from .drivers._threads import settle, to_the_end
 
 CHUNK = 1 << 20  # bytes read or written at a time, as in the local driver
@@ -24,7 +25,7 @@ _Mode: TypeAlias = Literal["rb", "xb"]
 
 async def file_chunks(path: str | os.PathLike[str]) -> AsyncGenerator[BytesLike, None]:
     """The bytes of a file, a chunk at a time."""
-    async with _opened(path, "rb") as (file, _):
+    async with _opened(path, "rb", opener=_open_regular) as (file, _):
         while chunk := await file.read(CHUNK):
             yield chunk
 
@@ -44,7 +45,11 @@ async def write_file(path: str | os.PathLike[str], download: Download) -> None:
 
 @asynccontextmanager
 async def _opened(
-    path: str | os.PathLike[str], mode: _Mode, *, at_the_end: Callable[[], None] | None = None
+    path: str | os.PathLike[str],
+    mode: _Mode,
+    *,
+    opener: Callable[[str, int], int] | None = None,
+    at_the_end: Callable[[], None] | None = None,
 ) -> AsyncIterator[tuple[AsyncFileIO, Callable[[Callable[[], object]], Awaitable[object]]]]:
     """The file, and a way to run other functions on it, all in the one thread that this transfer has.
 
@@ -62,7 +67,7 @@ async def _opened(
         finally:
             executor.shutdown(wait=False)
 
-    opening = asyncio.ensure_future(_open(path, mode, executor))
+    opening = asyncio.ensure_future(_open(path, mode, opener, executor))
     try:
         await settle(opening)
         yield opening.result(), partial(loop.run_in_executor, executor)
@@ -70,8 +75,19 @@ async def _opened(
         await to_the_end(end())
 
 
-async def _open(path: str | os.PathLike[str], mode: _Mode, executor: ThreadPoolExecutor) -> AsyncFileIO:
-    return await aiofiles.open(path, mode, buffering=0, executor=executor)
+async def _open(
+    path: str | os.PathLike[str], mode: _Mode, opener: Callable[[str, int], int] | None, executor: ThreadPoolExecutor
+) -> AsyncFileIO:
+    return await aiofiles.open(path, mode, buffering=0, opener=opener, executor=executor)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Open a file that has an end. A pipe would have the thread wait for whoever writes to it, and nothing ends that."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InvalidArgumentError("only a regular file can be uploaded: give what a pipe brings to put()")
+    return descriptor
 
 
 def _remove(path: str) -> None:

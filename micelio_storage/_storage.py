@@ -399,9 +399,8 @@ class Storage:
         if not isinstance(prefix, str):
             raise TypeError(f"a prefix is a str, not {type(prefix).__name__}")
         whole = Key.parse(prefix.removesuffix("/"))
-        below = Storage(
-            PrefixedDriver(self._driver, Prefix.parse(whole + "/")), hooks=self._hooks, deadline=self._deadline
-        )
+        driver = PrefixedDriver.below(self._driver, Prefix.parse(whole + "/"))
+        below = Storage(driver, hooks=self._hooks, deadline=self._deadline)
         below._lifecycle = self._lifecycle
         below._owner = False
         return below
@@ -417,10 +416,13 @@ class Storage:
     async def _read_all(self, key: Key, options: ReadOptions) -> tuple[bytes, ObjectInfo]:
         download = await self._driver.read(key, options)
         try:
-            return await download.readall(), download.info
-        finally:
+            data = await download.readall()
+        except BaseException:
             with anyio.CancelScope(shield=True):
                 await download.aclose()
+            raise
+        await download.aclose()
+        return data, download.info
 
     async def _copy(self, source: Key, target: Key, condition: Condition) -> ObjectInfo:
         if source != target:

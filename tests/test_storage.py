@@ -6,6 +6,7 @@ import asyncio
 import gc
 import io
 import logging
+import os
 import warnings
 from array import array
 from collections.abc import AsyncIterator, Iterator
@@ -462,6 +463,10 @@ async def test_a_download_appears_whole_or_not_at_all(tmpfs: Path) -> None:
             await storage.upload_file(target, "a", if_absent=True)
         with pytest.raises(FileNotFoundError):
             await storage.upload_file(tmpfs / "nothing", "b")
+        os.mkfifo(tmpfs / "pipe")
+        with pytest.raises(InvalidArgumentError, match="regular file"):
+            await storage.upload_file(tmpfs / "pipe", "b")
+        (tmpfs / "pipe").unlink()
         await storage.upload_file(target, "b")
         assert await storage.get("b") == BODY * 3
         assert sorted(path.name for path in tmpfs.iterdir()) == ["root", "target"]

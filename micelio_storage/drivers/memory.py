@@ -3,6 +3,7 @@ own tests. Everything is lost when it is closed."""
 
 from __future__ import annotations
 
+import io
 import secrets
 from bisect import bisect_left, insort
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -228,20 +229,20 @@ class MemoryUpload:
         self._driver = driver
         self._key = key
         self._options = options
-        self._buffer = bytearray()
+        self._buffer = io.BytesIO()
         self._id = secrets.token_hex(8)
         driver.uploads[self._id] = self
 
     async def write(self, data: BytesLike) -> None:
-        self._buffer += data
+        self._buffer.write(data)
         await checkpoint()
 
     async def commit(self) -> ObjectInfo:
         await checkpoint()
         if self._driver.uploads.pop(self._id, None) is None:
             raise ClosedError("the upload is done or was aborted")
-        return self._driver.publish(self._key, bytes(self._buffer), self._options)
+        return self._driver.publish(self._key, self._buffer.getvalue(), self._options)
 
     async def abort(self) -> None:
         self._driver.uploads.pop(self._id, None)
-        self._buffer.clear()
+        self._buffer = io.BytesIO()

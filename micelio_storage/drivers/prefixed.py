@@ -12,6 +12,7 @@ from ..driver import (
     DeleteOptions,
     Download,
     Driver,
+    Entry,
     Key,
     ListOptions,
     ObjectInfo,
@@ -31,6 +32,13 @@ class PrefixedDriver:
     def __init__(self, inner: Driver, prefix: Prefix) -> None:
         self._inner = inner
         self._prefix = prefix
+
+    @classmethod
+    def below(cls, driver: Driver, prefix: Prefix) -> PrefixedDriver:
+        """What is below `prefix` of the driver; two prefixes on top of one another become one."""
+        if isinstance(driver, cls):
+            return cls(driver._inner, Prefix.parse(driver._prefix + prefix))
+        return cls(driver, prefix)
 
     def __repr__(self) -> str:
         return f"<PrefixedDriver {str(self._prefix)!a} of {self._inner!r}>"
@@ -75,7 +83,10 @@ class PrefixedDriver:
         page = await self._inner.list_page(Prefix.parse(self._prefix + prefix), options)
         skip = len(self._prefix)
         return Page(
-            entries=[replace(entry, key=Key.parse(entry.key[skip:])) for entry in page.entries],
+            entries=[
+                Entry(key=Key.parse(entry.key[skip:]), size=entry.size, etag=entry.etag, modified=entry.modified)
+                for entry in page.entries
+            ],
             prefixes=[folded[skip:] for folded in page.prefixes],
             cursor=page.cursor,
         )

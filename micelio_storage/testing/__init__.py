@@ -3,13 +3,15 @@
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
     async def test_my_driver_keeps_its_promises(check): await run(check, MyDriver(...))
 
-All checks always run. Where drivers may differ, `capabilities` decides which answer is right.
+All checks always run. Where drivers may differ, `capabilities` decides which answer is right. `BROKEN_DRIVERS` are the
+kit's own test: each is found by the checks named with it, and by no others.
 """
 
 from __future__ import annotations
 
+from ._broken import BROKEN_DRIVERS
 from ._checks import CHECKS
 from ._expect import Check, CheckFailed
 from ._run import Result, run, run_all
 
-__all__ = ["CHECKS", "Check", "CheckFailed", "Result", "run", "run_all"]
+__all__ = ["BROKEN_DRIVERS", "CHECKS", "Check", "CheckFailed", "Result", "run", "run_all"]

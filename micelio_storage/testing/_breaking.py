@@ -9,14 +9,19 @@ from ..driver import Driver
 
 D = TypeVar("D", bound=Driver)
 
-collected: dict[type[Driver], frozenset[str]] = {}
+_collected: dict[type[Driver], frozenset[str]] = {}
 
 
 def fails(*names: str) -> Callable[[type[D]], type[D]]:
-    """Exactly these checks find the driver."""
+    """Say that exactly these checks find the driver."""
 
     def collect(broken: type[D]) -> type[D]:
-        collected[broken] = frozenset(names)
+        _collected[broken] = frozenset(names)
         return broken
 
     return collect
+
+
+def found_by(module: str) -> dict[type[Driver], frozenset[str]]:
+    """The broken drivers of one module, each with the checks that find it."""
+    return {driver: names for driver, names in _collected.items() if driver.__module__ == module}

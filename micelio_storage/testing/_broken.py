@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ..driver import Driver
-from . import _broken_reads as _broken_reads
-from . import _broken_writes as _broken_writes
-from ._breaking import collected
+from . import _broken_conditions, _broken_names, _broken_reads, _broken_writes
+from ._breaking import found_by
 
-BROKEN_DRIVERS: Mapping[type[Driver], frozenset[str]] = MappingProxyType(collected)
+_MODULES = (_broken_writes, _broken_conditions, _broken_reads, _broken_names)
+
+BROKEN_DRIVERS: Mapping[type[Driver], frozenset[str]] = MappingProxyType(
+    {driver: names for module in _MODULES for driver, names in found_by(module.__name__).items()}
+)

@@ -10,17 +10,13 @@ from urllib.parse import unquote_plus
 
 from ..driver import (
     BytesLike,
-    Capabilities,
     DeleteOptions,
-    IfMatch,
     Key,
-    KeyConflictError,
     ObjectInfo,
     ReadOptions,
     StorageError,
     WriteOptions,
     check_write_condition,
-    missing,
 )
 from ..drivers.memory import MemoryDownload, MemoryDriver, MemoryUpload
 from ._breaking import fails
@@ -30,133 +26,23 @@ LATE = 8  # turns until what was cancelled comes back
 MOST_TAKEN = 3 << 20  # bytes that a system may take at a time
 
 
-# -- conditions
-
-
-@fails()
-class LooksBeforeItLeaps(MemoryDriver):
-    """Compares, lets others run, and then writes, whatever happened meanwhile."""
-
-    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
-        check_write_condition(options.condition, self._etag(key))
-        return await super().put(key, data, replace(options, condition=None))
-
-
-@fails()
-class DecidesWhenAnUploadBegins(MemoryDriver):
-    """Compares when a stream begins, not when it is published."""
-
-    async def upload(self, key: Key, options: WriteOptions) -> MemoryUpload:
-        check_write_condition(options.condition, self._etag(key))
-        return await super().upload(key, replace(options, condition=None))
-
-
-@fails()
-class TakesMissingForAnother(MemoryDriver):
-    """Says of a version of nothing that there is nothing, as S3 does, and not that the condition failed."""
-
-    def publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
-        if isinstance(options.condition, IfMatch) and self._etag(key) is None:
-            raise missing()
-        return super().publish(key, data, options)
-
-
-@fails()
-class CopiesWithoutCondition(MemoryDriver):
-    """Knows conditions, but not those of a copy."""
-
-    async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
-        return await super().copy(source, target, replace(options, condition=None))
-
-
-@fails()
-class SwallowsRefusals(MemoryDriver):
-    """Does not delete another version than it was asked to, and says that all is well."""
-
-    async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
-        await super().delete(keys, options)
-        return {}
-
-
-@fails()
-class FailsOnMissingKeys(MemoryDriver):
-    """Says of a delete of nothing that there is nothing."""
-
-    async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
-        gone: dict[Key, StorageError] = {}
-        if options.if_match is None:
-            gone = {key: missing() for key in keys if self._etag(key) is None}
-        return {**await super().delete([key for key in keys if key not in gone], options), **gone}
-
-
-@fails()
-class DeletesWhatBeginsSo(MemoryDriver):
-    """Takes a key for a prefix."""
-
-    async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
-        alike = [name for name in self._order if any(name.startswith(key) for key in keys)]
-        return await super().delete(keys if options.if_match else alike, options)
-
-
-@fails()
-class TakesSizesForVersions(MemoryDriver):
-    """Has the same ETag for all objects of one size."""
-
-    def publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
-        info = replace(super().publish(key, data, options), etag=f'"{len(data)}"')
-        self._objects[key] = replace(self._objects[key], info=info)
-        return info
-
-
-@fails()
-class DoesWhatItDenies(MemoryDriver):
-    """Says that it has no `if_absent`, and takes it all the same."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.capabilities = Capabilities(if_absent=False)
-
-
-@fails()
-class NestsWhatItDenies(MemoryDriver):
-    """Says that "a" and "a/b" conflict, and keeps both."""
-
-    def __init__(self) -> None:
-        super().__init__(nested_keys=False)
-
-    def _check_conflict(self, key: Key) -> None:
-        pass
-
-
-@fails()
-class LeavesDirectoriesBehind(MemoryDriver):
-    """Never forgets that something was below a key, as a disk on which nobody removes empty directories."""
-
-    def __init__(self) -> None:
-        super().__init__(nested_keys=False)
-        self._directories: set[str] = set()
-
-    def _check_conflict(self, key: Key) -> None:
-        super()._check_conflict(key)
-        if key in self._directories:
-            raise KeyConflictError("there is a directory")
-        parts = key.split("/")
-        self._directories.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
-
-
-@fails()
-class PromisesSignedURLs(MemoryDriver):
-    """Says that it signs URLs, and cannot."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.capabilities = Capabilities(signed_urls=True)
-
-
-# -- all or nothing
-
-
-@fails()
+@fails(
+    "a_source_that_fails_changes_nothing",
+    "a_source_that_reads_and_fails_changes_nothing",
+    "a_chunk_that_is_no_bytes_is_a_type_error",
+    "an_exception_in_the_block_leaves_nothing",
+    "after_a_failed_write_nothing_is_published",
+    "a_writer_is_closed_with_its_block",
+    "keys_that_stay_are_listed_while_others_come_and_go",
+    "a_cancelled_upload_is_whole_or_not_there",
+    "a_deadline_ends_a_put_that_waits",
+    "a_cancelled_stream_never_comes_back",
+    "a_cancelled_writer_never_comes_back",
+    "a_cancelled_creation_is_whole_or_not_there",
+    "a_put_that_waits_for_its_source_can_be_cancelled",
+    "a_writer_that_waits_in_its_block_can_be_cancelled",
+    "a_reader_is_not_harmed_by_a_cancelled_write",
+)
 class PublishesWhatWasAborted(MemoryDriver):
     """Keeps what has come of a stream that failed or was cancelled: a truncated object."""
 
@@ -170,7 +56,24 @@ class PublishesWhatWasAborted(MemoryDriver):
         return self._Upload(self, key, options)
 
 
-@fails()
+@fails(
+    "a_source_that_fails_changes_nothing",
+    "a_source_that_reads_and_fails_changes_nothing",
+    "a_source_is_closed_however_the_put_ends",
+    "a_chunk_that_is_no_bytes_is_a_type_error",
+    "an_exception_in_the_block_leaves_nothing",
+    "after_a_failed_write_nothing_is_published",
+    "a_writer_is_closed_with_its_block",
+    "keys_that_stay_are_listed_while_others_come_and_go",
+    "a_cancelled_upload_is_whole_or_not_there",
+    "a_deadline_ends_a_put_that_waits",
+    "a_cancelled_stream_never_comes_back",
+    "a_cancelled_writer_never_comes_back",
+    "a_cancelled_creation_is_whole_or_not_there",
+    "a_put_that_waits_for_its_source_can_be_cancelled",
+    "a_writer_that_waits_in_its_block_can_be_cancelled",
+    "a_reader_is_not_harmed_by_a_cancelled_write",
+)
 class LeavesStagingBehind(MemoryDriver):
     """Forgets to clean up after a stream that failed or was cancelled."""
 
@@ -183,7 +86,12 @@ class LeavesStagingBehind(MemoryDriver):
         return self._Upload(self, key, options)
 
 
-@fails()
+@fails(
+    "a_cancelled_put_never_comes_back",
+    "a_cancelled_large_put_never_comes_back",
+    "a_cancelled_condition_holds_nobody_up",
+    "the_others_of_a_group_are_cancelled_cleanly",
+)
 class WritesLater(MemoryDriver):
     """Puts by a task (or a thread) that nobody stops: a write that was cancelled comes back."""
 
@@ -198,7 +106,10 @@ class WritesLater(MemoryDriver):
         return writing.result()
 
 
-@fails()
+@fails(
+    "a_cancelled_delete_is_done_or_not",
+    "a_cancelled_move_loses_nothing",
+)
 class DeletesLater(MemoryDriver):
     """Deletes by a task that nobody stops: a delete that was cancelled takes what was put after it."""
 
@@ -210,7 +121,14 @@ class DeletesLater(MemoryDriver):
         return await asyncio.shield(asyncio.ensure_future(delete()))
 
 
-@fails()
+@fails(
+    "a_cancelled_put_never_comes_back",
+    "a_cancelled_large_put_never_comes_back",
+    "a_cancelled_creation_is_whole_or_not_there",
+    "a_cancelled_condition_holds_nobody_up",
+    "a_cancelled_update_counts_once_or_not_at_all",
+    "many_cancelled_at_once_leave_the_others_alone",
+)
 class SwallowsCancellation(MemoryDriver):
     """Goes on with a put that was cancelled, and returns as if it had not been."""
 
@@ -221,7 +139,17 @@ class SwallowsCancellation(MemoryDriver):
         return self.publish(key, held, options)
 
 
-@fails()
+@fails(
+    "bytes_and_metadata_change_at_the_same_moment",
+    "nobody_reads_a_part_of_a_write",
+    "one_of_many_successors_wins",
+    "a_replacement_and_a_delete_of_one_version_exclude_each_other",
+    "no_increment_of_a_counter_is_lost",
+    "a_cancelled_put_never_comes_back",
+    "a_cancelled_large_put_never_comes_back",
+    "a_cancelled_condition_holds_nobody_up",
+    "a_cancelled_update_counts_once_or_not_at_all",
+)
 class DeletesBeforeItReplaces(MemoryDriver):
     """Takes the old object away, lets others run, and puts the new one there."""
 
@@ -234,7 +162,13 @@ class DeletesBeforeItReplaces(MemoryDriver):
         return self.publish(key, held, replace(options, condition=None))
 
 
-@fails()
+@fails(
+    "a_shorter_object_leaves_no_tail_of_a_longer_one",
+    "a_memoryview_of_any_shape_is_stored_as_its_bytes",
+    "an_object_replaced_while_it_is_read_is_not_mixed",
+    "nobody_reads_a_part_of_a_write",
+    "an_object_is_downloaded_as_it_is",
+)
 class WritesOverOldBytes(MemoryDriver):
     """Opens a file that is there, writes from its beginning, and does not cut it."""
 
@@ -246,7 +180,17 @@ class WritesOverOldBytes(MemoryDriver):
         return self.publish(key, held, options)
 
 
-@fails()
+@fails(
+    "large_objects_come_back_as_they_were",
+    "a_range_of_a_large_object_has_the_bytes_of_a_slice",
+    "an_async_iterable_is_stored_as_one_object",
+    "a_stream_returns_what_head_says",
+    "an_upload_is_invisible_until_it_is_whole",
+    "a_copy_has_the_same_bytes",
+    "an_object_is_downloaded_as_it_is",
+    "a_cancelled_download_leaves_a_whole_file_or_none",
+    "a_cancelled_upload_is_whole_or_not_there",
+)
 class WritesShort(MemoryDriver):
     """Writes once, and does not look how much of it was taken."""
 
@@ -262,7 +206,7 @@ class WritesShort(MemoryDriver):
         return self._Upload(self, key, options)
 
 
-@fails()
+@fails("empty_chunks_end_nothing")
 class EndsAtAnEmptyChunk(MemoryDriver):
     """Takes a chunk of no bytes for the end of the stream."""
 
@@ -278,7 +222,10 @@ class EndsAtAnEmptyChunk(MemoryDriver):
         return self._Upload(self, key, options)
 
 
-@fails()
+@fails(
+    "the_last_of_two_uploads_wins_whole",
+    "one_of_many_creating_streams_wins",
+)
 class SharesUploads(MemoryDriver):
     """Has one staging file for all uploads of a key."""
 
@@ -294,7 +241,10 @@ class SharesUploads(MemoryDriver):
         return upload
 
 
-@fails()
+@fails(
+    "a_cancelled_copy_is_whole_or_not_there",
+    "a_cancelled_move_loses_nothing",
+)
 class CopiesInPieces(MemoryDriver):
     """Lets everybody see how a copy grows."""
 
@@ -305,7 +255,7 @@ class CopiesInPieces(MemoryDriver):
         return await super().copy(source, target, replace(options, condition=None))
 
 
-@fails()
+@fails("a_copy_goes_its_own_way")
 class LinksInsteadOfCopying(MemoryDriver):
     """Gives an object a second name, under which it changes with the first."""
 
@@ -325,7 +275,10 @@ class LinksInsteadOfCopying(MemoryDriver):
         return info
 
 
-@fails()
+@fails(
+    "all_good_keys_can_be_copied_to_and_deleted",
+    "copies_find_names_of_any_letters",
+)
 class TakesCopySourcesForURLs(MemoryDriver):
     """Does not escape the name of a copy's source, which the other side decodes."""
 
@@ -333,7 +286,10 @@ class TakesCopySourcesForURLs(MemoryDriver):
         return await super().copy(Key.parse(unquote_plus(source)), target, options)
 
 
-@fails()
+@fails(
+    "copying_what_is_missing_changes_nothing",
+    "an_error_says_where_it_happened",
+)
 class RaisesItsOwnErrors(MemoryDriver):
     """Lets out what the system said, in the system's words."""
 
@@ -343,7 +299,7 @@ class RaisesItsOwnErrors(MemoryDriver):
         return await super().copy(source, target, options)
 
 
-@fails()
+@fails("metadata_comes_back_as_it_was")
 class TrimsMetadata(MemoryDriver):
     """Sends metadata as headers, which lose the blanks at their ends."""
 
@@ -352,7 +308,11 @@ class TrimsMetadata(MemoryDriver):
         return super().publish(key, data, replace(options, metadata=trimmed))
 
 
-@fails()
+@fails(
+    "two_kibibytes_of_metadata_are_kept",
+    "metadata_is_replaced_with_the_bytes",
+    "metadata_travels_with_a_copy",
+)
 class MergesMetadata(MemoryDriver):
     """Adds to the metadata of the version before, where it should be replaced."""
 
@@ -361,7 +321,7 @@ class MergesMetadata(MemoryDriver):
         return super().publish(key, data, replace(options, metadata={**before, **(options.metadata or {})}))
 
 
-@fails()
+@fails("bytes_and_metadata_change_at_the_same_moment")
 class WritesMetadataAfterwards(MemoryDriver):
     """Stores the bytes, and only then what belongs to them."""
 
@@ -375,7 +335,10 @@ class WritesMetadataAfterwards(MemoryDriver):
         return info
 
 
-@fails()
+@fails(
+    "metadata_travels_with_a_copy",
+    "a_move_leaves_one_object",
+)
 class CopiesWithoutMetadata(MemoryDriver):
     """Copies the bytes, and nothing that belongs to them."""
 
@@ -384,7 +347,10 @@ class CopiesWithoutMetadata(MemoryDriver):
         return self.publish(target, self._find(source).data, options)
 
 
-@fails()
+@fails(
+    "a_content_type_comes_back_and_has_a_default",
+    "a_stream_returns_what_head_says",
+)
 class StreamsWithoutContentType(MemoryDriver):
     """Drops the content type of what is written as a stream."""
 
@@ -392,7 +358,7 @@ class StreamsWithoutContentType(MemoryDriver):
         return await super().upload(key, replace(options, content_type=None))
 
 
-@fails()
+@fails("a_buffer_is_the_callers_again_after_put")
 class KeepsTheCallersBuffer(MemoryDriver):
     """Stores a view of a buffer that is not its own."""
 

@@ -36,6 +36,10 @@ async def _stream(data: bytes) -> AsyncGenerator[bytes, None]:
         yield data[start : start + CHUNK]
 
 
+async def _pour(storage: Storage, key: str, data: bytes) -> None:
+    await storage.put(key, _stream(data))
+
+
 async def _write(storage: Storage, key: str, data: bytes) -> None:
     async with storage.open_write(key) as writer:
         async for chunk in _stream(data):
@@ -46,7 +50,7 @@ async def _expect_no_return(storage: Storage, key: str, size: int, write: Callab
     """Cut writes of a second version short, and see what is there: afterwards, and behind a third."""
     for words, cut in _cuts():
         await storage.put(key, version(1, size))
-        cancelled = await cut(lambda: write(version(2, size)))
+        cancelled = await cut(partial(write, version(2, size)))
         left = await storage.get(key)
         expect(cancelled or left == version(2, size), f"{words}: a write returned and the object is another")
         expect(left in (version(1, size), version(2, size)), f"{words}: the object is neither the old nor the new one")
@@ -56,7 +60,9 @@ async def _expect_no_return(storage: Storage, key: str, size: int, write: Callab
         await storage.put(key, version(3, size))
         for _ in range(AFTERMATH):
             await turns(5)
-            expect(await storage.get(key) == version(3, size), f"{words}: the cancelled write came back over a later one")
+            expect(
+                await storage.get(key) == version(3, size), f"{words}: the cancelled write came back over a later one"
+            )
 
 
 @check
@@ -74,22 +80,22 @@ async def a_cancelled_large_put_never_comes_back(storage: Storage, prefix: str) 
 @check
 async def a_cancelled_stream_never_comes_back(storage: Storage, prefix: str) -> None:
     """Once a streamed put has raised, nothing of it is stored later: no part, and not the whole."""
-    await _expect_no_return(storage, prefix + "a", SIZE, lambda data: storage.put(prefix + "a", _stream(data)))
+    await _expect_no_return(storage, prefix + "a", SIZE, partial(_pour, storage, prefix + "a"))
 
 
 @check
 async def a_cancelled_writer_never_comes_back(storage: Storage, prefix: str) -> None:
     """Once a cancellation has left the block of a writer, nothing of it is stored later."""
-    await _expect_no_return(storage, prefix + "a", SIZE, lambda data: _write(storage, prefix + "a", data))
+    await _expect_no_return(storage, prefix + "a", SIZE, partial(_write, storage, prefix + "a"))
 
 
 @check
 async def a_cancelled_creation_is_whole_or_not_there(storage: Storage, prefix: str) -> None:
-    """A new object that was cut short is all there or not there at all, and its place can be created again or not."""
+    """A new object whose put was cut short is all there or not there at all, and can be deleted either way."""
     for number, (words, cut) in enumerate(_cuts()):
         key = f"{prefix}{number}/new"
-        for write in (partial(storage.put, key, version(1, SIZE)), lambda key=key: storage.put(key, _stream(version(1, SIZE)))):
-            await cut(write)
+        for write in (storage.put, partial(_pour, storage)):
+            await cut(partial(write, key, version(1, SIZE)))
             if await storage.exists(key):
                 equal(await storage.get(key), version(1, SIZE), f"{words}: the new object")
             await storage.delete(key)
@@ -103,9 +109,13 @@ async def a_cancelled_condition_holds_nobody_up(storage: Storage, prefix: str) -
     with needs(storage.capabilities.if_match):
         for words, cut in _cuts():
             etag = (await storage.head(prefix + "a")).etag
-            await cut(lambda etag=etag: storage.put(prefix + "a", b"cancelled" + etag.encode(), if_match=etag))
+            await cut(partial(storage.put, prefix + "a", b"cancelled" + etag.encode(), if_match=etag))
             info = await storage.head(prefix + "a")
-            equal(await storage.get(prefix + "a", if_match=info.etag), await storage.get(prefix + "a"), f"{words}: the bytes")
+            equal(
+                await storage.get(prefix + "a", if_match=info.etag),
+                await storage.get(prefix + "a"),
+                f"{words}: the bytes",
+            )
             if info.etag != etag:
                 with raises(PreconditionFailedError, f"{words}: a put over the version before"):
                     await storage.put(prefix + "a", b"lost", if_match=etag)
@@ -123,7 +133,9 @@ async def a_cancelled_copy_is_whole_or_not_there(storage: Storage, prefix: str) 
         expect(left in (version(1, SIZE), version(2, SIZE)), f"{words}: the target is neither the old nor the new one")
         expect(cancelled or left == version(2, SIZE), f"{words}: a copy returned and the target is as before")
         await turns(20)
-        expect(await storage.get(prefix + "target") == left, f"{words}: the target changes after the copy was cancelled")
+        expect(
+            await storage.get(prefix + "target") == left, f"{words}: the target changes after the copy was cancelled"
+        )
     equal(await storage.get(prefix + "source"), version(2, SIZE), "the source")
 
 
@@ -133,7 +145,9 @@ async def a_cancelled_delete_is_done_or_not(storage: Storage, prefix: str) -> No
     for words, cut in _cuts():
         await storage.put(prefix + "d/a", version(1, 100))
         cancelled = await cut(partial(storage.delete, prefix + "d/a"))
-        expect(cancelled or not await storage.exists(prefix + "d/a"), f"{words}: a delete returned and the object is there")
+        expect(
+            cancelled or not await storage.exists(prefix + "d/a"), f"{words}: a delete returned and the object is there"
+        )
         await storage.put(prefix + "d/a", version(2, 100))
         for _ in range(AFTERMATH):
             await turns(5)
@@ -207,7 +221,7 @@ async def a_put_that_waits_for_its_source_can_be_cancelled(storage: Storage, pre
     """A source that gives nothing more holds nobody: the put ends, the source is closed, and nothing is stored."""
     for way, cut in CUTS.items():
         source = _Stuck()
-        expect(await cut(lambda source=source: storage.put(prefix + "a", source.chunks()), 200), f"{way}: not cancelled")
+        expect(await cut(partial(storage.put, prefix + "a", source.chunks()), 200), f"{way}: not cancelled")
         expect(source.closed, f"{way}: the source was not closed")
     equal(await names(storage, prefix), [], "what is there")
 
@@ -278,7 +292,7 @@ async def a_reader_is_not_harmed_by_a_cancelled_write(storage: Storage, prefix: 
         nonlocal going
         try:
             for number, (_, cut) in enumerate(_cuts(), 1):
-                await cut(lambda number=number: storage.put(prefix + "a", _stream(version(number, SIZE))))
+                await cut(partial(_pour, storage, prefix + "a", version(number, SIZE)))
         finally:
             going = False
 

@@ -139,7 +139,9 @@ async def if_match_of_a_missing_object_fails(storage: Storage, prefix: str) -> N
     equal(await names(storage, prefix), [], "what is there")
 
 
-async def _stream(storage: Storage, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> ObjectInfo:
+async def _stream(
+    storage: Storage, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False
+) -> ObjectInfo:
     async with storage.open_write(key, if_match=if_match, if_absent=if_absent) as writer:
         await writer.write(data)
     return writer.info
@@ -192,7 +194,7 @@ async def a_stream_looks_at_its_condition_when_it_commits(storage: Storage, pref
 
 @check
 async def copies_obey_the_conditions_of_their_target(storage: Storage, prefix: str) -> None:
-    """A copy with `if_absent` never replaces, with `if_match` replaces one version alone: of the target, not the source."""
+    """A copy with `if_absent` never replaces; with `if_match` it replaces one version alone, of the target."""
     await storage.put(prefix + "source", b"source")
     first = await storage.put(prefix + "target", b"first")
     with needs(storage.capabilities.if_absent):
@@ -262,7 +264,7 @@ async def one_etag_is_not_for_many_keys(storage: Storage, prefix: str) -> None:
 
 @check
 async def what_is_no_etag_is_refused(storage: Storage, prefix: str) -> None:
-    """Unquoted and weak ETags and "*" are `InvalidArgumentError`s in every operation, whether or not the object exists."""
+    """Unquoted and weak ETags and "*" are `InvalidArgumentError`s in every operation, on objects and on nothing."""
     await storage.put(prefix + "a", b"1")
     for etag in REFUSED_ETAGS:
         for key in (prefix + "a", prefix + "b"):

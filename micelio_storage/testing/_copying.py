@@ -73,7 +73,7 @@ async def copying_what_is_missing_changes_nothing(storage: Storage, prefix: str)
 
 @check
 async def a_copy_onto_itself_changes_nothing(storage: Storage, prefix: str) -> None:
-    """Source and target may be the same object, which is the same afterwards, with its ETag; a move does not lose it."""
+    """Source and target may be one object, which is the same afterwards, ETag and all; a move does not lose it."""
     before = await storage.put(prefix + "a", b"1", content_type="text/plain")
     equal(await storage.copy(prefix + "a", prefix + "a"), before, "what copy returned")
     equal(await storage.move(prefix + "a", prefix + "a"), before, "what move returned")

@@ -97,8 +97,8 @@ KEPT_PREFIXES: tuple[str, ...] = (
 )  # fmt: skip
 
 REFUSED_PREFIXES: tuple[str, ...] = (
-    "/", "/a", "//", "a//", "a//b", "..", "../", "../a", "./", "./a", "a/../", "a/..", "a/./", "\x00", "a\nb", "a\ud800",
-    "a\\", "..\\", "a" * 1025,
+    "/", "/a", "//", "a//", "a//b", "..", "../", "../a", "./", "./a", "a/../", "a/..", "a/./", "\x00", "a\nb",
+    "a\ud800", "a\\", "..\\", "a" * 1025,
 )  # fmt: skip
 
 # None of them is a directory of another: so all of them can live together, also on a disk.
@@ -110,12 +110,14 @@ KEPT_KEYS: tuple[str, ...] = (
     ".env", ".git/config", ".gitignore", "..foo", "...", "....", "..a..", "a..b", "a..", "foo...bar", "n1/.b/..c/d..",
     ".-", "..;/a",
     # blanks, none of which is trimmed
-    "with space.txt", "two  spaces", " leading", "trailing ", "n2/ b /c", " ", "nbsp\u00a0here", "ideographic\u3000space",
+    "with space.txt", "two  spaces", " leading", "trailing ", "n2/ b /c", " ", "nbsp\u00a0here",
+    "ideographic\u3000space",
     # what a URL, a shell or a pattern would read differently
-    "a+b", "a%2Bb", "a+b c+d", "1+1=2.txt", "100%", "a%", "%", "%%", "a%zzb", "%41", "a%20b", "%2e%2e/%2e%2e/etc/passwd",
-    "a%2fb", "a%2Fb", "a%252Fb", "%00", "%0a", "a?b", "a?versionId=x", "?", "a#b", "#", "file#1", "a#123", "a&b=c", "a=b",
-    "a;b", "a,b", "a:b", "a@b", "~", "~root/x", "http:/x", "[2001:db8::1]", "a!b", "a$b", "$HOME/x", "a'b", 'a"b', "a(b)c",
-    "a*b", "*.txt", "**", "[abc].txt", "[a-z]*", "{a,b}", "a^b", "a`b", "`id`", "$(id)", "a|b", "a<b>c",
+    "a+b", "a%2Bb", "a+b c+d", "1+1=2.txt", "100%", "a%", "%", "%%", "a%zzb", "%41", "a%20b", "a%2fb",
+    "%2e%2e/%2e%2e/etc/passwd", "a%2Fb", "a%252Fb", "%00", "%0a", "a?b", "a?versionId=x", "?", "a#b", "#", "file#1",
+    "a#123", "a&b=c", "a=b", "a;b", "a,b", "a:b", "a@b", "~", "~root/x", "http:/x", "[2001:db8::1]", "a!b", "a$b",
+    "$HOME/x", "a'b", 'a"b', "a(b)c", "a*b",
+    "*.txt", "**", "[abc].txt", "[a-z]*", "{a,b}", "a^b", "a`b", "`id`", "$(id)", "a|b", "a<b>c",
     "<script>alert(1)<|script>", "-rf", "--help", "-", "_", "a__b", "key=value/part=2024-01-01/x.parquet",
     "xmlns&lt;", "&amp;", "]]>", "a&b<c>d",
     # names that others keep for themselves

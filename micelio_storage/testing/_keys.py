@@ -65,7 +65,7 @@ async def _expect_refusals(storage: Storage, calls: Mapping[str, Call]) -> None:
 
 @check
 async def bad_keys_are_refused_by_all_that_reads(storage: Storage, prefix: str) -> None:
-    """Keys that some back end could not keep are an `InvalidKeyError` for get, head, exists, readers, URLs and downloads."""
+    """Keys that some back end could not keep are an `InvalidKeyError` for gets, heads, readers, URLs and downloads."""
     await _expect_refusals(storage, READING)
     await _expect_refusals(storage.under(prefix), READING)
 

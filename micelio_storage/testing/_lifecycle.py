@@ -164,7 +164,7 @@ async def a_deadline_ends_a_put_that_waits(storage: Storage, prefix: str) -> Non
 async def a_deadline_ends_an_update_that_waits(storage: Storage, prefix: str) -> None:
     """A change that never returns costs the deadline, and the object stays."""
 
-    async def wait(data: bytes | None) -> bytes:
+    async def wait(_: bytes | None) -> bytes:
         await asyncio.Event().wait()
         return b"never"
 

@@ -59,7 +59,7 @@ async def keys_are_listed_in_the_order_of_their_bytes(storage: Storage, prefix: 
 
 @check
 async def a_prefix_is_the_beginning_of_a_text(storage: Storage, prefix: str) -> None:
-    """"a" lists "ab" and "a/b", "a/" lists what is below, and a whole key lists itself and what it begins."""
+    """Of "a" it lists "ab" and "a/b", of "a/" what is below, and of a whole key that one and what it begins."""
     await _store(storage, prefix, ORDERED)
     for text in ("a", "a/", "a/c", "a/c/", "a/c/d", "a-", "a0", "aa", "b", "\u00e9", "\uffe5"):
         wanted = [key for key in ORDERED if key.startswith(text)]
@@ -165,9 +165,9 @@ async def what_is_no_page_is_refused(storage: Storage, prefix: str) -> None:
     for delimiter in ("", "-", "//"):
         with raises(InvalidArgumentError, f"a page with the delimiter {delimiter!r}"):
             await storage.list_page(prefix, delimiter=delimiter)  # type: ignore[arg-type]  # that is the point
-    cursor = (await storage.list_page(prefix, limit=1)).cursor
+    first = await storage.list_page(prefix, limit=1)
     with raises(InvalidArgumentError, "a page with a cursor and a start"):
-        await storage.list_page(prefix, cursor=cursor, start_after=prefix + "a")
+        await storage.list_page(prefix, cursor=first.cursor, start_after=prefix + "a")
     for wrong in ("1", 1.0, True):
         with raises(TypeError, f"a page of {wrong!r}"):
             await storage.list_page(prefix, limit=wrong)  # type: ignore[arg-type]  # that is the point
@@ -186,6 +186,7 @@ async def changes_between_pages_cost_no_other_key(storage: Storage, prefix: str)
             page = await storage.list_page(prefix, limit=limit, cursor=cursor)
             found += _page_names(page, prefix)
             cursor = page.cursor
+            expect(len(found) < MANY, "a listing has no last page")
             await storage.delete(f"{prefix}{found[-1]}-goes", prefix + go[7 * len(found) % len(go)])
             await storage.put(prefix + "d0/!first", b"1")
             if found[-1] in stay:

@@ -24,7 +24,16 @@ REFUSED_METADATA = (
     {"a": "\u20ac" * (MOST_BYTES // 3), "b": "\u20ac"},
 )
 NO_METADATA = ({"a": 1}, {1: "a"}, {"a": None}, {"a": b"b"}, [("a", "b")], "a=b")
-REFUSED_CONTENT_TYPES = ("", "text", "text/", "/plain", "text/plain\n", "text/plain\r\nx: y", "t\u00e4xt/plain", "a/" + "b" * 255)
+REFUSED_CONTENT_TYPES = (
+    "",
+    "text",
+    "text/",
+    "/plain",
+    "text/plain\n",
+    "text/plain\r\nx: y",
+    "t\u00e4xt/plain",
+    "a/" + "b" * 255,
+)
 
 
 @check

@@ -6,7 +6,7 @@ import io
 from datetime import UTC, datetime, timedelta
 
 from .._storage import Storage
-from ..driver import DEFAULT_CONTENT_TYPE, InvalidArgumentError, KeyConflictError, NotFoundError
+from ..driver import DEFAULT_CONTENT_TYPE, BytesLike, InvalidArgumentError, KeyConflictError, NotFoundError
 from ._expect import KIB, MIB, check, equal, expect, names, needs, pattern, raises, version
 from ._turns import each, together
 
@@ -66,7 +66,8 @@ async def a_shorter_object_leaves_no_tail_of_a_longer_one(storage: Storage, pref
 @check
 async def bytes_bytearray_and_memoryview_are_data(storage: Storage, prefix: str) -> None:
     """Whatever holds bytes in a row can be stored, whole or as a chunk."""
-    for number, data in enumerate((b"some bytes", bytearray(b"some bytes"), memoryview(b"some bytes"))):
+    kinds: list[BytesLike] = [b"some bytes", bytearray(b"some bytes"), memoryview(b"some bytes")]
+    for number, data in enumerate(kinds):
         await storage.put(f"{prefix}{number}", data)
         async with storage.open_write(f"{prefix}w{number}") as writer:
             await writer.write(data)
@@ -78,7 +79,13 @@ async def bytes_bytearray_and_memoryview_are_data(storage: Storage, prefix: str)
 async def a_memoryview_of_any_shape_is_stored_as_its_bytes(storage: Storage, prefix: str) -> None:
     """Steps, items of several bytes and more than one dimension make no difference: the bytes count, not the items."""
     plain = memoryview(bytes(range(240)))
-    views = (plain[::2], plain[::-1], plain.cast("I"), plain.cast("I")[::3], plain.cast("B", (10, 24)))
+    views: tuple[memoryview, ...] = (
+        plain[::2],
+        plain[::-1],
+        plain.cast("I"),
+        plain.cast("I")[::3],
+        plain.cast("B", (10, 24)),
+    )
     for view in views:
         wanted = view.tobytes()
         info = await storage.put(prefix + "a", view)
@@ -220,7 +227,9 @@ async def a_content_type_comes_back_and_has_a_default(storage: Storage, prefix: 
     async with storage.open_write(prefix + "c", content_type=given) as writer:
         await writer.write(b"1")
     equal((await storage.head(prefix + "a")).content_type, given, "the content type of a put")
-    equal((await storage.head(prefix + "b")).content_type, DEFAULT_CONTENT_TYPE, "the content type where none was given")
+    equal(
+        (await storage.head(prefix + "b")).content_type, DEFAULT_CONTENT_TYPE, "the content type where none was given"
+    )
     equal((await storage.head(prefix + "c")).content_type, given, "the content type of a stream")
 
 

@@ -160,7 +160,7 @@ async def an_update_whose_change_fails_changes_nothing(storage: Storage, prefix:
     before = await storage.put(prefix + "a", b"1")
     problem = LookupError("of the change's own")
 
-    def fail(data: bytes | None) -> bytes:
+    def fail(_: bytes | None) -> bytes:
         raise problem
 
     with raises(LookupError, "an update whose change fails") as caught:

@@ -38,7 +38,7 @@ async def a_range_has_the_bytes_of_a_slice(storage: Storage, prefix: str) -> Non
 
 @check
 async def a_reader_of_a_range_gives_what_get_gives(storage: Storage, prefix: str) -> None:
-    """The same ranges, read as streams, are as long as the reader says and belong to an object that is the whole one."""
+    """The same ranges, read as streams, are as long as the reader says, and its info is that of the whole object."""
     data = pattern(SIZE)
     await storage.put(prefix + "a", data)
     for offset, length in RANGES:
@@ -59,7 +59,11 @@ async def a_range_of_a_large_object_has_the_bytes_of_a_slice(storage: Storage, p
     for offset in edges:
         for length in (1, 256 * KIB - 1, 256 * KIB, 256 * KIB + 1, MIB, MIB + 1, None):
             wanted = _slice(data, offset, length)
-            equal(await storage.get(prefix + "a", offset=offset, length=length), wanted, f"a get from {offset} for {length}")
+            equal(
+                await storage.get(prefix + "a", offset=offset, length=length),
+                wanted,
+                f"a get from {offset} for {length}",
+            )
             async with storage.open_read(prefix + "a", offset=offset, length=length) as reader:
                 equal(await reader.read(), wanted, f"a reader from {offset} for {length}")
 

@@ -20,7 +20,9 @@ async def chunks_are_as_long_as_asked_for_at_most(storage: Storage, prefix: str)
         for chunk_size in (7 if size <= 1000 else 70_000, 1000, 4 * MIB):
             async with storage.open_read(prefix + "a", chunk_size=chunk_size) as reader:
                 chunks = [chunk async for chunk in reader]
-            expect(all(0 < len(chunk) <= chunk_size for chunk in chunks), f"a chunk is empty or longer than {chunk_size}")
+            expect(
+                all(0 < len(chunk) <= chunk_size for chunk in chunks), f"a chunk is empty or longer than {chunk_size}"
+            )
             equal(b"".join(chunks), pattern(size), f"{size} bytes in chunks of {chunk_size}")
 
 
@@ -104,7 +106,7 @@ async def an_object_deleted_while_it_is_read_is_not_cut(storage: Storage, prefix
 
 @check
 async def nobody_reads_a_part_of_a_write(storage: Storage, prefix: str) -> None:
-    """While two writers replace an object, every get and every reader has one whole version, and the info of that one."""
+    """While two writers replace an object, every get and every reader has one whole version, and its info."""
 
     def sizes(number: int) -> int:
         return 1000 * number if number % 2 else 300_000 + number

@@ -19,6 +19,7 @@ from .._storage import Storage
 from ..driver import Driver
 from ._checks import CHECKS
 from ._expect import Check, CheckFailed
+from ._turns import turns
 
 DEADLINE = 120.0  # seconds for one check: the longest, of 10,000 objects, takes 10 on a slow disk
 PATIENCE = 2.0  # seconds that a thread, left behind by a cancellation, has to remove what it made
@@ -78,16 +79,16 @@ async def run_all(
         except Exception as error:  # noqa: BLE001  # it is the result
             failure = error
         sentence = " ".join((check.__doc__ or "").split())
-        result = Result(
-            name=check.__name__, sentence=sentence, error=failure, seconds=time.perf_counter() - start
-        )
+        result = Result(name=check.__name__, sentence=sentence, error=failure, seconds=time.perf_counter() - start)
         results.append(result)
         if tell is not None:
             tell(result)
     return results
 
 
-async def _all_of(deadline: float, first: Callable[[], Awaitable[object]], *rest: Callable[[], Awaitable[object]]) -> None:
+async def _all_of(
+    deadline: float, first: Callable[[], Awaitable[object]], *rest: Callable[[], Awaitable[object]]
+) -> None:
     """Take every step, whatever became of those before, and then raise the first error. The later ones, which may well
     come of it, are its notes. Only the first step can be cancelled from outside."""
     failure: BaseException | None = None
@@ -146,5 +147,5 @@ async def _expect_no_tasks(before: Collection[asyncio.Task[object]], patience: f
 async def _what_stays(look: Callable[[], Awaitable[Collection[T]]], patience: float) -> Collection[T]:
     until = time.monotonic() + patience
     while (left := await look()) and time.monotonic() < until:
-        await asyncio.sleep(0)
+        await turns(1)
     return left

@@ -126,7 +126,7 @@ CUTS: Mapping[str, Cut] = {
 }
 
 
-async def _turns_of(task: asyncio.Future[object], count: int) -> None:
+async def _turns_of(task: asyncio.Future[T], count: int) -> None:
     """So many turns, or as many as the task takes."""
     for _ in range(count):
         if task.done():

@@ -164,7 +164,7 @@ class LocalDownload:
                 await to_the_end(close_behind(self._flight, file))
 
     async def _take(self, size: int, *, ahead: bool = False) -> bytes:
-        """The next bytes; with `ahead`, those behind them are being read when this returns."""
+        """The next bytes; with `ahead`, those behind them are read as soon as the loop turns."""
         if self._file is None:
             raise ClosedError("the download is closed")
         flight = self._flight or self._start(self._file, size)

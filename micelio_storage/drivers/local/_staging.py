@@ -60,10 +60,10 @@ class Staging:
         try:
             if self._own >= 0:
                 _clear(self._all, self._name)
-                os.close(self._own)
-                os.close(self._lock)
         finally:
-            os.close(self._all)
+            for descriptor in (self._own, self._lock, self._all):
+                if descriptor >= 0:
+                    os.close(descriptor)
 
     def create(self) -> Staged:
         """A new, empty staging file."""
