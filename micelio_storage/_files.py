@@ -82,7 +82,7 @@ async def _open(
 
 
 def _open_regular(path: str, flags: int) -> int:
-    """Open a file that has an end. A pipe would have the thread wait for whoever writes to it, and nothing ends that."""
+    """Open a file that has an end: for who writes to a pipe, the thread might wait for ever."""
     descriptor = os.open(path, flags | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -551,9 +551,8 @@ async def test_a_file_system_with_times_in_seconds_is_refused(tmp_path: Path) ->
     with image.open("wb") as file:
         file.truncate(16 << 20)
     subprocess.run(["mkfs.ext4", "-q", "-I", "128", image], check=True, stderr=subprocess.DEVNULL)
-    with mounted("-o", "loop", image, tmp_path / "mounted") as path:
-        with pytest.raises(ConfigError, match="too coarsely"):
-            await open_storage(LocalConfig(path=path / "root")).open()
+    with mounted("-o", "loop", image, tmp_path / "mounted") as path, pytest.raises(ConfigError, match="too coarsely"):
+        await open_storage(LocalConfig(path=path / "root")).open()
 
 
 async def test_attributes_beside_the_inode_are_of_the_same_version_for_every_reader(root: Path) -> None:

@@ -30,58 +30,58 @@ class PrefixedDriver:
     """The part of another driver that is below `prefix`, which ends in "/"."""
 
     def __init__(self, inner: Driver, prefix: Prefix) -> None:
-        self._inner = inner
-        self._prefix = prefix
+        self.inner = inner
+        self.prefix = prefix
 
     @classmethod
     def below(cls, driver: Driver, prefix: Prefix) -> PrefixedDriver:
         """What is below `prefix` of the driver; two prefixes on top of one another become one."""
         if isinstance(driver, cls):
-            return cls(driver._inner, Prefix.parse(driver._prefix + prefix))
+            return cls(driver.inner, Prefix.parse(driver.prefix + prefix))
         return cls(driver, prefix)
 
     def __repr__(self) -> str:
-        return f"<PrefixedDriver {str(self._prefix)!a} of {self._inner!r}>"
+        return f"<PrefixedDriver {str(self.prefix)!a} of {self.inner!r}>"
 
     @property
     def name(self) -> str:
-        return self._inner.name
+        return self.inner.name
 
     @property
     def capabilities(self) -> Capabilities:
-        return self._inner.capabilities
+        return self.inner.capabilities
 
     async def open(self) -> None:
-        await self._inner.open()
+        await self.inner.open()
 
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        await self.inner.aclose()
 
     async def head(self, key: Key) -> ObjectInfo:
-        return await self._inner.head(self._below(key))
+        return await self.inner.head(self._below(key))
 
     async def read(self, key: Key, options: ReadOptions) -> Download:
-        return await self._inner.read(self._below(key), options)
+        return await self.inner.read(self._below(key), options)
 
     async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
-        return await self._inner.put(self._below(key), data, options)
+        return await self.inner.put(self._below(key), data, options)
 
     async def upload(self, key: Key, options: WriteOptions) -> Upload:
-        return await self._inner.upload(self._below(key), options)
+        return await self.inner.upload(self._below(key), options)
 
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
-        return await self._inner.copy(self._below(source), self._below(target), options)
+        return await self.inner.copy(self._below(source), self._below(target), options)
 
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
         outer = {self._below(key): key for key in keys}
-        failures = await self._inner.delete(list(outer), options)
+        failures = await self.inner.delete(list(outer), options)
         return {outer[key]: error for key, error in failures.items()}
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         if options.start_after is not None:
-            options = replace(options, start_after=Prefix.parse(self._prefix + options.start_after))
-        page = await self._inner.list_page(Prefix.parse(self._prefix + prefix), options)
-        skip = len(self._prefix)
+            options = replace(options, start_after=Prefix.parse(self.prefix + options.start_after))
+        page = await self.inner.list_page(Prefix.parse(self.prefix + prefix), options)
+        skip = len(self.prefix)
         return Page(
             entries=[
                 Entry(key=Key.parse(entry.key[skip:]), size=entry.size, etag=entry.etag, modified=entry.modified)
@@ -92,10 +92,10 @@ class PrefixedDriver:
         )
 
     async def presign(self, key: Key, request: PresignRequest) -> str:
-        return await self._inner.presign(self._below(key), request)
+        return await self.inner.presign(self._below(key), request)
 
     async def unfinished(self) -> Sequence[str]:
-        return await self._inner.unfinished()
+        return await self.inner.unfinished()
 
     def _below(self, key: Key) -> Key:
-        return Key.parse(self._prefix + key)
+        return Key.parse(self.prefix + key)
