@@ -35,6 +35,7 @@ from micelio_storage import (
     open_storage,
 )
 from micelio_storage.drivers.local import LocalDriver
+from micelio_storage.drivers.local._root import Root
 
 SECRET = b"the secret"
 
@@ -242,6 +243,19 @@ async def test_a_directory_swapped_for_a_link_in_a_loop_lets_nothing_in_or_out(
     assert len(seen) > 1, f"the swap was never met: {seen}"
     assert files_below(outside) == before
     assert (outside / "secret").read_bytes() == SECRET
+
+
+async def test_a_driver_that_followed_links_would_be_found(
+    storage: Storage, root: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def follow(self: Root, path: bytes, flags: int) -> int:
+        return os.open(path, flags & ~os.O_NOFOLLOW, dir_fd=self.descriptor)
+
+    monkeypatch.setattr(Root, "_open", follow)
+    (root / "link").symlink_to(outside)
+    assert await storage.get("link/secret") == SECRET
+    await storage.put("link/new", b"escaped")
+    assert (outside / "new").read_bytes() == b"escaped"
 
 
 # Swaps two names at once, so that there is no moment without either; in a process of its own, without our GIL.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from importlib.metadata import version
+from importlib.metadata import distribution, version
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -51,6 +52,13 @@ def test_the_version_is_the_installed_one() -> None:
     assert micelio_storage.__version__ == version("micelio_storage")
     with pytest.raises(AttributeError):
         _ = micelio_storage.nothing  # type: ignore[attr-defined]  # what is tested
+
+
+def test_what_is_tested_is_what_is_installed() -> None:
+    installed = distribution("micelio_storage")
+    editable = '"editable": true' in (installed.read_text("direct_url.json") or "")
+    expected = Path(__file__).parents[1] if editable else Path(str(installed.locate_file("")))
+    assert Path(micelio_storage.__file__) == expected / "micelio_storage" / "__init__.py"
 
 
 @pytest.mark.parametrize("kind", [LocalDriver, MemoryDriver, PrefixedDriver])
