@@ -237,7 +237,7 @@ def test_raises_lets_the_wanted_error_in_and_no_other_out() -> None:
         pass
     with pytest.raises(CheckFailed, match=r"a get: KeyError \('a'\) instead"), raises(NotFoundError, "a get"):
         raise KeyError("a")
-    with pytest.raises(CheckFailed, match="^within$"), raises(NotFoundError, "a get"):
+    with pytest.raises(CheckFailed, match=r"^within$"), raises(NotFoundError, "a get"):
         expect(False, "within")
     with pytest.raises(asyncio.CancelledError), raises(NotFoundError, "a get"):
         raise asyncio.CancelledError

@@ -79,7 +79,7 @@ class LeavesStagingBehind(MemoryDriver):
 
     class _Upload(MemoryUpload):
         async def abort(self) -> None:
-            self._buffer.clear()
+            pass
 
     async def upload(self, key: Key, options: WriteOptions) -> MemoryUpload:
         await turns(1)
@@ -231,13 +231,14 @@ class SharesUploads(MemoryDriver):
 
     def __init__(self) -> None:
         super().__init__()
-        self._staged: dict[Key, bytearray] = {}
+        self._first: dict[Key, MemoryUpload] = {}
 
     async def upload(self, key: Key, options: WriteOptions) -> MemoryUpload:
         upload = await super().upload(key, options)
-        if not any(other._key == key for other in self.uploads.values() if other is not upload):
-            self._staged[key] = bytearray()
-        upload._buffer = self._staged[key]
+        if self._first.get(key) in self.uploads.values():
+            upload._buffer = self._first[key]._buffer
+        else:
+            self._first[key] = upload
         return upload
 
 
