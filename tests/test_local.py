@@ -35,6 +35,7 @@ from micelio_storage import (
     open_storage,
 )
 from micelio_storage.drivers.local import LocalDriver
+from micelio_storage.drivers.local._cached import CachedReads
 from micelio_storage.drivers.local._root import Root
 
 SECRET = b"the secret"
@@ -252,6 +253,7 @@ async def test_a_driver_that_followed_links_would_be_found(
         return os.open(path, flags & ~os.O_NOFOLLOW, dir_fd=self.descriptor)
 
     monkeypatch.setattr(Root, "_open", follow)
+    monkeypatch.setattr(CachedReads, "_open", lambda self, key: -1)
     (root / "link").symlink_to(outside)
     assert await storage.get("link/secret") == SECRET
     await storage.put("link/new", b"escaped")
@@ -612,3 +614,71 @@ async def test_a_refused_put_leaves_no_directories_behind(storage: Storage, root
         with pytest.raises(PreconditionFailedError):
             await work
     assert sorted(path.name for path in root.iterdir()) == [".micelio", "b"]
+
+
+# -- reads on the loop
+
+
+@pytest.fixture(params=["tmpfs", "ext4", "xfs"])
+def file_system(request: pytest.FixtureRequest, tmp_path: Path, tmpfs: Path) -> Iterator[Path]:
+    if request.param == "tmpfs":
+        yield tmpfs
+        return
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(400 << 20)
+    subprocess.run([f"mkfs.{request.param}", "-q", image], check=True, stderr=subprocess.DEVNULL)
+    with mounted("-o", "loop", image, tmp_path / "mounted") as path:
+        yield path
+
+
+@pytest.mark.root
+async def test_what_is_in_memory_is_read_without_a_thread_and_what_is_not_with_one(file_system: Path) -> None:
+    root = file_system / "root"
+    async with open_storage(LocalConfig(path=root)) as storage:
+        info = await storage.put("a/b", b"x" * 10_000, metadata={"a": "b"})
+        lane = storage._driver._parts.look  # type: ignore[attr-defined]  # how it was read is what is tested
+        for _ in range(3):
+            assert await storage.get("a/b", offset=-10) == b"x" * 10
+            assert await storage.head("a/b") == info
+        assert lane._begun == 0
+        os.posix_fadvise(descriptor := os.open(root / "a/b", os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+        assert await storage.get("a/b") == b"x" * 10_000
+        assert lane._begun == (0 if "micelio-" in str(file_system) else 1)
+        assert await storage.get("a/b") == b"x" * 10_000
+        assert lane._begun == (0 if "micelio-" in str(file_system) else 1)
+
+
+async def test_what_somebody_else_writes_is_seen_at_once_also_by_reads_without_a_thread(root: Path) -> None:
+    async with open_storage(LocalConfig(path=root)) as one, open_storage(LocalConfig(path=root)) as other:
+        for number in range(50):
+            info = await one.put("a", b"%d" % number, metadata={"n": str(number)})
+            assert await other.get("a") == b"%d" % number
+            assert await other.head("a") == info == await one.head("a")
+        await one.delete("a")
+        assert not await other.exists("a")
+        (root / "a").write_bytes(b"by hand")
+        assert await one.get("a") == await other.get("a") == b"by hand"
+        os.setxattr(root / "a", "user.micelio", b'{"metadata":{"n":"hand"}}')
+        assert (await one.head("a")).metadata == {"n": "hand"}
+
+
+async def test_reads_that_never_wait_let_other_tasks_run(root: Path) -> None:
+    async with open_storage(LocalConfig(path=root)) as storage:
+        await storage.put("a", b"1")
+        turns = 0
+        done = False
+
+        async def count() -> None:
+            nonlocal turns
+            while not done:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.ensure_future(count())
+        for _ in range(1000):
+            await storage.get("a")
+        done = True
+        await counting
+        assert turns > 30

@@ -15,6 +15,8 @@ from support.cancelling import WAYS, cancel_everywhere
 from support.leftovers import library_threads, open_descriptors, other_tasks
 
 from micelio_storage import LocalConfig, Session, Storage, open_storage
+from micelio_storage.drivers.local import LocalDriver
+from micelio_storage.drivers.local._root import Resolver
 
 OLD = b"old" * 1000
 NEW = b"new" * 1000
@@ -70,14 +72,17 @@ OPERATIONS: dict[str, Operation] = {
 async def settled(storage: Storage) -> None:
     """When this returns, what cancelled reads left to the threads is done: a lane runs in order."""
     for _ in range(2):
-        await storage.exists("settled")
+        await storage._driver.unfinished()
         await storage.delete("settled")
 
 
+@pytest.mark.parametrize("resolver", ["openat2", "walk"])
 @pytest.mark.parametrize("name", OPERATIONS)
-async def test_cancelling_at_any_point_leaves_nothing_and_tears_nothing(name: str, tmpfs: Path) -> None:
+async def test_cancelling_at_any_point_leaves_nothing_and_tears_nothing(
+    name: str, resolver: Resolver, tmpfs: Path
+) -> None:
     operation = OPERATIONS[name]
-    async with open_storage(LocalConfig(path=tmpfs / "root")) as storage:
+    async with Storage(LocalDriver(tmpfs / "root", resolver=resolver)) as storage:
         await storage.put("large", LARGE)
         await write(storage)  # the threads that an operation needs exist
         await storage.get("large")
@@ -99,7 +104,7 @@ async def test_cancelling_at_any_point_leaves_nothing_and_tears_nothing(name: st
             await storage.put("a/source", NEW)
             assert await storage.get("a/key") == OLD, where
             await storage.delete("a/new", "a/target")
-        assert points > 2
+        assert points > 2 or resolver == "openat2"  # with openat2, what is cached is read without any suspension
     assert library_threads() == []
 
 
@@ -188,7 +193,7 @@ async def test_a_read_on_a_disk_that_hangs_can_be_cancelled(tmpfs: Path, monkeyp
     async with open_storage(LocalConfig(path=tmpfs / "root")) as storage:
         await storage.put("key", LARGE)
         with monkeypatch.context() as patched:
-            gate = Gate(patched, "fstat")
+            gate = Gate(patched, "lseek")
             task = asyncio.ensure_future(storage.get("key"))
             await gate.begun()
             task.cancel()

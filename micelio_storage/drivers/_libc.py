@@ -1,4 +1,4 @@
-"""Three calls of the Linux kernel that Python's `os` does not have, through ctypes. Elsewhere they say so."""
+"""Calls of the Linux kernel that Python's `os` does not have, through ctypes. Elsewhere they say so."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ from typing import Any
 _OPENAT2 = 437  # the number on every architecture that Linux 5.6 and later run Python on
 _AT_ONCE = 2  # SYNC_FILE_RANGE_WRITE: start writing, wait for nothing
 
-RESOLVE_NO_MAGICLINKS = 0x02
-RESOLVE_NO_SYMLINKS = 0x04
-RESOLVE_BENEATH = 0x08
-
-_JAIL = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+_NO_XDEV = 0x01  # RESOLVE_*, of linux/openat2.h
+_NO_MAGICLINKS = 0x02
+_NO_SYMLINKS = 0x04
+_BENEATH = 0x08
+_CACHED = 0x20
+_JAIL = _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS
 
 
 class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
-def _load() -> Any:  # ctypes' library handle has no better type
-    return ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-
-
-_libc = _load()
+_libc: Any = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_libc_at_once: Any = ctypes.PyDLL(None, use_errno=True) if sys.platform == "linux" else None  # keeps the GIL
 
 
 def open_beneath(directory: int, path: bytes, flags: int) -> int:
@@ -34,16 +32,21 @@ def open_beneath(directory: int, path: bytes, flags: int) -> int:
 
     Raises OSError: ELOOP for a link, ENOSYS (or EPERM, in some sandboxes) where the kernel has no openat2.
     """
-    if _libc is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    how = _OpenHow(flags | os.O_CLOEXEC, 0, _JAIL)
-    descriptor: int = _libc.syscall(
-        ctypes.c_long(_OPENAT2), ctypes.c_long(directory), path, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))
-    )
-    if descriptor < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), path)
-    return descriptor
+    return _openat2(_libc, directory, path, _OpenHow(flags | os.O_CLOEXEC, 0, _JAIL))
+
+
+def open_cached(directory: int, path: bytes, flags: int) -> int:
+    """The same if the kernel knows the whole path by heart, without waiting for any disk: else BlockingIOError. Another
+    file system on the way is EXDEV, and a kernel before 5.12 says EINVAL."""
+    return _openat2(_libc_at_once, directory, path, _OpenHow(flags | os.O_CLOEXEC, 0, _JAIL | _CACHED | _NO_XDEV))
+
+
+def file_system_type(descriptor: int) -> int:
+    """The magic number of the file system that the file is on (linux/magic.h), or 0."""
+    answer = ctypes.create_string_buffer(256)  # struct statfs has 120 bytes at most, and begins with the type
+    if _libc is None or _libc.fstatfs(ctypes.c_int(descriptor), answer) != 0:
+        return 0
+    return ctypes.c_long.from_buffer(answer).value & 0xFFFFFFFF
 
 
 def start_writeback(descriptor: int, offset: int = 0, length: int = 0) -> None:
@@ -53,3 +56,15 @@ def start_writeback(descriptor: int, offset: int = 0, length: int = 0) -> None:
         _libc.sync_file_range(
             ctypes.c_int(descriptor), ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(_AT_ONCE)
         )
+
+
+def _openat2(libc: Any, directory: int, path: bytes, how: _OpenHow) -> int:
+    if libc is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    descriptor: int = libc.syscall(
+        ctypes.c_long(_OPENAT2), ctypes.c_long(directory), path, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))
+    )
+    if descriptor < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return descriptor

@@ -24,7 +24,6 @@ from ..driver import (
     parse_cursor,
 )
 from ..drivers.memory import MemoryDownload, MemoryDriver
-from ..drivers.prefixed import PrefixedDriver
 from ._breaking import fails
 from ._turns import turns
 
@@ -213,15 +212,12 @@ class ForgetsTheSlash(MemoryDriver):
     "pages_that_fold_are_the_whole_list",
     "a_storage_under_a_prefix_is_the_same_storage",
 )
-class ShowsInnerPrefixes(PrefixedDriver):
-    """Cuts its prefix off the keys that it lists, but not off what is folded."""
-
-    def __init__(self) -> None:
-        super().__init__(MemoryDriver(), Prefix.parse("inner/"))
+class ShowsInnerPrefixes(MemoryDriver):
+    """Keeps everything below a prefix of its own, and cuts it off keys, but not off what is folded."""
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         page = await super().list_page(prefix, options)
-        return replace(page, prefixes=[self._prefix + folded for folded in page.prefixes])
+        return replace(page, prefixes=["inner/" + folded for folded in page.prefixes])
 
 
 @fails(

@@ -32,6 +32,7 @@ from ...driver import (
 )
 from .._threads import Lane, Steps, to_the_end
 from ._attributes import Keeping
+from ._cached import CachedReads
 from ._errors import system_errors, translate
 from ._listing import Listings
 from ._reads import LocalDownload, Opened, Reads
@@ -82,10 +83,10 @@ class LocalDriver:
         lane = Lane("open", most_workers=1)
         try:
             with system_errors():
-                root = await lane.run(_open_root, self._path, self._resolver, undo=Root.close)
-                self._parts = _Parts(root, self._keeping, durable=self._durable)
+                cached = await lane.run(_open_root, self._path, self._resolver, undo=CachedReads.close)
+                self._parts = _Parts(cached, self._keeping, durable=self._durable)
                 await lane.run(self._parts.prepare)
-                world_writable = await lane.run(root.is_world_writable)
+                world_writable = await lane.run(cached.root.is_world_writable)
             await lane.aclose()
         except BaseException:
             await to_the_end(self._give_up(lane))
@@ -107,11 +108,17 @@ class LocalDriver:
     async def head(self, key: Key) -> ObjectInfo:
         parts = self._open_parts()
         with system_errors():
-            return await parts.look.run(parts.reads.head, key)
+            await parts.cached.turn()
+            info = parts.cached.head(key)
+            return await parts.look.run(parts.reads.head, key) if info is None else info
 
     async def read(self, key: Key, options: ReadOptions) -> LocalDownload:
         parts = self._open_parts()
         with system_errors():
+            await parts.cached.turn()
+            known = parts.cached.read(key, options)
+            if known is not None:
+                return LocalDownload(Opened(*known, file=None), parts.copiers, options.chunk_size)
             opened = await parts.look.run(parts.reads.open, key, options, undo=Opened.close)
         return LocalDownload(opened, parts.copiers, options.chunk_size)
 
@@ -174,13 +181,14 @@ class LocalDriver:
 class _Parts:
     """All that an open driver holds."""
 
-    def __init__(self, root: Root, keeping: Keeping, *, durable: bool) -> None:
-        self._root = root
+    def __init__(self, cached: CachedReads, keeping: Keeping, *, durable: bool) -> None:
+        self._root = root = cached.root
         self._keeping: Keeping = keeping
         self._store: Store | None = None
         self._making = threading.Lock()
-        self.reads = Reads(root, lambda: self._store)
-        self.writes = Writes(root, self.store, self.reads, durable=durable)
+        self.cached = cached
+        self.reads = Reads(root, lambda: self._store, self.cached)
+        self.writes = Writes(root, self.store, self.reads, self.cached, durable=durable)
         self.listings = Listings(root)
         self.look = Lane("look", most_workers=MOST_WORKERS)
         self.change = Lane("change", most_workers=MOST_WORKERS)
@@ -226,8 +234,9 @@ class _Parts:
             self._root.close()
 
 
-def _open_root(place: Place, resolver: Resolver) -> Root:
-    """The root, made if it is missing. What cannot be one is a `ConfigError`."""
+def _open_root(place: Place, resolver: Resolver) -> CachedReads:
+    """The root, made if it is missing, and what can be read there without waiting. What cannot be one is a
+    `ConfigError`."""
     path = os.path.abspath(os.fsencode(place() if callable(place) else place))
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -247,4 +256,4 @@ def _open_root(place: Place, resolver: Resolver) -> Root:
         raise ConfigError(
             f"{os.fsdecode(path)!r} cannot be opened ({error.strerror}): set STORAGE_LOCAL_PATH to a directory of yours"
         ) from error
-    return root
+    return CachedReads(root)

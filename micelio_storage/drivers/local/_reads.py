@@ -28,6 +28,7 @@ from ...driver import (
 )
 from .._threads import to_the_end
 from ._attributes import DEFAULTS, Attributes, decode, read_from_inode
+from ._cached import CachedReads
 from ._errors import system_errors
 from ._root import MOST_RACES, Root
 from ._store import Store, describe, version_of
@@ -57,9 +58,10 @@ class Opened:
 class Reads:
     """The reading half of the driver, for worker threads."""
 
-    def __init__(self, root: Root, store: Callable[[], Store | None]) -> None:
+    def __init__(self, root: Root, store: Callable[[], Store | None], cached: CachedReads) -> None:
         self._root = root
         self._store = store
+        self._cached = cached
 
     def head(self, key: Key) -> ObjectInfo:
         """What is known of the object."""
@@ -93,7 +95,9 @@ class Reads:
             try:
                 kept = read_from_inode(descriptor) or (files.read(key, version_of(status)) if files else b"")
                 if kept or not files or self._is_present(key, status):
-                    return descriptor, status, decode(kept) if kept else DEFAULTS
+                    attributes = decode(kept) if kept else DEFAULTS
+                    self._cached.learn(status, attributes)
+                    return descriptor, status, attributes
             except BaseException:
                 os.close(descriptor)
                 raise

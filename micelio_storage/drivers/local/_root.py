@@ -25,8 +25,8 @@ MOST_RACES = 1000  # times a directory may vanish under a writer before that is 
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # NONBLOCK: a FIFO must not hang the reader
-_NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # ENXIO: a socket
+FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # NONBLOCK: a FIFO must not hang the reader
+NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # ENXIO: a socket
 
 
 class Root:
@@ -47,9 +47,9 @@ class Root:
     def open_object(self, key: Key) -> tuple[int, os.stat_result]:
         """A descriptor of the regular file at the key's place, and its status. Anything else there is no object."""
         try:
-            descriptor = self._open(key.encode(), _FILE)
+            descriptor = self._open(key.encode(), FILE_FLAGS)
         except OSError as error:
-            if error.errno in _NO_OBJECT:
+            if error.errno in NO_OBJECT:
                 raise missing() from error
             raise
         try:
@@ -78,7 +78,7 @@ class Root:
         try:
             return self.open_directory(path)
         except OSError as error:
-            if error.errno in _NO_OBJECT:
+            if error.errno in NO_OBJECT:
                 return None
             raise
 

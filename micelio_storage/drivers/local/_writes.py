@@ -26,6 +26,7 @@ from ...driver import (
 )
 from .._threads import Steps, SyncDirectory, SyncFile
 from ._attributes import Attributes, write_to_inode
+from ._cached import CachedReads
 from ._errors import translate
 from ._reads import Reads
 from ._root import MOST_RACES, Root, root_is_gone
@@ -44,10 +45,13 @@ _NO_RANGE = (errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOSYS)
 class Writes:
     """The writing half of the driver. `store` may raise: then the root cannot be written."""
 
-    def __init__(self, root: Root, store: Callable[[], Store], reads: Reads, *, durable: bool) -> None:
+    def __init__(
+        self, root: Root, store: Callable[[], Store], reads: Reads, cached: CachedReads, *, durable: bool
+    ) -> None:
         self._root = root
         self._store = store
         self._reads = reads
+        self._cached = cached
         self._durable = durable
         self._stamps = Stamps()
 
@@ -98,6 +102,7 @@ class Writes:
                 yield from self._sync_path(key.parent.encode(), parent)
         finally:
             os.close(parent)
+        self._cached.learn(os.fstat(staged.descriptor), attributes)
         return describe(status, attributes)
 
     def delete(self, keys: Sequence[Key], if_match: str | None) -> Steps[dict[Key, StorageError]]:
@@ -280,9 +285,10 @@ def _take_place(staged: Staged, parent: int, name: bytes, *, linking: bool) -> N
     assert staged.name is not None  # published once
     if linking:
         os.link(staged.name, name, src_dir_fd=staged.directory, dst_dir_fd=parent, follow_symlinks=False)
+        os.unlink(staged.name, dir_fd=staged.directory)
     else:
         os.rename(staged.name, name, src_dir_fd=staged.directory, dst_dir_fd=parent)
-        staged.name = None
+    staged.name = None
 
 
 def _unlink(parent: int, name: bytes) -> None:
