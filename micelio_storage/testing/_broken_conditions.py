@@ -113,7 +113,7 @@ class DeletesWhatBeginsSo(MemoryDriver):
     """Takes a key for a prefix."""
 
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
-        alike = [name for name in self._order if any(name.startswith(key) for key in keys)]
+        alike = [name for name in self._order if name.startswith(tuple(keys))]
         return await super().delete(keys if options.if_match else alike, options)
 
 

@@ -4,30 +4,18 @@ not there at all, stays so, and leaves nothing behind."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 
 from .._storage import Storage
 from ..driver import NotFoundError, PreconditionFailedError
 from ._expect import KIB, check, equal, expect, names, needs, raises, version
-from ._turns import CUTS, Cut, cancel_task, each, together, turns
+from ._turns import CUTS, attempts, cancel_task, each, together, turns
 
-# Turns after which a call is cut short: each of the first, then across the milliseconds that a thread takes.
-STEPS = (0, 1, 2, 3, 4, 5, 6, 8, 11, 16, 25, 50, 100, 200, 400, 800)
+STEPS = (0, 1, 2, 3, 4, 6, 9, 13, 19, 28, 60, 120, 250, 500)  # turns, across the milliseconds that a thread takes
 AFTERMATH = 5  # looks at the object afterwards, for what comes back late
 SIZE = 300 * KIB  # bytes: more than fits where small objects go
 CHUNK = 100 * KIB  # bytes of each chunk of a stream
-
-
-def _cuts() -> Iterator[tuple[str, Callable[[Callable[[], Awaitable[object]]], Awaitable[bool]]]]:
-    """Every way to cancel at every step, with words for it."""
-    for way, cut in CUTS.items():
-        for count in STEPS:
-            yield f"{way} after {count} turns", partial(_apply, cut, count)
-
-
-async def _apply(cut: Cut, count: int, operation: Callable[[], Awaitable[object]]) -> bool:
-    return await cut(operation, count)
 
 
 async def _stream(data: bytes) -> AsyncGenerator[bytes, None]:
@@ -48,21 +36,19 @@ async def _write(storage: Storage, key: str, data: bytes) -> None:
 
 async def _expect_no_return(storage: Storage, key: str, size: int, write: Callable[[bytes], Awaitable[object]]) -> None:
     """Cut writes of a second version short, and see what is there: afterwards, and behind a third."""
-    for words, cut in _cuts():
+    for cut in attempts():
         await storage.put(key, version(1, size))
         cancelled = await cut(partial(write, version(2, size)))
         left = await storage.get(key)
-        expect(cancelled or left == version(2, size), f"{words}: a write returned and the object is another")
-        expect(left in (version(1, size), version(2, size)), f"{words}: the object is neither the old nor the new one")
+        expect(cancelled or left == version(2, size), f"{cut}: a write returned and the object is another")
+        expect(left in (version(1, size), version(2, size)), f"{cut}: the object is neither the old nor the new one")
         for _ in range(AFTERMATH):
             await turns(5)
-            expect(await storage.get(key) == left, f"{words}: the object changes after the write was cancelled")
+            expect(await storage.get(key) == left, f"{cut}: the object changes after the write was cancelled")
         await storage.put(key, version(3, size))
         for _ in range(AFTERMATH):
             await turns(5)
-            expect(
-                await storage.get(key) == version(3, size), f"{words}: the cancelled write came back over a later one"
-            )
+            expect(await storage.get(key) == version(3, size), f"{cut}: the cancelled write came back over a later one")
 
 
 @check
@@ -92,12 +78,12 @@ async def a_cancelled_writer_never_comes_back(storage: Storage, prefix: str) -> 
 @check
 async def a_cancelled_creation_is_whole_or_not_there(storage: Storage, prefix: str) -> None:
     """A new object whose put was cut short is all there or not there at all, and can be deleted either way."""
-    for number, (words, cut) in enumerate(_cuts()):
+    for number, cut in enumerate(attempts()):
         key = f"{prefix}{number}/new"
         for write in (storage.put, partial(_pour, storage)):
             await cut(partial(write, key, version(1, SIZE)))
             if await storage.exists(key):
-                equal(await storage.get(key), version(1, SIZE), f"{words}: the new object")
+                equal(await storage.get(key), version(1, SIZE), f"{cut}: the new object")
             await storage.delete(key)
     equal(await names(storage, prefix), [], "what is there in the end")
 
@@ -107,17 +93,17 @@ async def a_cancelled_condition_holds_nobody_up(storage: Storage, prefix: str) -
     """After a conditional put was cut short, the next one finds no lock in its way, and the true ETag."""
     await storage.put(prefix + "a", b"0")
     with needs(storage.capabilities.if_match):
-        for words, cut in _cuts():
+        for cut in attempts():
             etag = (await storage.head(prefix + "a")).etag
             await cut(partial(storage.put, prefix + "a", b"cancelled" + etag.encode(), if_match=etag))
             info = await storage.head(prefix + "a")
             equal(
                 await storage.get(prefix + "a", if_match=info.etag),
                 await storage.get(prefix + "a"),
-                f"{words}: the bytes",
+                f"{cut}: the bytes",
             )
             if info.etag != etag:
-                with raises(PreconditionFailedError, f"{words}: a put over the version before"):
+                with raises(PreconditionFailedError, f"{cut}: a put over the version before"):
                     await storage.put(prefix + "a", b"lost", if_match=etag)
             await storage.put(prefix + "a", b"next" + info.etag.encode(), if_match=info.etag)
 
@@ -126,45 +112,43 @@ async def a_cancelled_condition_holds_nobody_up(storage: Storage, prefix: str) -
 async def a_cancelled_copy_is_whole_or_not_there(storage: Storage, prefix: str) -> None:
     """A copy that was cut short changes its target wholly or not at all, and its source never."""
     await storage.put(prefix + "source", version(2, SIZE))
-    for words, cut in _cuts():
+    for cut in attempts():
         await storage.put(prefix + "target", version(1, SIZE))
         cancelled = await cut(partial(storage.copy, prefix + "source", prefix + "target"))
         left = await storage.get(prefix + "target")
-        expect(left in (version(1, SIZE), version(2, SIZE)), f"{words}: the target is neither the old nor the new one")
-        expect(cancelled or left == version(2, SIZE), f"{words}: a copy returned and the target is as before")
+        expect(left in (version(1, SIZE), version(2, SIZE)), f"{cut}: the target is neither the old nor the new one")
+        expect(cancelled or left == version(2, SIZE), f"{cut}: a copy returned and the target is as before")
         await turns(20)
-        expect(
-            await storage.get(prefix + "target") == left, f"{words}: the target changes after the copy was cancelled"
-        )
+        expect(await storage.get(prefix + "target") == left, f"{cut}: the target changes after the copy was cancelled")
     equal(await storage.get(prefix + "source"), version(2, SIZE), "the source")
 
 
 @check
 async def a_cancelled_delete_is_done_or_not(storage: Storage, prefix: str) -> None:
     """A delete that was cut short never takes an object that was put after it."""
-    for words, cut in _cuts():
+    for cut in attempts():
         await storage.put(prefix + "d/a", version(1, 100))
         cancelled = await cut(partial(storage.delete, prefix + "d/a"))
         expect(
-            cancelled or not await storage.exists(prefix + "d/a"), f"{words}: a delete returned and the object is there"
+            cancelled or not await storage.exists(prefix + "d/a"), f"{cut}: a delete returned and the object is there"
         )
         await storage.put(prefix + "d/a", version(2, 100))
         for _ in range(AFTERMATH):
             await turns(5)
-            expect(await storage.exists(prefix + "d/a"), f"{words}: the cancelled delete came back over a later put")
+            expect(await storage.exists(prefix + "d/a"), f"{cut}: the cancelled delete came back over a later put")
 
 
 @check
 async def a_cancelled_move_loses_nothing(storage: Storage, prefix: str) -> None:
     """A move that was cut short leaves the object in one place or in both, and whole."""
-    for number, (words, cut) in enumerate(_cuts()):
+    for number, cut in enumerate(attempts()):
         old, new = f"{prefix}{number}/old", f"{prefix}{number}/new"
         await storage.put(old, version(1, 100))
         await cut(partial(storage.move, old, new))
         left = [key for key in (old, new) if await storage.exists(key)]
-        expect(left, f"{words}: the object is in neither place")
+        expect(left, f"{cut}: the object is in neither place")
         for key in left:
-            equal(await storage.get(key), version(1, 100), f"{words}: the object in {key.removeprefix(prefix)}")
+            equal(await storage.get(key), version(1, 100), f"{cut}: the object in {key.removeprefix(prefix)}")
 
 
 @check
@@ -177,10 +161,10 @@ async def a_cancelled_update_counts_once_or_not_at_all(storage: Storage, prefix:
 
     with needs(storage.capabilities.if_match and storage.capabilities.if_absent):
         await storage.put(prefix + "counter", b"0")
-        for begun, (words, cut) in enumerate(_cuts(), 1):
+        for begun, cut in enumerate(attempts(), 1):
             done += not await cut(add_one)
             count = int(await storage.get(prefix + "counter"))
-            expect(done <= count <= begun, f"{words}: the counter is {count}, {done} updates returned, {begun} began")
+            expect(done <= count <= begun, f"{cut}: the counter is {count}, {done} updates returned, {begun} began")
 
 
 @check
@@ -193,11 +177,11 @@ async def a_cancelled_read_gives_everything_back(storage: Storage, prefix: str) 
             async for _ in reader:
                 await turns(1)
 
-    for words, cut in _cuts():
+    for cut in attempts():
         for operation in (read, partial(storage.get, prefix + "a"), partial(storage.head, prefix + "a")):
             await cut(operation)
         await cut(partial(names, storage, prefix))
-        equal(len(await storage.get(prefix + "a")), 4 * SIZE, f"{words}: the size of what is read afterwards")
+        equal(len(await storage.get(prefix + "a")), 4 * SIZE, f"{cut}: the size of what is read afterwards")
     await storage.delete(prefix + "a")
     equal(await names(storage, prefix), [], "what is there in the end")
 
@@ -291,7 +275,7 @@ async def a_reader_is_not_harmed_by_a_cancelled_write(storage: Storage, prefix: 
     async def write() -> None:
         nonlocal going
         try:
-            for number, (_, cut) in enumerate(_cuts(), 1):
+            for number, cut in enumerate(attempts(), 1):
                 await cut(partial(_pour, storage, prefix + "a", version(number, SIZE)))
         finally:
             going = False

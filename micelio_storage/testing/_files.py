@@ -12,9 +12,8 @@ from tempfile import TemporaryDirectory
 from .._storage import Storage
 from ..driver import AlreadyExistsError, InvalidArgumentError, NotFoundError
 from ._expect import KIB, MIB, check, equal, expect, names, needs, pattern, raises, version
-from ._turns import CUTS
+from ._turns import attempts
 
-STEPS = (0, 1, 2, 3, 5, 10, 20, 40, 80, 160, 320)  # turns, across what opening, reading and syncing a file take
 SIZE = 3 * MIB + 7  # bytes of what is cut short: several reads and writes
 
 
@@ -108,14 +107,13 @@ async def a_cancelled_download_leaves_a_whole_file_or_none(storage: Storage, pre
     old, new = version(1, SIZE), version(2, SIZE)
     await storage.put(prefix + "a", new)
     with _folder() as folder:
-        for way, cut in CUTS.items():
-            for count in STEPS:
-                path = _write(folder / "file", old)
-                cancelled = await cut(partial(storage.download_file, prefix + "a", path), count)
-                found = _read(path)
-                expect(found in (old, new), f"{way} after {count} turns: the file is neither the old nor the new one")
-                expect(cancelled or found == new, f"{way} after {count} turns: done, and the file is the old one")
-                equal(os.listdir(folder), ["file"], f"{way} after {count} turns: what is in the folder")
+        path = folder / "file"
+        for cut in attempts():
+            cancelled = await cut(partial(storage.download_file, prefix + "a", _write(path, old)))
+            found = _read(path)
+            expect(found in (old, new), f"{cut}: the file is neither the old nor the new one")
+            expect(cancelled or found == new, f"{cut}: done, and the file is the old one")
+            equal(os.listdir(folder), ["file"], f"{cut}: what is in the folder")
         await storage.download_file(prefix + "a", path)
         equal(_read(path), new, "the file after a download that nobody cut short")
 
@@ -126,10 +124,9 @@ async def a_cancelled_upload_is_whole_or_not_there(storage: Storage, prefix: str
     old, new = version(1, SIZE), version(2, SIZE)
     with _folder() as folder:
         path = _write(folder / "file", new)
-        for way, cut in CUTS.items():
-            for count in STEPS:
-                await storage.put(prefix + "a", old)
-                cancelled = await cut(partial(storage.upload_file, path, prefix + "a"), count)
-                found = await storage.get(prefix + "a")
-                expect(found in (old, new), f"{way} after {count} turns: the object is neither the old nor the new one")
-                expect(cancelled or found == new, f"{way} after {count} turns: done, and the object is the old one")
+        for cut in attempts():
+            await storage.put(prefix + "a", old)
+            cancelled = await cut(partial(storage.upload_file, path, prefix + "a"))
+            found = await storage.get(prefix + "a")
+            expect(found in (old, new), f"{cut}: the object is neither the old nor the new one")
+            expect(cancelled or found == new, f"{cut}: done, and the object is the old one")

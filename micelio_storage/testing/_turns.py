@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias, TypeVar
 
 import anyio
@@ -17,6 +17,8 @@ Cut: TypeAlias = Callable[[Operation, int], Awaitable[bool]]
 
 _SWALLOWED = "the call was cancelled while it was under way, and returned as if it had not been"
 
+LATE_ENOUGH = 2  # attempts in a row: the same operation may be quicker once
+MOST_TURNS = 50_000  # 0.2 s: an operation that takes longer was cut short often enough
 AT_ONCE = 64  # operations under way, where a check wants many: what a busy server has
 
 
@@ -124,6 +126,36 @@ CUTS: Mapping[str, Cut] = {
     "an anyio scope": cancel_scope,
     "asyncio.timeout": cancel_timeout,
 }
+
+
+class Attempt:
+    """One way to cancel, after one number of turns. Its text says which."""
+
+    def __init__(self, way: str, count: int) -> None:
+        self.too_late = True  # until an operation is cut short
+        self._way = way
+        self._count = count
+
+    def __str__(self) -> str:
+        return f"{self._way} after {self._count} turns"
+
+    async def __call__(self, operation: Operation) -> bool:
+        """Cut the operation short. True if it was cancelled, False if it had ended before."""
+        cancelled = await CUTS[self._way](operation, self._count)
+        self.too_late = self.too_late and not cancelled
+        return cancelled
+
+
+def attempts() -> Iterator[Attempt]:
+    """Every way to cancel, after none, one, two and ever more turns: until that is too late for the operation, however
+    long it takes here."""
+    for way in CUTS:
+        count = late = 0
+        while late < LATE_ENOUGH and count < MOST_TURNS:
+            attempt = Attempt(way, count)
+            yield attempt
+            late = late + 1 if attempt.too_late else 0
+            count += max(1, count // 2)
 
 
 async def _turns_of(task: asyncio.Future[T], count: int) -> None:
