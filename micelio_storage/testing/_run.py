@@ -106,8 +106,9 @@ async def _all_of(
 
 
 async def _within(deadline: float, step: Callable[[], Awaitable[object]]) -> None:
+    limit = asyncio.timeout(deadline)
     try:
-        async with asyncio.timeout(deadline) as limit:
+        async with limit:
             await step()
     except TimeoutError as error:
         if limit.expired():
