@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import stat
@@ -84,10 +85,13 @@ async def _open(
 def _open_regular(path: str, flags: int) -> int:
     """Open a file that has an end: for who writes to a pipe, the thread might wait for ever."""
     descriptor = os.open(path, flags | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise InvalidArgumentError("only a regular file can be uploaded: give what a pipe brings to put()")
-    return descriptor
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise InvalidArgumentError("only a regular file can be uploaded: give what a pipe brings to put()")
 
 
 def _remove(path: str) -> None:
