@@ -242,8 +242,11 @@ async def test_cancelling_the_opening_of_a_storage_leaves_nothing(tmpfs: Path) -
 
 
 def test_a_loop_that_ends_with_operations_under_way_leaves_no_part_of_them(tmpfs: Path) -> None:
+    left: list[Storage] = []
+
     async def leave() -> None:
         storage = await open_storage(LocalConfig(path=tmpfs / "root")).open()
+        left.append(storage)
         for number in range(50):
             asyncio.ensure_future(storage.put(f"small/{number}", NEW))
             asyncio.ensure_future(storage.put(f"large/{number}", LARGE))
@@ -252,6 +255,11 @@ def test_a_loop_that_ends_with_operations_under_way_leaves_no_part_of_them(tmpfs
         storage._lifecycle.loop = None  # this test drops it open, on purpose
 
     asyncio.run(leave())
+    parts: Any = left[0]._driver._parts  # type: ignore[attr-defined]  # its threads are ended as closing would have
+    for lane in (parts.look, parts.change, parts.heavy):
+        for worker in lane._workers:
+            lane._queue.put(None)
+            worker.join()
 
     async def look() -> None:
         async with open_storage(LocalConfig(path=tmpfs / "root")) as storage:

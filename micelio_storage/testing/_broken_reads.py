@@ -117,6 +117,7 @@ class LosesTheTailOfAStream(MemoryDriver):
     "many_readers_are_open_at_once",
     "a_cancelled_download_leaves_a_whole_file_or_none",
     "closing_ends_readers_and_writers",
+    "reads_under_way_end_when_the_storage_is_closed",
     "a_cancelled_read_gives_everything_back",
 )
 class LeavesATaskBehind(MemoryDriver):

@@ -186,6 +186,20 @@ async def a_cancelled_read_gives_everything_back(storage: Storage, prefix: str) 
     equal(await names(storage, prefix), [], "what is there in the end")
 
 
+@check
+async def a_cancelled_opening_or_closing_can_be_tried_again(storage: Storage, prefix: str) -> None:
+    """However far it came, the storage can be closed or opened afterwards, and works."""
+    for cut in attempts():
+        await storage.aclose()
+        await cut(storage.open)
+        await storage.open()
+        await storage.put(prefix + "a", b"1")
+        await cut(storage.aclose)
+        await storage.open()
+        await storage.put(prefix + "a", b"2")
+        equal(await storage.get(prefix + "a"), b"2", f"{cut}: the object")
+
+
 class _Stuck:
     """A source of one chunk that gives no second one, ever."""
 

@@ -46,16 +46,17 @@ async def a_file_is_uploaded_as_it_is(storage: Storage, prefix: str) -> None:
 
 @check
 async def a_file_that_cannot_be_read_is_not_uploaded(storage: Storage, prefix: str) -> None:
-    """The disk's own error comes out, a folder or a pipe is no file to begin with, and the old object stays."""
+    """The disk's own error comes out, a pipe is refused before anybody waits for it, and the old object stays."""
     await storage.put(prefix + "old", b"old")
     with _folder() as folder:
         os.mkfifo(folder / "pipe")
         for name in ("old", "new"):
             with raises(FileNotFoundError, "an upload of nothing"):
                 await storage.upload_file(folder / "missing", prefix + name)
-            for path in (folder, folder / "pipe"):
-                with raises(InvalidArgumentError, "an upload of what is no file"):
-                    await storage.upload_file(path, prefix + name)
+            with raises(IsADirectoryError, "an upload of a folder"):
+                await storage.upload_file(folder, prefix + name)
+            with raises(InvalidArgumentError, "an upload of a pipe"):
+                await storage.upload_file(folder / "pipe", prefix + name)
     equal(await names(storage, prefix), ["old"], "what is there")
     equal(await storage.get(prefix + "old"), b"old", "the old object")
 

@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 from .._storage import Storage
-from ..driver import ClosedError, DeadlineError, ObjectInfo, PreconditionFailedError, StorageError
+from ..driver import ClosedError, DeadlineError, PreconditionFailedError, StorageError
 from ._expect import KIB, MIB, check, enter, equal, expect, names, pattern, raises, version
 from ._turns import turns
 
 SHORT = 0.01  # seconds: a deadline that passes while something waits for ever
+TURNS_BEFORE_CLOSING = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89)
 NOWHERE = Path("/proc/no/such/place")  # a file that no operation may get as far as
 
 _EVERY_CALL: Mapping[str, Callable[[Storage], Awaitable[object]]] = {
@@ -93,18 +94,66 @@ async def closing_ends_readers_and_writers(storage: Storage, prefix: str) -> Non
 
 
 @check
-async def closing_waits_for_no_one_for_ever(storage: Storage, prefix: str) -> None:
-    """Puts under way when the storage is closed return or raise a `StorageError`, and are whole or not there."""
-    for count in (0, 1, 2, 5, 20):
-        calls = [asyncio.ensure_future(storage.put(f"{prefix}{number}", version(number, 1000))) for number in range(20)]
-        await turns(count)
-        await storage.aclose()
-        for outcome in await asyncio.gather(*calls, return_exceptions=True):
-            if not isinstance(outcome, (ObjectInfo, StorageError)):
-                raise outcome
-        await storage.open()
+async def writes_under_way_end_when_the_storage_is_closed(storage: Storage, prefix: str) -> None:
+    """Writes of every kind return or raise a `StorageError`, and what they wrote is whole or not there."""
+    small, large = version(1, 1000), version(2, 2 * MIB)
+
+    async def write(key: str) -> None:
+        async with storage.open_write(key) as writer:
+            for _ in range(4):
+                await writer.write(large)
+
+    for count in TURNS_BEFORE_CLOSING:
+        await storage.put(prefix + "source", large)
+        await _close_during(
+            storage,
+            count,
+            *(storage.put(f"{prefix}small/{number}", small) for number in range(20)),
+            *(storage.put(f"{prefix}large/{number}", large) for number in range(3)),
+            *(write(f"{prefix}written/{number}") for number in range(3)),
+            storage.copy(prefix + "source", prefix + "copied"),
+            storage.update(prefix + "updated", lambda _: small),
+            storage.delete(prefix + "source"),
+        )
         for name in await names(storage, prefix):
-            equal(await storage.get(prefix + name), version(int(name), 1000), f"the object {name}")
+            data = await storage.get(prefix + name)
+            expect(data in (small, large, 4 * large), f"{name} is not whole after a close in the middle of its write")
+
+
+@check
+async def reads_under_way_end_when_the_storage_is_closed(storage: Storage, prefix: str) -> None:
+    """Reads of every kind return all that was asked for, or raise a `StorageError`."""
+    data = pattern(3 * MIB)
+
+    async def get(key: str) -> None:
+        equal(await storage.get(key), data, "what a get returned whose storage was closed")
+
+    async def read(key: str) -> None:
+        async with storage.open_read(key, chunk_size=64 * KIB) as reader:
+            equal(b"".join([chunk async for chunk in reader]), data, "what a reader gave whose storage was closed")
+
+    for count in TURNS_BEFORE_CLOSING:
+        await storage.put(prefix + "a", data)
+        await _close_during(
+            storage,
+            count,
+            *(get(prefix + "a") for _ in range(3)),
+            *(read(prefix + "a") for _ in range(3)),
+            storage.head(prefix + "a"),
+            storage.exists(prefix + "a"),
+            storage.list_page(prefix),
+        )
+
+
+async def _close_during(storage: Storage, count: int, *calls: Awaitable[object]) -> None:
+    """Close the storage so many turns after the calls began, and open it again when all have ended."""
+    begun = [asyncio.ensure_future(call) for call in calls]
+    await turns(count)
+    await storage.aclose()
+    for outcome in await asyncio.gather(*begun, return_exceptions=True):
+        if isinstance(outcome, BaseException) and not isinstance(outcome, StorageError):
+            raise outcome
+    await storage.open()
 
 
 @check

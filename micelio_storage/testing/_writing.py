@@ -265,6 +265,24 @@ async def a_put_during_an_upload_is_replaced_by_it(storage: Storage, prefix: str
 
 
 @check
+async def a_source_may_use_the_storage_itself(storage: Storage, prefix: str) -> None:
+    """A source that puts, gets, lists and deletes between its chunks, under its own key too, holds nobody up."""
+    await storage.put(prefix + "a", b"old")
+
+    async def source() -> AsyncGenerator[bytes, None]:
+        yield pattern(MIB)
+        equal(await storage.get(prefix + "a"), b"old", "the object while it is being replaced")
+        await storage.put(prefix + "a", b"between")
+        yield await storage.get(prefix + "a")
+        equal(await names(storage, prefix), ["a"], "what is listed meanwhile")
+        equal(await storage.delete_prefix(prefix), 1, "how many were removed meanwhile")
+        yield b"end"
+
+    await storage.put(prefix + "a", source())
+    equal(await storage.get(prefix + "a"), pattern(MIB) + b"betweenend", "the object that came of it")
+
+
+@check
 async def a_writer_is_closed_with_its_block(storage: Storage, prefix: str) -> None:
     """Outside its block a writer raises `ClosedError`; one that is closed in the block publishes nothing."""
     writer = storage.open_write(prefix + "a")
