@@ -98,9 +98,11 @@ class Storage:
                 return
             self._lifecycle.check()
             self._lifecycle.loop = None
-            for stream in list(self._lifecycle.streams):
-                await stream.aclose()
-            await self._driver.aclose()
+            try:
+                for stream in list(self._lifecycle.streams):
+                    await stream.aclose()
+            finally:
+                await self._driver.aclose()
 
     async def __aenter__(self) -> Self:
         return await self.open()

@@ -35,7 +35,7 @@ from ._attributes import Keeping
 from ._cached import CachedReads
 from ._errors import system_errors, translate
 from ._listing import Listings
-from ._reads import LocalDownload, Opened, Reads
+from ._reads import LocalDownload, Opened, Reads, Transfer
 from ._root import DIRECTORY_MODE, Resolver, Root
 from ._staging import Staged
 from ._store import Store
@@ -118,9 +118,10 @@ class LocalDriver:
             await parts.cached.turn()
             known = parts.cached.read(key, options)
             if known is not None:
-                return LocalDownload(Opened(*known, file=None), parts.copiers, options.chunk_size)
+                return LocalDownload(Opened(*known, file=None), parts.copiers, options.chunk_size, parts.transfers)
             opened = await parts.look.run(parts.reads.open, key, options, undo=Opened.close)
-        return LocalDownload(opened, parts.copiers, options.chunk_size)
+        self._check_still(parts, opened.close)
+        return LocalDownload(opened, parts.copiers, options.chunk_size, parts.transfers)
 
     async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
         parts = self._open_parts()
@@ -139,11 +140,12 @@ class LocalDriver:
         parts = self._open_parts()
         with system_errors():
             staged = await parts.change.run(parts.stage, undo=Staged.discard)
+        self._check_still(parts, staged.forget)
 
         def publish() -> Steps[ObjectInfo]:
             return parts.writes.publish(staged, key, options)
 
-        return LocalUpload(staged, publish, parts.heavy, parts.copiers, durable=self._durable)
+        return LocalUpload(staged, publish, parts.heavy, parts.copiers, parts.transfers, durable=self._durable)
 
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         parts = self._open_parts()
@@ -172,6 +174,12 @@ class LocalDriver:
         with system_errors():
             return await parts.look.run(parts.unfinished)
 
+    def _check_still(self, parts: _Parts, close: Callable[[], None]) -> None:
+        """Let nothing begin that the closing of the driver has not waited for."""
+        if self._parts is not parts:
+            close()
+            raise ClosedError("the driver was closed meanwhile")
+
     def _open_parts(self) -> _Parts:
         if self._parts is None:
             raise ClosedError("the driver is not open")
@@ -193,6 +201,7 @@ class _Parts:
         self.look = Lane("look", most_workers=MOST_WORKERS)
         self.change = Lane("change", most_workers=MOST_WORKERS)
         self.heavy = Lane("heavy", most_workers=MOST_WORKERS)
+        self.transfers: set[Transfer] = set()
         self.copiers = ThreadPoolExecutor(MOST_COPIERS, "micelio-copy")
 
     def prepare(self) -> None:
@@ -218,13 +227,17 @@ class _Parts:
         return self._store.staging.unfinished() if self._store else []
 
     async def aclose(self) -> None:
-        await self.look.aclose()
-        await self.change.aclose()
+        """End what is under way: lanes first, for a commit that has begun is finished; then transfers that are left."""
+        for lane in (self.look, self.change, self.heavy):
+            await lane.aclose()
         closing = Lane("close", most_workers=1)
-        await closing.run(self.copiers.shutdown)
-        await self.heavy.aclose()
-        await closing.run(self._close)
-        await closing.aclose()
+        try:
+            while self.transfers:
+                await next(iter(self.transfers)).aclose()
+            await closing.run(self.copiers.shutdown)
+            await closing.run(self._close)
+        finally:
+            await closing.aclose()
 
     def _close(self) -> None:
         try:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiofiles.threadpool import wrap
 from aiofiles.threadpool.binary import AsyncFileIO
@@ -26,7 +26,7 @@ from ...driver import (
     check_read_conditions,
     resolve_span,
 )
-from .._threads import to_the_end
+from .._threads import settle
 from ._attributes import DEFAULTS, Attributes, decode, read_from_inode
 from ._cached import CachedReads
 from ._errors import system_errors
@@ -53,6 +53,14 @@ class Opened:
     def close(self) -> None:
         if self.file is not None:
             self.file.close()
+
+
+class Transfer(Protocol):
+    """A download or upload that holds an open file."""
+
+    async def aclose(self) -> None:
+        """Give it back, also when the driver is closed under it."""
+        ...
 
 
 class Reads:
@@ -131,13 +139,16 @@ def shrunk() -> IntegrityError:
 class LocalDownload:
     """One version: an open file keeps it, whatever happens to the name."""
 
-    def __init__(self, opened: Opened, executor: Executor, chunk_size: int | None) -> None:
+    def __init__(self, opened: Opened, executor: Executor, chunk_size: int | None, transfers: set[Transfer]) -> None:
         self.info = opened.info
         self.span = opened.span
         self._small: bytes | None = opened.data if opened.file is None else None
         self._file: AsyncFileIO | None = None
         if opened.file is not None:
             self._file = wrap(opened.file, loop=asyncio.get_running_loop(), executor=executor)
+            transfers.add(self)
+        self._transfers = transfers
+        self._ending: asyncio.Task[None] | None = None
         self._left = opened.span.size
         self._chunk_size = min(chunk_size or CHUNK, WHOLE)
         self._flight: asyncio.Task[bytes] | None = None
@@ -162,10 +173,14 @@ class LocalDownload:
 
     async def aclose(self) -> None:
         """Close, once the thread that may still read has come back."""
-        file, self._file, self._left = self._file, None, 0
+        file, self._file = self._file, None
         if file is not None:
+            self._ending = asyncio.ensure_future(close_behind(self._flight, file))
+        if self._ending is not None:
             with system_errors():
-                await to_the_end(close_behind(self._flight, file))
+                await settle(self._ending)
+                self._transfers.discard(self)
+                self._ending.result()
 
     async def _take(self, size: int, *, ahead: bool = False) -> bytes:
         """The next bytes; with `ahead`, those behind them are read as soon as the loop turns."""
@@ -176,6 +191,8 @@ class LocalDownload:
         with system_errors():
             await asyncio.wait([flight])
             self._flight = None
+            if self._file is None:
+                raise ClosedError("the download was closed meanwhile")
             piece = flight.result()
         if not piece:
             raise shrunk()

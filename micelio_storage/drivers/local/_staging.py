@@ -32,6 +32,11 @@ class Staged:
         self.name: bytes | None = name
         self.descriptor = descriptor
 
+    def forget(self) -> None:
+        """Close it, and leave the name to the staging that is being closed."""
+        os.close(self.descriptor)
+        self.name, self.descriptor = None, -1
+
     def discard(self) -> None:
         """Close it, and remove it unless it was renamed. Idempotent."""
         name, self.name = self.name, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 
@@ -12,7 +13,7 @@ from ...driver import BytesLike, ClosedError, ObjectInfo
 from .._libc import start_writeback
 from .._threads import Lane, Steps, one_step, to_the_end
 from ._errors import system_errors
-from ._reads import CHUNK, LockedFile
+from ._reads import CHUNK, LockedFile, Transfer
 from ._staging import Staged
 
 WRITEBACK = (
@@ -24,7 +25,14 @@ class LocalUpload:
     """Bytes on their way into a staging file, at most two chunks of them in memory."""
 
     def __init__(
-        self, staged: Staged, publish: Callable[[], Steps[ObjectInfo]], lane: Lane, executor: Executor, *, durable: bool
+        self,
+        staged: Staged,
+        publish: Callable[[], Steps[ObjectInfo]],
+        lane: Lane,
+        executor: Executor,
+        transfers: set[Transfer],
+        *,
+        durable: bool,
     ) -> None:
         self._staged = staged
         self._publish = publish
@@ -37,6 +45,8 @@ class LocalUpload:
         self._flight: asyncio.Task[None] | None = None
         self._written = 0
         self._open = True
+        self._transfers = transfers
+        transfers.add(self)
 
     async def write(self, data: BytesLike) -> None:
         self._check_open()
@@ -56,18 +66,31 @@ class LocalUpload:
         with system_errors():
             await self._flush()
             await self._land()
+            self._check_open()
             info = await self._lane.finish(self._end())
         self._open = False
+        self._transfers.discard(self)
         return info
 
     async def abort(self) -> None:
         """Throw the staging file away, once the thread that may still write has come back."""
-        if not self._open:
-            return
+        if self._open:
+            self._open = False
+            self._buffer = bytearray()
+            with (
+                system_errors(),
+                contextlib.suppress(ClosedError),
+            ):  # or the driver does, which is closing
+                await to_the_end(self._forget(self._lane))
+
+    async def aclose(self) -> None:
+        """Throw it away when the driver is closed and its lanes have ended."""
         self._open = False
-        self._buffer.clear()
-        with system_errors():
-            await to_the_end(self._forget())
+        lane = Lane("close", most_workers=1)
+        try:
+            await self._forget(lane)
+        finally:
+            await lane.aclose()
 
     def _check_open(self) -> None:
         if not self._open:
@@ -81,6 +104,7 @@ class LocalUpload:
     async def _push(self, piece: BytesLike) -> None:
         """Start writing a piece that nobody else will change, when the one before it is written."""
         await self._land()
+        self._check_open()
         self._flight = asyncio.ensure_future(self._write(memoryview(piece)))
 
     async def _land(self) -> None:
@@ -88,6 +112,7 @@ class LocalUpload:
         flight = self._flight
         if flight is not None:
             await asyncio.wait([flight])
+            self._check_open()
             self._flight = None
             flight.result()
 
@@ -106,12 +131,14 @@ class LocalUpload:
         finally:
             self._discard()
 
-    async def _forget(self) -> None:
-        if self._flight is not None:
-            await asyncio.wait([self._flight])
-            if not self._flight.cancelled():
-                self._flight.exception()  # nobody's any more
-        await self._lane.finish(one_step(self._discard), always=True)
+    async def _forget(self, lane: Lane) -> None:
+        flight = self._flight
+        if flight is not None:
+            await asyncio.wait([flight])
+            if not flight.cancelled():
+                flight.exception()  # nobody's any more
+        await lane.finish(one_step(self._discard), always=True)
+        self._transfers.discard(self)
 
     def _discard(self) -> None:
         self._raw.close()
