@@ -36,7 +36,7 @@ class PrefixedDriver:
     @classmethod
     def below(cls, driver: Driver, prefix: Prefix) -> PrefixedDriver:
         """What is below `prefix` of the driver; two prefixes on top of one another become one."""
-        if type(driver) is cls:
+        if isinstance(driver, PrefixedDriver) and type(driver) is cls:
             return cls(driver.inner, Prefix.parse(driver.prefix + prefix))
         return cls(driver, prefix)
 
