@@ -228,8 +228,13 @@ class LockedFile(io.FileIO):
 
 async def close_behind(flight: asyncio.Task[Any] | None, file: AsyncFileIO) -> None:
     """Close the file when the operation on it is over, whatever became of that."""
+    await wait_out(flight)
+    await file.close()
+
+
+async def wait_out(flight: asyncio.Task[Any] | None) -> None:
+    """Wait until an operation of a thread is over; its outcome is nobody's any more."""
     if flight is not None:
         await asyncio.wait([flight])
         if not flight.cancelled():
-            flight.exception()  # nobody's any more
-    await file.close()
+            flight.exception()

@@ -127,7 +127,7 @@ def _check_times(probe: Staged) -> None:
     if abs(os.fstat(probe.descriptor).st_mtime_ns - _PROBE_TIME) > COARSEST_TIME:
         raise ConfigError(
             "the root's file system keeps times too coarsely to tell one version of an object from the next"
-            " (ext4 does with inodes of 256 bytes): choose another place"
+            " (ext4 keeps them finely with inodes of 256 bytes): choose another place"
         )
 
 

@@ -13,7 +13,7 @@ from ...driver import BytesLike, ClosedError, ObjectInfo
 from .._libc import start_writeback
 from .._threads import Lane, Steps, one_step, to_the_end
 from ._errors import system_errors
-from ._reads import CHUNK, LockedFile, Transfer
+from ._reads import CHUNK, LockedFile, Transfer, wait_out
 from ._staging import Staged
 
 WRITEBACK = (
@@ -132,11 +132,7 @@ class LocalUpload:
             self._discard()
 
     async def _forget(self, lane: Lane) -> None:
-        flight = self._flight
-        if flight is not None:
-            await asyncio.wait([flight])
-            if not flight.cancelled():
-                flight.exception()  # nobody's any more
+        await wait_out(self._flight)
         await lane.finish(one_step(self._discard), always=True)
         self._transfers.discard(self)
 
