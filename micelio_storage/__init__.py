@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ._config import LocalConfig, MemoryConfig, S3Config
 from ._errors import (
     AccessDeniedError,
     AlreadyExistsError,
+    AmbiguousWriteError,
     ClosedError,
     ConfigError,
     DeadlineError,
@@ -15,6 +17,7 @@ from ._errors import (
     NotFoundError,
     NotModifiedError,
     NotSupportedError,
+    ObjectReplacedError,
     OutOfSpaceError,
     PreconditionFailedError,
     RangeError,
@@ -23,7 +26,7 @@ from ._errors import (
 )
 from ._hooks import Hook, Operation, log_operations
 from ._keys import Key
-from ._open import LocalConfig, MemoryConfig, S3Config, open_storage
+from ._open import open_storage
 from ._storage import Storage
 from ._streams import Reader, Writer
 from ._types import Capabilities, Entry, ObjectInfo, Page
@@ -32,6 +35,7 @@ from .sessions import Session, Usage, list_sessions
 __all__ = [
     "AccessDeniedError",
     "AlreadyExistsError",
+    "AmbiguousWriteError",
     "Capabilities",
     "ClosedError",
     "ConfigError",
@@ -49,6 +53,7 @@ __all__ = [
     "NotModifiedError",
     "NotSupportedError",
     "ObjectInfo",
+    "ObjectReplacedError",
     "Operation",
     "OutOfSpaceError",
     "Page",

@@ -21,12 +21,16 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from . import _cli_operations as operations
 from . import _cli_report as report
+from ._cli_operations import ConcurrencyOption, DryRunOption, JsonOption, OverwriteOption
 from ._cli_pipes import ClosedPipeError, Output, say, write_lines
 from ._cli_transfer import receive, send, source_of
+from ._config import Config
 from ._errors import InvalidArgumentError, show_key
 from ._keys import Key
-from ._open import Config, config_from_environ, config_from_url, make_driver, open_storage
+from ._migrate import CONCURRENCY
+from ._open import config_from_environ, config_from_url, make_driver, open_storage
 from ._storage import Storage
 from .sessions import Session, list_sessions
 
@@ -44,7 +48,6 @@ app = typer.Typer(
 )
 
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="the object's key")]
-JsonOption = Annotated[bool, typer.Option("--json", help="for programs: one JSON object a line")]
 
 
 @dataclass(slots=True)
@@ -278,11 +281,39 @@ def _ask(question: str) -> None:
 @app.command()
 def cp(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="the key to copy")],
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="the key of the copy")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="the key to copy; -r: a prefix, or a storage's URL")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="the key of the copy; -r: another prefix, or URL")],
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="all objects below SOURCE, to below TARGET")
+    ] = False,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    concurrency: ConcurrencyOption = CONCURRENCY,
+    as_json: JsonOption = False,
 ) -> None:
-    """Copy an object inside the storage."""
-    _invocation(context).run(lambda storage: storage.copy(source, target))
+    """Copy an object inside the storage, over one that is there.
+
+    With -r copy all below a prefix; an object at the target that differs is left alone then, and reported. With -r and
+    two URLs, as migrate. The options below -r are for it only."""
+    invocation = _invocation(context)
+    if recursive:
+        operations.copy_all(
+            lambda: open_storage(invocation.config()),
+            source,
+            target,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            concurrency=concurrency,
+            as_json=as_json,
+        )
+    elif overwrite or dry_run or as_json or concurrency != CONCURRENCY:
+        raise InvalidArgumentError("--overwrite, --dry-run, --concurrency and --json are for cp -r")
+    else:
+        invocation.run(lambda storage: storage.copy(source, target))
+
+
+app.command()(operations.migrate)
+app.command()(operations.policy)
 
 
 @app.command()

@@ -16,13 +16,14 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 from rich.table import Table
 
 from ._cli_pipes import say
-from ._errors import ConfigError, InvalidArgumentError, InvalidKeyError, NotFoundError, StorageError
-from ._open import Config, LocalConfig, MemoryConfig, S3Config
+from ._config import Config, LocalConfig, MemoryConfig, S3Config
+from ._errors import ConfigError, InvalidArgumentError, InvalidKeyError, NotFoundError, StorageError, show_key
 from ._types import Entry, ObjectInfo
 from .sessions import Usage
 
 if TYPE_CHECKING:
     from ._demo import Figures, Rate
+    from ._migrate import Outcome, Report
     from .testing import Result
 
 COMMAND = "micelio-storage"
@@ -228,6 +229,41 @@ def _reasons(error: BaseException) -> Iterable[str]:
     else:
         yield _one_line(f"{type(error).__name__}: {error}")
     yield from (_one_line(note) for note in getattr(error, "__notes__", ()))
+
+
+def outcome_json(outcome: Outcome) -> str:
+    """What became of one key; what is not to be said is left out."""
+    document = {"key": outcome.key, "result": outcome.result, "size": outcome.size}
+    extra = {"reason": outcome.reason, "deleted": outcome.deleted or None}
+    return json.dumps(document | {name: value for name, value in extra.items() if value is not None})
+
+
+def migration_json(done: Report) -> str:
+    document = {name: getattr(done, name) for name in _NUMBERS}
+    return json.dumps(document | {"seconds": round(done.seconds, 3), "dry_run": done.dry_run})
+
+
+_NUMBERS = ("copied", "skipped", "conflicts", "failed", "gone", "deleted", "bytes")
+
+
+def migration_lines(done: Report) -> Iterator[str]:
+    """What was not copied and why, then the numbers."""
+    for outcome in done.unsolved:
+        where = "the listing" if outcome.key is None else show_key(outcome.key)
+        yield f"{outcome.result:<8}  {where}: {_one_line(outcome.reason or '')}"
+    more = done.failed + done.conflicts - len(done.unsolved)
+    if more:
+        yield f"and {more:,} more"
+    if done.conflicts:
+        yield "conflicts were left as they are: --overwrite replaces what is at the target"
+    would = "would be " if done.dry_run else ""
+    parts = [f"{would}copied {done.copied:,}", f"skipped {done.skipped:,}", f"conflicts {done.conflicts:,}"]
+    parts.append(f"failed {done.failed:,}")
+    parts += [f"gone {done.gone:,}"] if done.gone else []
+    parts += [f"{would}deleted {done.deleted:,}"] if done.deleted else []
+    speed = f"{done.bytes / MIB / done.seconds:,.1f} MiB/s" if done.seconds and not done.dry_run else ""
+    yield ", ".join(parts)
+    yield ", ".join(filter(None, [f"{done.bytes:,} bytes", f"{done.seconds:.1f} s", speed]))
 
 
 def show_figures(figures: Figures) -> None:

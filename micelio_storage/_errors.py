@@ -17,6 +17,8 @@
       ClosedError
       UnavailableError
         DeadlineError (TimeoutError)
+        AmbiguousWriteError
+        ObjectReplacedError
 
 Drivers raise these with a sentence and nothing else. Which operation, key and driver it was, `Storage` adds once.
 """
@@ -127,6 +129,16 @@ class UnavailableError(StorageError):
     """The back end did not answer, or asked to be left alone for a while. Worth a retry."""
 
     retryable = True
+
+
+class AmbiguousWriteError(UnavailableError):
+    """The answer to a conditional write was lost, and nobody can say any more whether it was done. Look at the object
+    before you try again."""
+
+
+class ObjectReplacedError(UnavailableError):
+    """The object was replaced or deleted while it was read, and the version that the read began with is gone. Reading
+    it again gives the new one."""
 
 
 class DeadlineError(UnavailableError, TimeoutError):

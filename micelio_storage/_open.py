@@ -9,59 +9,28 @@ import dataclasses
 import os
 import sys
 import typing
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import platformdirs
 
 from ._call import parse_deadline
-from ._errors import ConfigError, NotSupportedError
+from ._config import Config, LocalConfig, MemoryConfig, S3Config, check_s3, is_open_to_listeners
+from ._errors import ConfigError
 from ._hooks import Hook
+from ._keys import Prefix
 from ._storage import Storage
 from .driver import Driver
+from .drivers.prefixed import PrefixedDriver
 
 PRODUCTION_PATH = "/var/micelio/storage"
 _SECRETS = ("key", "secret", "token", "password", "credential", "signature")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalConfig:
-    """Objects as files below `path`, by default `/var/micelio/storage` or, where that cannot be written, the user's
-    data directory. `durable`: what is acknowledged survives a power cut. `deadline`: seconds for each call, or None."""
-
-    path: str | os.PathLike[str] | None = None
-    durable: bool = True
-    deadline: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryConfig:
-    """Objects in this process, gone when it is closed: for tests."""
-
-    deadline: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class S3Config:
-    """Objects in a bucket of S3, or of anything that speaks S3.
-
-    `prefix`: where in the bucket. `region`, `endpoint`: the SDK's own when None. `url_style`: how the bucket is named
-    in URLs. `deadline`: seconds for each call, or None. Credentials come from the SDK's chain, never from here.
-    """
-
-    bucket: str
-    prefix: str = ""
-    region: str | None = None
-    endpoint: str | None = None
-    url_style: Literal["auto", "path", "virtual"] = "auto"
-    deadline: float | None = None
-
-
-Config: TypeAlias = LocalConfig | MemoryConfig | S3Config
 C = TypeVar("C", LocalConfig, MemoryConfig, S3Config)
 
 
@@ -138,13 +107,7 @@ def default_path(environ: Mapping[str, str]) -> str:
     return str(Path(platformdirs.user_data_dir("micelio", appauthor=False)) / "storage")
 
 
-_S3_VARIABLES = {
-    "bucket": "S3_BUCKET",
-    "region": "S3_REGION",
-    "endpoint": "S3_ENDPOINT",
-    "url_style": "S3_URL_STYLE",
-    "prefix": "S3_PREFIX",
-}
+_S3_VARIABLES = {field.name: f"S3_{field.name.upper()}" for field in dataclasses.fields(S3Config)}
 
 
 def _parameter(field: str) -> str:
@@ -153,7 +116,8 @@ def _parameter(field: str) -> str:
 
 def _check_url(username: str | None, fragment: str, parameters: list[tuple[str, str]]) -> None:
     names = [name for name, _ in parameters]
-    if username is not None or any(word in name.lower() for name in names for word in _SECRETS):
+    strange = [name.lower() for name in names if name not in _S3_VARIABLES]
+    if username is not None or any(word in name for name in strange for word in _SECRETS):
         raise ConfigError(
             "a storage's URL has no secrets in it: give credentials to the SDK (environment, profile, role)"
         )
@@ -179,6 +143,8 @@ def _checked(kind: type[C], values: Mapping[str, str], name: Any) -> C:
 def _convert(hint: Any, text: str, what: str) -> Any:
     """The text as a value of the type, which a dataclass above has named."""
     options = typing.get_args(hint)
+    if options and typing.get_origin(options[0]) is Literal:
+        return _convert(options[0], text, what)  # or None, which no text says
     if typing.get_origin(hint) is Literal:
         if text not in options:
             raise ConfigError(f"{what} is {text!a}: set it to {' or '.join(map(repr, options))}")
@@ -187,6 +153,10 @@ def _convert(hint: Any, text: str, what: str) -> Any:
         if text not in ("true", "false"):
             raise ConfigError(f"{what} is {text!a}: set it to 'true' or 'false'")
         return text == "true"
+    if hint is int:
+        if not text.isascii() or not text.isdigit():
+            raise ConfigError(f"{what} is {text!a}: set it to a whole number")
+        return int(text)
     if float in (hint, *options):
         try:
             return parse_deadline(float(text))
@@ -206,6 +176,17 @@ def make_driver(config: Config, environ: Mapping[str, str] | None = None) -> Dri
         from .drivers.memory import MemoryDriver
 
         return MemoryDriver()
-    raise NotSupportedError(
-        "this release has no S3 driver yet; it stores on disk (file:///path) and in memory (memory:)"
-    )
+    return _make_s3(config)
+
+
+def _make_s3(config: S3Config) -> Driver:
+    check_s3(config)
+    for endpoint in (config.endpoint, config.public_endpoint):
+        if is_open_to_listeners(endpoint):
+            text = f"requests to {endpoint} are not encrypted: anybody on the way can read them; use https"
+            warnings.warn(text, UserWarning, stacklevel=4)
+    from .drivers.s3 import S3Driver
+
+    driver = S3Driver(config)
+    prefix = config.prefix.strip("/")
+    return PrefixedDriver(driver, Prefix.parse(prefix + "/")) if prefix else driver

@@ -17,14 +17,13 @@ from typing import Literal, Self, TypeAlias
 import anyio
 
 from ._call import Call, Lifecycle, parse_deadline
-from ._errors import InvalidArgumentError, NotFoundError, PreconditionFailedError
+from ._errors import InvalidArgumentError, NotFoundError, ObjectReplacedError, PreconditionFailedError
 from ._files import file_chunks, write_file
 from ._hooks import Hook, Operation
 from ._keys import Key, Prefix
 from ._streams import Data, Reader, Writer, as_bytes, as_source, pour
 from ._types import (
     MAX_PAGE,
-    MAX_SIGNED_SECONDS,
     Capabilities,
     Condition,
     DeleteOptions,
@@ -34,7 +33,6 @@ from ._types import (
     ListOptions,
     ObjectInfo,
     Page,
-    PresignRequest,
     ReadOptions,
     WriteOptions,
     check_write_condition,
@@ -43,6 +41,7 @@ from ._types import (
     parse_count,
     parse_etag,
     parse_metadata,
+    parse_presign,
 )
 from .driver import Download, Driver, Upload
 from .drivers._threads import to_the_end
@@ -50,6 +49,7 @@ from .drivers.prefixed import PrefixedDriver
 
 Change: TypeAlias = Callable[[bytes | None], Awaitable[bytes | None] | bytes | None]
 
+READS = 5  # of an object that others replace again and again
 LONGEST_PAUSE = 0.1  # seconds between two tries of `update`; the first pause is at most 1 ms
 
 
@@ -383,17 +383,20 @@ class Storage:
         *,
         expires: int | timedelta,
         method: Literal["GET", "PUT"] = "GET",
+        content_type: str | None = None,
+        content_disposition: str | None = None,
+        content_length: int | None = None,
         deadline: float | None = None,
     ) -> str:
         """A signed URL with which anybody can do this one thing for `expires` seconds (at most seven days).
-        `NotSupportedError` where the driver signs none."""
+
+        The answer to a GET says `content_type` and `content_disposition` if they are given; a PUT must come with
+        `content_type` and `content_length` (bytes) if they are. `NotSupportedError` where the driver signs none.
+        """
         with self._call("url", key, deadline):
             parsed = Key.parse(key)
-            seconds = int(expires.total_seconds()) if isinstance(expires, timedelta) else expires
-            parse_count("expires", seconds, least=1, most=MAX_SIGNED_SECONDS)
-            if method not in ("GET", "PUT"):
-                raise InvalidArgumentError("method is 'GET' or 'PUT'")
-            return await self._driver.presign(parsed, PresignRequest(expires=seconds, method=method))
+            request = parse_presign(expires, method, content_type, content_disposition, content_length)
+            return await self._driver.presign(parsed, request)
 
     def under(self, prefix: str) -> Storage:
         """A storage of what is below `prefix` ("a/b" and "a/b/" are the same), which can neither see nor touch anything
@@ -416,6 +419,13 @@ class Storage:
         return Call(self._lifecycle, operation, self._hooks, limit)
 
     async def _read_all(self, key: Key, options: ReadOptions) -> tuple[bytes, ObjectInfo]:
+        """All the bytes of one version. Nothing was handed out yet, so a version that is gone gives way to the next."""
+        for _ in range(READS - 1):
+            with suppress(ObjectReplacedError):
+                return await self._read_once(key, options)
+        return await self._read_once(key, options)
+
+    async def _read_once(self, key: Key, options: ReadOptions) -> tuple[bytes, ObjectInfo]:
         download = await self._driver.read(key, options)
         try:
             data = await download.readall()

@@ -6,7 +6,7 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
 from ._errors import (
@@ -23,13 +23,16 @@ BytesLike: TypeAlias = bytes | bytearray | memoryview
 
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 MAX_CONTENT_TYPE = 255  # characters: RFC 6838 allows 127 + 127 for type and subtype
-MAX_METADATA_BYTES = 2048  # of UTF-8, names and values together: the limit of S3
+MAX_METADATA_BYTES = 2000  # names and values as HTTP carries them: S3 allows 2,048, and some are the storage's own
+RESERVED_METADATA = "micelio-"  # begins the names of those
 MAX_PAGE = 1000  # entries: the limit of S3's listings
 MAX_SIGNED_SECONDS = 7 * 24 * 3600  # the limit of S3's signatures
 
 _ETAG = re.compile(r'"[\x21\x23-\x7e]+"')
+_HEADER = re.compile(r"[!-~](?:[ -~]{0,1022}[!-~])?")
 _CONTENT_TYPE = re.compile(r"[!-.0-~]+/[!-.0-~]+(?: *; *[ -~]*[!-~])?")
 _METADATA_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+_PLAIN_VALUE = re.compile(r"(?!.*(?:  |=\?))[!-~](?:[ -~]*[!-~])?")  # what any HTTP server hands on as it is
 _METADATA_VALUE = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]*")
 
 
@@ -132,18 +135,26 @@ class ListOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresignRequest:
-    """A URL that lets whoever holds it do one thing, for `expires` seconds."""
+    """A URL that lets whoever holds it do one thing, for `expires` seconds.
+
+    For a GET, `content_type` and `content_disposition` are what the answer will say instead of what is stored; for a
+    PUT, `content_type` and `content_length` (bytes) are what the request must say.
+    """
 
     expires: int
     method: Literal["GET", "PUT"] = "GET"
+    content_type: str | None = None
+    content_disposition: str | None = None
+    content_length: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """Where drivers may honestly differ. The conformance kit checks both answers.
 
-    What is False raises `NotSupportedError`, but for two that describe: with `nested_keys`, "a" and "a/b" may both
-    be objects (else `KeyConflictError`); with `fresh_etags`, writing the same bytes again gives another ETag.
+    What is False raises `NotSupportedError`, but for three that describe: with `nested_keys`, "a" and "a/b" may both
+    be objects (else `KeyConflictError`); with `fresh_etags`, writing the same bytes again gives another ETag; with
+    `exact_times`, a write returns the very `modified` that `head` gives (else when the back end had answered).
     """
 
     if_absent: bool = True
@@ -153,6 +164,7 @@ class Capabilities:
     signed_urls: bool = False
     nested_keys: bool = True
     fresh_etags: bool = True
+    exact_times: bool = True
 
 
 # -- decisions without I/O, the same for every driver
@@ -275,13 +287,53 @@ def parse_metadata(value: Mapping[str, str] | None) -> Mapping[str, str] | None:
             raise TypeError("metadata is a mapping of str to str")
         if not _METADATA_NAME.fullmatch(name):
             raise InvalidArgumentError(f"metadata name {name[:80]!a} is not of a-z 0-9 _ . - (S3 would change it)")
+        if name.startswith(RESERVED_METADATA):
+            raise InvalidArgumentError(f"metadata names that begin with {RESERVED_METADATA!r} are the storage's own")
         if not _METADATA_VALUE.fullmatch(text):
             raise InvalidArgumentError(f"the metadata value of {name[:80]!a} has a control character or lone surrogate")
-    if sum(len(part.encode()) for pair in value.items() for part in pair) > MAX_METADATA_BYTES:
+    if sum(len(name) + len(encode_metadata(text)) for name, text in value.items()) > MAX_METADATA_BYTES:
         raise InvalidArgumentError(
-            f"metadata has at most {MAX_METADATA_BYTES} bytes of UTF-8, names and values together"
+            f"metadata has at most {MAX_METADATA_BYTES} bytes, names and values together (what is not plain ASCII "
+            "counts as HTTP carries it: four bytes for three)"
         )
     return dict(value)
+
+
+def encode_metadata(value: str) -> str:
+    """A metadata value as an HTTP header carries it: plain ASCII as it is, all else as one encoded word of RFC 2047,
+    which is also what S3 shows for it."""
+    if _PLAIN_VALUE.fullmatch(value):
+        return value
+    return f"=?UTF-8?B?{base64.b64encode(value.encode()).decode()}?="
+
+
+def parse_presign(
+    expires: int | timedelta,
+    method: str,
+    content_type: str | None,
+    content_disposition: str | None,
+    content_length: int | None,
+) -> PresignRequest:
+    """What a signed URL is to allow; what the method cannot bind is refused."""
+    seconds = int(expires.total_seconds()) if isinstance(expires, timedelta) else expires
+    if parse_count("expires", seconds, least=1, most=MAX_SIGNED_SECONDS) is None:
+        raise TypeError("expires is a number of seconds or a timedelta, not None")
+    if method not in ("GET", "PUT"):
+        raise InvalidArgumentError("method is 'GET' or 'PUT'")
+    if method == "GET" and content_length is not None:
+        raise InvalidArgumentError("content_length binds a PUT: the answer to a GET is as long as the object")
+    if content_disposition is not None:
+        if method == "PUT":
+            raise InvalidArgumentError("content_disposition is what the answer to a GET says: a PUT stores none")
+        if not isinstance(content_disposition, str) or not _HEADER.fullmatch(content_disposition):
+            raise InvalidArgumentError("content_disposition is printable ASCII, as in 'attachment; filename=\"a.txt\"'")
+    return PresignRequest(
+        expires=seconds,
+        method="GET" if method == "GET" else "PUT",
+        content_type=parse_content_type(content_type),
+        content_disposition=content_disposition,
+        content_length=parse_count("content_length", content_length, least=0),
+    )
 
 
 def parse_count(name: str, value: int | None, *, least: int, most: int | None = None) -> int | None:

@@ -18,6 +18,7 @@ from typing import Protocol
 from ._errors import (
     AccessDeniedError,
     AlreadyExistsError,
+    AmbiguousWriteError,
     ClosedError,
     ConfigError,
     DeadlineError,
@@ -28,6 +29,7 @@ from ._errors import (
     NotFoundError,
     NotModifiedError,
     NotSupportedError,
+    ObjectReplacedError,
     OutOfSpaceError,
     PreconditionFailedError,
     RangeError,
@@ -37,6 +39,7 @@ from ._errors import (
 from ._keys import NO_PREFIX, Key, Prefix
 from ._types import (
     DEFAULT_CONTENT_TYPE,
+    RESERVED_METADATA,
     BytesLike,
     Capabilities,
     Condition,
@@ -55,6 +58,7 @@ from ._types import (
     check_read_conditions,
     check_write_condition,
     cursor_after,
+    encode_metadata,
     exists_already,
     missing,
     parse_cursor,
@@ -64,8 +68,10 @@ from ._types import (
 __all__ = [
     "DEFAULT_CONTENT_TYPE",
     "NO_PREFIX",
+    "RESERVED_METADATA",
     "AccessDeniedError",
     "AlreadyExistsError",
+    "AmbiguousWriteError",
     "BytesLike",
     "Capabilities",
     "ClosedError",
@@ -88,6 +94,7 @@ __all__ = [
     "NotModifiedError",
     "NotSupportedError",
     "ObjectInfo",
+    "ObjectReplacedError",
     "OutOfSpaceError",
     "Page",
     "PreconditionFailedError",
@@ -104,6 +111,7 @@ __all__ = [
     "check_read_conditions",
     "check_write_condition",
     "cursor_after",
+    "encode_metadata",
     "exists_already",
     "missing",
     "parse_cursor",

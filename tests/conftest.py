@@ -11,6 +11,11 @@ from pathlib import Path
 import pytest
 import uvloop
 from blockbuster import blockbuster_ctx
+from support import s3_servers
+from support.s3_fixtures import moto_server_, s3_server, seaweedfs_server, strict_server
+from support.s3_servers import Server
+
+__all__ = ["moto_server_", "s3_server", "seaweedfs_server", "strict_server"]  # fixtures
 
 
 def _debugging_loop() -> asyncio.AbstractEventLoop:
@@ -32,6 +37,8 @@ def no_blocking_calls() -> Iterator[None]:
         # Joining a worker that has done its last operation takes microseconds.
         blockbuster.functions["threading.Lock.acquire"].can_block_in("drivers/_threads.py", {"aclose", "_start_worker"})
         blockbuster.functions["threading.Lock.acquire"].can_block_in("concurrent/futures/thread.py", {"submit"})
+        for function in blockbuster.functions.values():  # the SDK's client is made on a loop of a thread
+            function.can_block_in("drivers/s3/_client.py", {"_make_client"})
         yield
 
 
@@ -47,3 +54,10 @@ def tmpfs() -> Iterator[Path]:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A fresh directory: once in memory, once on disk."""
     return request.getfixturevalue("tmpfs") if request.param == "tmpfs" else tmp_path
+
+
+@pytest.fixture(scope="session")
+def small_parts_server() -> Iterator[Server]:
+    """The strict server, for once taking parts of any size."""
+    with s3_servers.strict(min_part_size=1) as server:
+        yield server

@@ -13,7 +13,11 @@ from support.commands import is_one_line, use_storage
 
 import micelio_storage
 from micelio_storage import _cli, _cli_report, testing
+from micelio_storage._cli_operations import check_apart
 from micelio_storage._cli_transfer import receive
+from micelio_storage._migrate import Outcome, Report
+from micelio_storage._open import config_from_url
+from micelio_storage._policy import bucket_policy, iam_policy, lifecycle
 from micelio_storage.driver import (
     AccessDeniedError,
     DeleteOptions,
@@ -246,6 +250,141 @@ def test_cp_takes_content_type_and_metadata_along(said: Said, tmp_path: Path) ->
     assert first | {"key": 0, "etag": 0, "modified": 0} == second | {"key": 0, "etag": 0, "modified": 0}
 
 
+# -- cp -r, migrate
+
+
+def test_cp_recursive_copies_all_below_a_prefix(tree: Said) -> None:
+    code, out, err = tree("cp", "-r", "sessions", "backup/x")
+    assert (code, err, out.splitlines()[0]) == (0, "", "copied 2, skipped 0, conflicts 0, failed 0")
+    assert tree("ls", "backup")[1] == "backup/x/s1/files/x\nbackup/x/s2/files/y/z\n"
+    assert tree("cp", "-r", "sessions/", "backup/x/")[1].startswith("copied 0, skipped 2,")
+
+
+def test_cp_recursive_leaves_other_objects_alone_unless_told(tree: Said, tmp_path: Path) -> None:
+    (tmp_path / "source").write_text("other")
+    tree("put", "source", "c/1")
+    code, out, err = tree("cp", "-r", "a", "c")
+    assert (code, err) == (1, "")
+    assert out.splitlines()[:3] == [
+        "conflict  'a/1': another object is at the target",
+        "conflicts were left as they are: --overwrite replaces what is at the target",
+        "copied 1, skipped 0, conflicts 1, failed 0",
+    ]
+    assert tree("cat", "c/1")[1] == "other"
+    assert tree("cp", "-r", "a", "c", "--overwrite", "--dry-run")[1].startswith("would be copied 1, skipped 1,")
+    assert tree("cat", "c/1")[1] == "other"
+    assert tree("cp", "-r", "a", "c", "--overwrite")[0] == 0
+    assert tree("cat", "c/1")[1] == "abc"
+
+
+def test_cp_recursive_of_two_urls_is_migrate(
+    tree: Said, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORAGE_BACKEND", "nonsense")  # which is not looked at
+    urls = (f"file://{root}", f"file://{tmp_path}/other")
+    assert tree("cp", "-r", *urls)[1].startswith("copied 6, skipped 0,")
+    assert tree("migrate", *urls)[1].startswith("copied 0, skipped 6,")
+
+
+def test_migrate_says_in_json_what_became_of_each_key(tree: Said, root: Path, tmp_path: Path) -> None:
+    urls = (f"file://{root}", f"file://{tmp_path}/other")
+    (tmp_path / "source").write_text("other")
+    tree("--storage", urls[1], "put", "source", "a/1")
+    code, out, err = tree("migrate", *urls, "--prefix", "a", "--delete-source", "--concurrency", "1", "--json")
+    *lines, summary = [json.loads(line) for line in out.splitlines()]
+    assert (code, err) == (1, "")
+    assert lines == [
+        {"key": "a/1", "result": "conflict", "size": 3, "reason": "another object is at the target"},
+        {"key": "a/2", "result": "copied", "size": 3, "deleted": True},
+        {"key": "ab", "result": "copied", "size": 3, "deleted": True},
+    ]
+    assert summary.pop("seconds") >= 0
+    assert summary == {
+        "copied": 2, "skipped": 0, "conflicts": 1, "failed": 0, "gone": 0, "deleted": 2, "bytes": 6, "dry_run": False,
+    }  # fmt: skip
+    assert tree("ls", "a")[1] == "a/1\n"
+
+
+def test_a_dry_run_of_migrate_changes_nothing(tree: Said, root: Path, tmp_path: Path) -> None:
+    code, out, _ = tree("migrate", f"file://{root}", f"file://{tmp_path}/other", "--dry-run", "--delete-source")
+    assert (code, out.splitlines()[0]) == (
+        0,
+        "would be copied 6, skipped 0, conflicts 0, failed 0, would be deleted 6",
+    )
+    assert len(tree("ls")[1].splitlines()) == 6
+    assert tree("--storage", f"file://{tmp_path}/other", "ls")[1] == ""
+
+
+def test_a_report_shows_some_failures_and_counts_the_rest() -> None:
+    done = Report(seconds=2.0)
+    for number in range(30):
+        done.add(Outcome(key=f"k{number}", result="failed", reason="two\nlines"))
+    done.add(Outcome(key="k", result="copied", size=5 << 20))
+    lines = list(_cli_report.migration_lines(done))
+    assert lines[0] == "failed    'k0': two lines"
+    assert lines[20:] == [
+        "and 10 more",
+        "copied 1, skipped 0, conflicts 0, failed 30",
+        "5,242,880 bytes, 2.0 s, 2.5 MiB/s",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "apart"),
+    [
+        ("file:///srv/a", "file:///srv/a", False),
+        ("file:///srv/a", "file:///srv/a/b", False),
+        ("file:///srv/a/b", "file:///srv/a", False),
+        ("file:///srv/a", "file:///srv/x/../a/", False),
+        ("file:///srv/a", "file:///srv/ab", True),
+        ("file:///srv/a", "file:///srv/b", True),
+        ("file:///", "file:///srv/b", False),
+        ("file:///srv/a", "memory:", True),
+        ("memory:", "memory:", True),
+        ("s3://b", "s3://b", False),
+        ("s3://b", "s3://b/a", False),
+        ("s3://b/a/b", "s3://b/a", False),
+        ("s3://b/a", "s3://b/a?region=x", False),
+        ("s3://b/a", "s3://b/a?endpoint=http://x/", True),
+        ("s3://b/a?endpoint=http://x", "s3://b/a?endpoint=http://x/", False),
+        ("s3://b/a", "s3://b/ab", True),
+        ("s3://b", "s3://c", True),
+        ("s3://b", "file:///b", True),
+    ],
+)
+def test_storages_one_inside_the_other_are_not_migrated(source: str, target: str, apart: bool) -> None:
+    configs = config_from_url(source), config_from_url(target)
+    if apart:
+        check_apart(*configs)
+    else:
+        with pytest.raises(micelio_storage.InvalidArgumentError):
+            check_apart(*configs)
+
+
+def test_a_link_to_a_storage_is_that_storage(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    with pytest.raises(micelio_storage.InvalidArgumentError):
+        check_apart(*(config_from_url(f"file://{tmp_path}/{name}") for name in ("there", "link")))
+
+
+# -- policy
+
+
+def test_policy_prints_what_aws_takes(said: Said) -> None:
+    key = "arn:aws-cn:kms:cn-north-1:123456789012:key/12ab"
+    url = f"s3://my-bucket/a?region=cn-north-1&sse=aws:kms&sse_kms_key_id={key}"
+    for kind, expected in [
+        (("iam",), iam_policy("my-bucket", "a", partition="aws-cn", kms_key=key)),
+        (("bucket",), bucket_policy("my-bucket", partition="aws-cn")),
+        (("bucket", "--sid", "Ours"), bucket_policy("my-bucket", partition="aws-cn", name="Ours")),
+        (("lifecycle",), lifecycle("a")),
+        (("lifecycle", "--days", "30"), lifecycle("a", days=30)),
+    ]:
+        code, out, err = said("policy", kind[0], url, *kind[1:])
+        assert (code, json.loads(out), err) == (0, expected, "")
+
+
 # -- errors
 
 
@@ -280,6 +419,21 @@ def test_cp_takes_content_type_and_metadata_along(said: Said, tmp_path: Path) ->
         (("--storage", "file:///x?no_such=1", "ls"), 2),
         (("check", "relative/path"), 2),
         (("demo", "no-such-directory"), 2),
+        (("cp", "-r", "a", "a/b"), 2),
+        (("cp", "-r", "a", "file:///b"), 2),
+        (("cp", "-r", "", "b"), 2),
+        (("cp", "a", "b", "--json"), 2),
+        (("migrate", "memory:"), 2),
+        (("migrate", "memory:", "relative/path"), 2),
+        (("migrate", "file:///a", "file:///a/b"), 2),
+        (("migrate", "memory:", "memory:", "--prefix", "/"), 2),
+        (("migrate", "memory:", "memory:", "--concurrency", "0"), 2),
+        (("policy", "iam", "file:///x"), 2),
+        (("policy", "iam", "s3://a*b"), 2),
+        (("policy", "iam", "s3://bucket/a//b"), 2),
+        (("policy", "iam", "s3://bucket", "--days", "3"), 2),
+        (("policy", "lifecycle", "s3://bucket", "--days", "0"), 2),
+        (("policy", "other", "s3://bucket"), 2),
     ],
     ids=lambda value: " ".join(value).encode("ascii", "replace").decode() if isinstance(value, tuple) else None,
 )

@@ -12,24 +12,25 @@ LAYERS = [
     {"_errors"},
     {"_keys"},
     {"_types"},
+    {"_config"},
     {"driver"},
     {"drivers._libc"},
     {"drivers._threads"},
-    {"drivers.memory", "drivers.prefixed", "drivers.local"},
+    {"drivers.memory", "drivers.prefixed", "drivers.local", "drivers.s3"},
     {"_hooks"},
     {"_call"},
     {"_streams", "_files"},
     {"_storage"},
     {"_open", "sessions"},
-    {"testing", "_measure", "_demo_source", "_cli_pipes"},
+    {"testing", "_measure", "_demo_source", "_cli_pipes", "_migrate", "_policy"},
     {"_demo"},
     {"_cli_report"},
-    {"_cli_transfer"},
+    {"_cli_transfer", "_cli_operations"},
     {"_cli"},
     {"__main__"},
 ]
 # The contract hands drivers all of `_keys` that they need but for how a name on a disk is judged.
-EXCEPTIONS = {("drivers.local", "_keys"), ("drivers._threads", "_errors")}
+EXCEPTIONS = {("drivers.local", "_keys"), ("drivers.s3", "_config"), ("drivers._threads", "_errors")}
 
 
 def rank(module: str) -> int:
@@ -38,7 +39,7 @@ def rank(module: str) -> int:
 
 def unit(module: str) -> str:
     """The driver or package that a module belongs to, else the module itself."""
-    for whole in ("drivers.local", "testing"):
+    for whole in ("drivers.local", "drivers.s3", "testing"):
         if module == whole or module.startswith(whole + "."):
             return whole
     return module

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable
+from email.header import decode_header, make_header
 from typing import Any
 
 import pytest
@@ -11,10 +13,12 @@ import pytest
 import micelio_storage
 from micelio_storage import (
     AlreadyExistsError,
+    AmbiguousWriteError,
     DeadlineError,
     InvalidArgumentError,
     NotFoundError,
     NotModifiedError,
+    ObjectReplacedError,
     PreconditionFailedError,
     RangeError,
     StorageError,
@@ -28,6 +32,7 @@ from micelio_storage._types import (
     check_read_conditions,
     check_write_condition,
     cursor_after,
+    encode_metadata,
     parse_condition,
     parse_content_type,
     parse_count,
@@ -147,9 +152,21 @@ def test_a_content_type_is_kept_as_it_is(value: str) -> None:
     assert parse_content_type(value) == value
 
 
-def test_metadata_may_have_2048_bytes_empty_values_and_any_language() -> None:
-    for metadata in ({}, {"a": ""}, {"name": "früh 日本"}, {"a": "b" * 2047}):
+def test_metadata_may_have_2000_bytes_empty_values_and_any_language() -> None:
+    for metadata in ({}, {"a": ""}, {"name": "früh 日本"}, {"a": "b" * 1999}):
         assert parse_metadata(metadata) == metadata
+
+
+@pytest.mark.parametrize("plain", ["a", "a b", "%41", "a=", "text/plain; q=0.5", "?="])
+def test_what_any_server_hands_on_is_sent_as_it_is(plain: str) -> None:
+    assert encode_metadata(plain) == plain
+
+
+@pytest.mark.parametrize("value", ["", " a", "a ", "a  b", "=?utf-8?q?a?=", "früh", "日本"])
+def test_all_else_is_one_encoded_word(value: str) -> None:
+    encoded = encode_metadata(value)
+    assert re.fullmatch(r"=\?UTF-8\?B\?[A-Za-z0-9+/=]*\?=", encoded)
+    assert str(make_header(decode_header(encoded))) == value
 
 
 def test_counts_have_bounds() -> None:
@@ -186,8 +203,9 @@ def test_errors_are_also_what_python_calls_them() -> None:
     assert issubclass(NotFoundError, FileNotFoundError)
     assert issubclass(AlreadyExistsError, (FileExistsError, PreconditionFailedError))
     assert issubclass(DeadlineError, TimeoutError)
-    assert [kind.__name__ for kind in ERRORS if kind.retryable] == ["DeadlineError", "UnavailableError"]
-    assert issubclass(DeadlineError, UnavailableError)
+    retryable = {kind for kind in ERRORS if kind.retryable}
+    assert retryable == {AmbiguousWriteError, DeadlineError, ObjectReplacedError, UnavailableError}
+    assert all(issubclass(kind, UnavailableError) for kind in retryable)
 
 
 def test_a_long_key_is_cut_and_an_odd_one_escaped_in_an_error() -> None:

@@ -310,7 +310,7 @@ class TrimsMetadata(MemoryDriver):
 
 
 @fails(
-    "two_kibibytes_of_metadata_are_kept",
+    "two_thousand_bytes_of_metadata_are_kept",
     "metadata_is_replaced_with_the_bytes",
     "metadata_travels_with_a_copy",
 )

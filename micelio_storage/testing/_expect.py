@@ -9,15 +9,18 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from datetime import timedelta
 from functools import lru_cache
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from .._storage import Storage
-from ..driver import NotSupportedError
+from ..driver import NotSupportedError, ObjectInfo
 
 KIB = 1 << 10
 MIB = 1 << 20
+CLOSE = timedelta(minutes=1)  # between what a write says of its time and what head says
 LONGEST_SHOWN = 160  # characters of a value in a message: a check may compare megabytes
 
 E = TypeVar("E", bound=Exception)
@@ -63,6 +66,15 @@ def equal(found: object, wanted: object, what: str) -> None:
     """Fail unless both are equal; `what` says what they are."""
     if found != wanted:
         raise CheckFailed(f"{what}: {_show(found)} instead of {_show(wanted)}")
+
+
+def as_written(info: ObjectInfo, seen: ObjectInfo, storage: Storage) -> ObjectInfo:
+    """What a write returned, for comparison with what `head` says: where a driver does not know the exact time of a
+    write, it has to be near."""
+    if storage.capabilities.exact_times:
+        return info
+    expect(abs(info.modified - seen.modified) < CLOSE, f"a write says {info.modified}, and head {seen.modified}")
+    return replace(info, modified=seen.modified)
 
 
 class raises(Generic[E]):  # noqa: N801  # a context manager, used like a function

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from .._storage import Storage
 from ..driver import DEFAULT_CONTENT_TYPE, BytesLike, InvalidArgumentError, KeyConflictError, NotFoundError
-from ._expect import KIB, MIB, check, equal, expect, names, needs, pattern, raises, version
+from ._expect import KIB, MIB, as_written, check, equal, expect, names, needs, pattern, raises, version
 from ._turns import each, together
 
 SMALL_SIZES = (0, 1, 4095, 4096, 4097, 64 * KIB)  # bytes: a page, and a page more or less
@@ -49,9 +50,11 @@ async def put_returns_what_head_says(storage: Storage, prefix: str) -> None:
     for size in (0, 10, MIB):
         info = await storage.put(prefix + "a", pattern(size), content_type="text/plain")
         equal(info.size, size, "the size that put returned")
-        equal(info, await storage.head(prefix + "a"), "what put returned, beside what head says")
+        seen = await storage.head(prefix + "a")
+        equal(as_written(info, seen, storage), seen, "what put returned, beside what head says")
         async with storage.open_read(prefix + "a", length=1 if size else 0) as reader:
-            equal(reader.info, info, "the info of a reader of a part, beside what put returned")
+            found = replace(reader.info, checksum=seen.checksum)  # a part of an object may come without it
+            equal(found, seen, "the info of a reader of a part, beside what head says")
 
 
 @check

@@ -1,0 +1,179 @@
+"""Objects in a bucket of S3, or of anything that speaks S3, through aioboto3. An opt-in: nothing is imported of the SDK
+before a driver is opened, and then in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ...driver import (
+    BytesLike,
+    Capabilities,
+    ClosedError,
+    ConfigError,
+    DeleteOptions,
+    Key,
+    ListOptions,
+    ObjectInfo,
+    Page,
+    Prefix,
+    PresignRequest,
+    ReadOptions,
+    StorageError,
+    WriteOptions,
+)
+from .._threads import Lane, to_the_end
+from ._copies import LARGEST_AT_ONCE, Copies
+from ._gently import gently
+from ._listing import list_page
+from ._multipart import S3Upload
+from ._probe import ALL_CONDITIONS, NO_CONDITIONS, probe
+from ._reads import Reads, S3Download
+from ._sums import Sums
+from ._writes import Writes
+
+if TYPE_CHECKING:
+    import aioboto3
+
+    from ..._config import S3Config
+    from ._client import Client
+
+
+class S3Driver:
+    """The objects of a bucket.
+
+    The configuration's `prefix` is for the driver around this one (`PrefixedDriver`); here it only says where scratch
+    keys may be made, and whose multipart uploads are looked at. `session` is where credentials come from, by default
+    the SDK's chain. `largest_copy` is the most bytes that one CopyObject copies; more is copied in parts.
+    """
+
+    name = "s3"
+
+    def __init__(
+        self, config: S3Config, *, session: aioboto3.Session | None = None, largest_copy: int = LARGEST_AT_ONCE
+    ) -> None:
+        self.capabilities: Capabilities = NO_CONDITIONS if config.conditions == "none" else ALL_CONDITIONS
+        self.config = config
+        self._session = session
+        self._largest_copy = largest_copy
+        self._parts: _Parts | None = None
+
+    def __repr__(self) -> str:
+        at = f" at {self.config.endpoint}" if self.config.endpoint else ""
+        return f"<S3Driver {self.config.bucket!a}{at}>"
+
+    async def open(self) -> None:
+        lane = Lane("s3", most_workers=2)
+        try:
+            client = await lane.run(_make_client, self.config, self._session)
+            self._parts = parts = _Parts(client, self.config, lane, self._largest_copy)
+            if self.config.conditions == "auto" and not client.is_amazon:
+                self.capabilities = await probe(client, self._prefix())
+            parts.writes.capabilities = self.capabilities
+        except BaseException:
+            await to_the_end(self._give_up(lane))
+            raise
+
+    async def _give_up(self, lane: Lane) -> None:
+        await self.aclose()
+        await lane.aclose()
+
+    async def aclose(self) -> None:
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            await to_the_end(parts.aclose())
+
+    async def head(self, key: Key) -> ObjectInfo:
+        return await self._open_parts().reads.head(key)
+
+    async def read(self, key: Key, options: ReadOptions) -> S3Download:
+        return await self._open_parts().reads.open(key, options)
+
+    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+        parts = self._open_parts()
+        if len(data) <= self.config.part_size:
+            return await parts.writes.put(key, data, options)
+        upload = await self.upload(key, options)
+        try:
+            await upload.write(data)
+            return await upload.commit()
+        except BaseException:
+            await upload.abort()
+            raise
+
+    async def upload(self, key: Key, options: WriteOptions) -> S3Upload:
+        parts = self._open_parts()
+        parts.writes.check_condition(options)
+        upload = S3Upload(parts.writes, key, options, parts.uploads.discard)
+        parts.uploads.add(upload)
+        return upload
+
+    async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        return await self._open_parts().copies.copy(source, target, options)
+
+    async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
+        return await self._open_parts().writes.delete(keys, options)
+
+    async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
+        return await list_page(self._open_parts().client, prefix, options)
+
+    async def presign(self, key: Key, request: PresignRequest) -> str:
+        client = self._open_parts().client
+        reading = request.method == "GET"
+        content_type = "ResponseContentType" if reading else "ContentType"
+        bound = {
+            content_type: request.content_type,
+            "ResponseContentDisposition": request.content_disposition,
+            "ContentLength": request.content_length,
+        }
+        parameters = {"Key": str(key)} | {name: value for name, value in bound.items() if value is not None}
+        return await client.sign("get_object" if reading else "put_object", request.expires, parameters)
+
+    async def unfinished(self) -> Sequence[str]:
+        client = self._open_parts().client
+        return [f"{key}?uploadId={upload}" for key, upload, _ in await client.open_uploads(self._prefix())]
+
+    def _prefix(self) -> str:
+        prefix = self.config.prefix.strip("/")
+        return f"{prefix}/" if prefix else ""
+
+    def _open_parts(self) -> _Parts:
+        if self._parts is None:
+            raise ClosedError("the driver is not open")
+        return self._parts
+
+
+class _Parts:
+    """All that an open driver holds."""
+
+    def __init__(self, client: Client, config: S3Config, lane: Lane, largest_copy: int) -> None:
+        from ._client import crc64nvme
+
+        sums = Sums(crc64nvme, lane)
+        self.client = client
+        self.lane = lane
+        self.reads = Reads(client, config, sums)
+        self.writes = Writes(client, config, sums)
+        self.copies = Copies(self.writes, largest_at_once=largest_copy)
+        self.uploads: set[S3Upload] = set()
+
+    async def aclose(self) -> None:
+        """Begin nothing more, let what is being published end, and leave nothing of the rest."""
+        self.client.refuse_new()
+        await self.client.settle()
+        await asyncio.gather(*(upload.abort() for upload in list(self.uploads)))
+        for download in list(self.reads.downloads):
+            await download.aclose()
+        await self.client.aclose()
+        await self.lane.aclose()
+
+
+def _make_client(config: S3Config, session: aioboto3.Session | None) -> Client:
+    """In a thread: the import alone takes 300 ms."""
+    with gently():
+        try:
+            from ._client import make_client
+        except ImportError as error:
+            raise ConfigError("S3 needs aioboto3 and awscrt: pip install 'micelio_storage[s3]'") from error
+        return make_client(config, session)

@@ -1,0 +1,106 @@
+"""Copies that the store makes itself. The bytes do not pass through this process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ...driver import DEFAULT_CONTENT_TYPE, Key, ObjectInfo, PreconditionFailedError, UnavailableError, WriteOptions
+from .._threads import to_the_end
+from . import _answers as answers
+from ._multipart import Multipart, ranges
+from ._writes import Writes, pause
+
+if TYPE_CHECKING:
+    from ._client import Answer
+
+LARGEST_AT_ONCE = 512 << 20  # bytes copied by one CopyObject, which cannot be called back; S3's own limit is 5 GiB
+TRIES = 5  # of a copy whose source is replaced meanwhile
+
+_PASSED_ON = ("CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "Expires")
+
+
+class Copies:
+    """Copies within one bucket."""
+
+    def __init__(self, writes: Writes, *, largest_at_once: int = LARGEST_AT_ONCE) -> None:
+        self._writes = writes
+        self._client = writes.client
+        self._largest_at_once = largest_at_once
+
+    async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        """Store what `source` is at this moment under `target`."""
+        self._writes.check_condition(options)
+        for attempt in range(TRIES):
+            seen = await self._client.call("head_object", Key=str(source))
+            info = answers.info_of(seen)
+            kept = replace(
+                options,
+                content_type=options.content_type or info.content_type or DEFAULT_CONTENT_TYPE,
+                metadata=info.metadata if options.metadata is None else options.metadata,
+            )
+            try:
+                if info.size <= self._largest_at_once and options.condition is None:
+                    same = options.content_type is None and options.metadata is None
+                    return await self._copy_at_once(source, target, kept, info, same=same)
+                return await self._copy_in_parts(source, target, kept, info, seen)
+            except _SourceChangedError:
+                await pause(attempt)
+        raise UnavailableError("the source was replaced again and again while it was copied")
+
+    async def _copy_at_once(
+        self, source: Key, target: Key, options: WriteOptions, info: ObjectInfo, *, same: bool
+    ) -> ObjectInfo:
+        stored = answers.stored_with(options, None, self._writes.config)
+        if same:
+            stored = {name: value for name, value in stored.items() if name not in ("ContentType", "Metadata")}
+        try:
+            answer = await self._client.call(
+                "copy_object",
+                publishing=True,
+                Key=str(target),
+                MetadataDirective="COPY" if same else "REPLACE",
+                **self._from(source, info),
+                **stored,
+            )
+        except PreconditionFailedError as error:
+            raise _SourceChangedError from error
+        result = answers.field(answer, "CopyObjectResult")
+        return replace(
+            info,
+            etag=answers.etag_of(result),
+            modified=answers.whole_seconds(answers.field(result, "LastModified")),
+            content_type=options.content_type or DEFAULT_CONTENT_TYPE,
+            metadata=dict(options.metadata or {}),
+        )
+
+    async def _copy_in_parts(
+        self, source: Key, target: Key, options: WriteOptions, info: ObjectInfo, seen: Answer
+    ) -> ObjectInfo:
+        """The condition counts when the parts are there, so all stores that know it for uploads know it for copies."""
+        if info.size == 0:
+            return await self._writes.put(target, b"", options)
+        extra = {name: seen[name] for name in _PASSED_ON if name in seen}
+        multipart = Multipart(self._writes, target, options, extra, summed=False)
+        try:
+            try:
+                for start, stop in ranges(info.size, self._largest_at_once):
+                    which = {} if stop - start == info.size else {"CopySourceRange": f"bytes={start}-{stop - 1}"}
+                    await multipart.copy(self._from(source, info) | which, at_once=self._writes.config.concurrency)
+                await multipart.all_landed()
+            except PreconditionFailedError as error:
+                raise _SourceChangedError from error
+            return await multipart.complete(info.size, None)
+        except BaseException:
+            await to_the_end(multipart.abort())
+            raise
+
+    def _from(self, source: Key, info: ObjectInfo) -> answers.Parameters:
+        return {
+            "CopySource": {"Bucket": self._writes.config.bucket, "Key": str(source)},
+            "CopySourceIfMatch": info.etag,
+        }
+
+
+class _SourceChangedError(Exception):
+    """The source is no longer what it was when the copy began."""

@@ -1,0 +1,55 @@
+"""Pages of keys, in the order that the store has: UTF-8 order on S3. Within a page they are sorted on every store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...driver import Entry, InvalidKeyError, Key, ListOptions, Page, Prefix, cursor_after, parse_cursor
+from . import _answers as answers
+
+if TYPE_CHECKING:
+    from ._client import Answer, Client
+
+
+async def list_page(client: Client, prefix: Prefix, options: ListOptions) -> Page:
+    """The page that is asked for, or the one behind it if nothing of it is to be shown."""
+    token, _, after = parse_cursor(options.cursor or "").partition("\n")
+    after = after or options.start_after or ""
+    while True:
+        answer = await client.call("list_objects_v2", **_parameters(prefix, options, token, after))
+        following = answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else ""
+        page = _page(answer, after, f"{following}\n{after}" if following else None)
+        if page.entries or page.prefixes or following in ("", token):
+            return page
+        token = following
+
+
+def _parameters(prefix: Prefix, options: ListOptions, token: str, after: str) -> answers.Parameters:
+    """Beside a token, all that led to it is said again, as the SDK's own paginator does: some stores want it."""
+    parameters: answers.Parameters = {"Prefix": str(prefix), "MaxKeys": options.limit}
+    optional = {"Delimiter": options.delimiter, "StartAfter": after, "ContinuationToken": token}
+    return parameters | {name: value for name, value in optional.items() if value}
+
+
+def _page(answer: Answer, after: str, following: str | None) -> Page:
+    entries = [entry for line in answer.get("Contents", []) if (entry := _entry(line)) is not None]
+    folded = [line["Prefix"] for line in answer.get("CommonPrefixes", [])]
+    return Page(
+        entries=sorted(entries, key=lambda entry: entry.key),
+        prefixes=sorted(name for name in folded if name != after),
+        cursor=cursor_after(following) if following else None,
+    )
+
+
+def _entry(line: Answer) -> Entry | None:
+    """The line, unless another tool made an object whose name is no key here (a "directory" that ends in "/")."""
+    try:
+        key = Key.parse(line["Key"])
+    except InvalidKeyError:
+        return None
+    return Entry(
+        key=key,
+        size=line["Size"],
+        etag=answers.etag_of(line),
+        modified=answers.whole_seconds(line["LastModified"]),
+    )

@@ -1,0 +1,302 @@
+"""Reads: one GET for what is small, parallel ranges in order for what is large, and the rest again from where an answer
+broke, always of the version that the read began with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from ...driver import (
+    ClosedError,
+    Key,
+    NotFoundError,
+    ObjectInfo,
+    ObjectReplacedError,
+    PreconditionFailedError,
+    RangeError,
+    ReadOptions,
+    Span,
+    UnavailableError,
+    check_read_conditions,
+    resolve_span,
+)
+from .._threads import settle
+from . import _answers as answers
+from ._sums import Check, Sums
+from ._writes import pause
+
+if TYPE_CHECKING:
+    from ..._config import S3Config
+    from ._client import Answer, Client
+
+
+class Reads:
+    """Reads from one bucket."""
+
+    def __init__(self, client: Client, config: S3Config, sums: Sums) -> None:
+        self.client = client
+        self.config = config
+        self.sums = sums
+        self.downloads: set[S3Download] = set()
+        self._idle: dict[Stretch, None] = {}  # those with a connection that nobody reads from, longest first
+
+    async def head(self, key: Key, **conditions: Any) -> ObjectInfo:
+        """What is known of the object."""
+        return answers.info_of(await self.client.call("head_object", Key=str(key), **conditions))
+
+    async def open(self, key: Key, options: ReadOptions) -> S3Download:
+        """The object opened for reading: with one request, unless the range can only be told when the size is known."""
+        if options.length == 0 or (options.offset < 0 and options.length is not None):
+            return await self._open_knowing(key, options)
+        wanted = _range_header(options)
+        try:
+            answer = await self.get(key, Range=wanted, IfMatch=options.if_match, IfNoneMatch=options.if_none_match)
+        except RangeError:
+            return await self._open_knowing(key, options)
+        try:
+            first, size = _extent(answer, ranged=wanted is not None)
+            info = answers.info_of(answer, size=size)
+            span = resolve_span(options.offset, options.length, size)
+            if first != span.start:
+                raise UnavailableError("the store gave another range than the one asked for")
+        except BaseException:
+            answer["Body"].close()
+            raise
+        return self._download(key, info, span, options, answer["Body"])
+
+    async def _open_knowing(self, key: Key, options: ReadOptions) -> S3Download:
+        info = await self.head(key)
+        check_read_conditions(options, info.etag)
+        return self._download(key, info, resolve_span(options.offset, options.length, info.size), options, None)
+
+    def _download(self, key: Key, info: ObjectInfo, span: Span, options: ReadOptions, body: Any) -> S3Download:
+        download = S3Download(self, key, info, span, body, options.chunk_size)
+        self.downloads.add(download)
+        return download
+
+    async def get(self, key: Key, **parameters: str | None) -> Answer:
+        """The answer to a GET whose parameters may be None."""
+        given: answers.Parameters = {name: value for name, value in parameters.items() if value is not None}
+        return await self.client.call("get_object", Key=str(key), **given)
+
+    def idle(self, stretch: Stretch) -> None:
+        """Keep the connection of a stretch that nobody reads at the moment. Of too many, the one that was left alone
+        for longest is closed: it goes on with a new request. So open readers never use up all connections."""
+        self._idle[stretch] = None
+        if len(self._idle) > max(1, self.config.connections // 2):
+            next(iter(self._idle)).let_go()
+
+    def busy(self, stretch: Stretch) -> None:
+        """The stretch is being read, or needs its connection no more."""
+        self._idle.pop(stretch, None)
+
+
+class Stretch:
+    """A range of one version, read in order from one answer after the other."""
+
+    def __init__(self, reads: Reads, key: Key, etag: str, span: Span, body: Any = None) -> None:
+        self._reads = reads
+        self._key = key
+        self._etag = etag
+        self._at = span.start
+        self._stop = span.stop
+        self._body = body
+        if body is not None:
+            reads.idle(self)
+
+    async def next(self) -> bytes:
+        """The next bytes, as many as have come; b"" behind the last. An answer that breaks is taken up by another,
+        until `retries` of them in a row have brought nothing."""
+        failures = 0
+        while self._at < self._stop:
+            try:
+                return await self._next()
+            except ObjectReplacedError:
+                raise
+            except UnavailableError:
+                self.let_go()
+                failures += 1
+                if failures > self._reads.config.retries:
+                    raise
+                await pause(failures)
+        self.let_go()
+        return b""
+
+    async def _next(self) -> bytes:
+        self._reads.busy(self)
+        if self._body is None:
+            self._body = await self._ask()
+        body = self._body
+        with self._reads.client.errors():
+            data: bytes = await body.content.readany()
+        if self._body is not body:
+            raise UnavailableError("the connection was closed meanwhile")
+        if not data:
+            raise UnavailableError("the answer ended before all its bytes had come")
+        data = data[: self._stop - self._at]
+        self._at += len(data)
+        if self._at == self._stop:
+            self._finish(body)
+        else:
+            self._reads.idle(self)
+        return data
+
+    async def _ask(self) -> Any:
+        wanted = f"bytes={self._at}-{self._stop - 1}"
+        try:
+            answer = await self._reads.get(self._key, Range=wanted, IfMatch=self._etag)
+        except (NotFoundError, PreconditionFailedError, RangeError) as error:
+            raise _replaced() from error
+        first, _ = _extent(answer, ranged=True)
+        if first != self._at or answers.etag_of(answer) != self._etag:
+            answer["Body"].close()
+            raise _replaced()
+        return answer["Body"]
+
+    def _finish(self, body: Any) -> None:
+        """Give the connection back, if the answer had no more than what was asked for."""
+        self._body = None
+        if not body.content.at_eof():
+            body.close()
+
+    def let_go(self) -> None:
+        """Close the connection. The next read asks for a new one."""
+        self._reads.busy(self)
+        body, self._body = self._body, None
+        if body is not None:
+            body.close()
+
+
+class S3Download:
+    """One version of an object, being read. At most `part_size x (concurrency + 1)` bytes of it are in memory."""
+
+    def __init__(self, reads: Reads, key: Key, info: ObjectInfo, span: Span, body: Any, chunk_size: int | None) -> None:
+        self.info = info
+        self.span = span
+        self._reads = reads
+        self._key = key
+        self._chunk_size = chunk_size
+        self._check = self._make_check()
+        self._open = True
+        self._reading = False
+        self._rest = memoryview(b"")
+        self._window: deque[asyncio.Task[list[bytes]]] = deque()
+        self._ready: deque[bytes] = deque()
+        part = reads.config.part_size
+        first = span if span.size <= 2 * part else Span(span.start, span.start + part)
+        self._asked = first.stop
+        self._first = Stretch(reads, key, info.etag, first, body)
+
+    def _make_check(self) -> Check | None:
+        checksum = self.info.checksum
+        if checksum is None or self.span != Span(0, self.info.size) or not self._reads.client.checksums:
+            return None
+        return Check(self._reads.sums, checksum.partition(":")[2], self.info.size)
+
+    async def readall(self) -> bytes:
+        pieces = [bytes(self._take(len(self._rest)))] if self._rest else []
+        while piece := await self._next():
+            pieces.append(piece)
+        return await self._reads.sums.join(pieces)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            if not self._rest:
+                self._rest = memoryview(await self._next())
+            if not self._rest:
+                return
+            yield bytes(self._take(self._chunk_size or len(self._rest)))
+
+    def _take(self, size: int) -> memoryview:
+        self._check_open()
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return taken
+
+    async def aclose(self) -> None:
+        self._open = False
+        self._reads.downloads.discard(self)
+        self._first.let_go()
+        tasks = [*self._window]
+        self._window.clear()
+        self._ready.clear()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await settle(asyncio.gather(*tasks, return_exceptions=True))
+
+    async def _next(self) -> bytes:
+        """The next bytes of the span; b"" behind the last."""
+        self._check_open()
+        try:
+            piece = await self._fetch()
+        except UnavailableError:
+            self._check_open()
+            raise
+        self._check_open()
+        if piece and self._check is not None:
+            self._check.add(piece, answers.checksum_text)
+        return piece
+
+    async def _fetch(self) -> bytes:
+        self._look_ahead()
+        if piece := await self._first.next():
+            return piece
+        if not self._ready and self._window:
+            task = self._window[0]
+            await asyncio.wait([task])
+            if not self._open:
+                return b""
+            self._window.popleft()
+            self._ready.extend(task.result())
+            self._look_ahead()
+        return self._ready.popleft() if self._ready else b""
+
+    def _look_ahead(self) -> None:
+        """Have the next ranges fetched, `concurrency` of them at a time."""
+        config = self._reads.config
+        while len(self._window) < config.concurrency and self._asked < self.span.stop:
+            stop = min(self.span.stop, self._asked + config.part_size)
+            stretch = Stretch(self._reads, self._key, self.info.etag, Span(self._asked, stop))
+            self._window.append(asyncio.ensure_future(_collect(stretch)))
+            self._asked = stop
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise ClosedError("the download is closed")
+
+
+async def _collect(stretch: Stretch) -> list[bytes]:
+    pieces = []
+    try:
+        while piece := await stretch.next():
+            pieces.append(piece)
+    finally:
+        stretch.let_go()
+    return pieces
+
+
+def _replaced() -> ObjectReplacedError:
+    return ObjectReplacedError("the object was replaced or deleted while it was read: read it again")
+
+
+def _range_header(options: ReadOptions) -> str | None:
+    """The range as HTTP says it, or None for the whole object."""
+    if options.offset < 0:
+        return f"bytes={options.offset}"
+    if options.length is not None:
+        return f"bytes={options.offset}-{options.offset + options.length - 1}"
+    return f"bytes={options.offset}-" if options.offset else None
+
+
+def _extent(answer: Answer, *, ranged: bool) -> tuple[int, int]:
+    """The offset of the answer's first byte, and the size of the whole object."""
+    said = answer.get("ContentRange")
+    if not ranged or said is None:
+        return 0, answers.field(answer, "ContentLength")
+    try:
+        first, size = said.removeprefix("bytes ").partition("-")[0], said.rpartition("/")[2]
+        return int(first), int(size)
+    except ValueError as error:
+        raise UnavailableError("the answer is not one of S3's: its Content-Range cannot be read") from error

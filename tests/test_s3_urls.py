@@ -1,0 +1,283 @@
+"""Signed URLs, used by a plain client that has no credentials: what they allow, for how long, and nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from support import fault_proxy, s3_servers
+from support.s3_servers import ACCESS_KEY, SECRET_KEY, Server
+from support.s3_storage import driver_for
+
+from micelio_storage import InvalidArgumentError, InvalidKeyError, Storage
+from micelio_storage.testing._corpus import KEPT_KEYS
+
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+
+WEEK = 7 * 24 * 3600  # seconds
+
+
+class Clock:
+    """The time by a server's watch."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0  # seconds
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def server(clock: Clock) -> Iterator[Server]:
+    with s3_servers.strict(clock=clock) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def anybody() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client that knows nothing but the URL."""
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+def storage_of(server: Server, **fields: Any) -> Storage:
+    return Storage(driver_for(server, **{"conditions": "all", **fields}))
+
+
+async def outcome(asked: Any) -> tuple[int, str]:
+    """The status, and what the error is called in the body."""
+    async with asked as answer:
+        body = await answer.text()
+        return answer.status, body.partition("<Code>")[2].partition("</Code>")[0]
+
+
+async def test_anybody_reads_and_writes_with_signed_urls(s3_server: Server, anybody: aiohttp.ClientSession) -> None:
+    async with storage_of(s3_server) as storage:
+        async with anybody.put(await storage.url("urls/a b+c", expires=60, method="PUT"), data=b"put") as answer:
+            assert answer.status == 200
+        assert await storage.get("urls/a b+c") == b"put"
+        async with anybody.get(await storage.url("urls/a b+c", expires=60)) as answer:
+            assert (answer.status, await answer.read()) == (200, b"put")
+        missing = await storage.url("urls/missing", expires=60)
+        assert await outcome(anybody.get(missing)) == (404, "NoSuchKey")
+
+
+async def test_every_key_that_is_kept_can_be_read_with_a_url(server: Server, anybody: aiohttp.ClientSession) -> None:
+    assert server.referee is not None
+    async with storage_of(server) as storage:
+        for key in KEPT_KEYS:
+            server.referee.put_directly("bucket", key, key.encode())
+            async with anybody.get(await storage.url(key, expires=60)) as answer:
+                assert (key, answer.status, await answer.read()) == (key, 200, key.encode())
+
+
+async def test_every_key_that_is_kept_can_be_written_with_a_url(server: Server, anybody: aiohttp.ClientSession) -> None:
+    assert server.referee is not None
+    async with storage_of(server) as storage:
+        for key in KEPT_KEYS:
+            url = await storage.url(key, expires=60, method="PUT")
+            assert await outcome(anybody.put(url, data=key.encode())) == (200, "")
+    stored = server.referee.objects()
+    assert {key: stored[key].content for key in stored} == {key: key.encode() for key in KEPT_KEYS}
+
+
+DISPOSITIONS = [
+    "attachment",
+    'attachment; filename="a b.txt"',
+    "attachment; filename=\"it's 100%+.txt\"; filename*=UTF-8''%e2%82%ac%20rates.txt",
+    'inline; filename="a\\"b;c=d&e.txt"',
+]
+
+
+@pytest.mark.parametrize("disposition", DISPOSITIONS)
+async def test_the_answer_says_the_disposition_that_was_asked_for(
+    server: Server, anybody: aiohttp.ClientSession, disposition: str
+) -> None:
+    async with storage_of(server) as storage:
+        await storage.put("a", b"1")
+        url = await storage.url("a", expires=60, content_disposition=disposition)
+        async with anybody.get(url) as answer:
+            assert (answer.status, answer.headers["Content-Disposition"]) == (200, disposition)
+
+
+@pytest.mark.parametrize("content_type", ["text/html", 'text/plain; charset="utf-8"', "application/x.a+b"])
+async def test_the_answer_says_the_content_type_that_was_asked_for(
+    server: Server, anybody: aiohttp.ClientSession, content_type: str
+) -> None:
+    async with storage_of(server) as storage:
+        await storage.put("a", b"1", content_type="image/png")
+        async with anybody.get(await storage.url("a", expires=60, content_type=content_type)) as answer:
+            assert answer.headers["Content-Type"] == content_type
+        async with anybody.get(await storage.url("a", expires=60)) as answer:
+            assert answer.headers["Content-Type"] == "image/png"
+
+
+async def test_a_put_stores_the_content_type_it_is_bound_to_and_no_other(
+    server: Server, anybody: aiohttp.ClientSession
+) -> None:
+    async with storage_of(server) as storage:
+        url = await storage.url("a", expires=60, method="PUT", content_type="image/png")
+        for wrong in ({"Content-Type": "text/html"}, {}):
+            assert await outcome(anybody.put(url, data=b"1", headers=wrong)) == (403, "SignatureDoesNotMatch")
+        assert not await storage.exists("a")
+        assert await outcome(anybody.put(url, data=b"1", headers={"Content-Type": "image/png"})) == (200, "")
+        assert (await storage.head("a")).content_type == "image/png"
+
+
+@pytest.mark.parametrize("size", [0, 5])
+async def test_a_put_is_as_long_as_it_is_bound_to_be(
+    server: Server, anybody: aiohttp.ClientSession, size: int
+) -> None:
+    async with storage_of(server) as storage:
+        url = await storage.url("a", expires=60, method="PUT", content_length=size)
+        assert await outcome(anybody.put(url, data=b"x" * (size + 1))) == (403, "SignatureDoesNotMatch")
+        assert not await storage.exists("a")
+        assert await outcome(anybody.put(url, data=b"x" * size)) == (200, "")
+        assert await storage.get("a") == b"x" * size
+
+
+async def test_a_url_ends_when_it_was_said_to(server: Server, anybody: aiohttp.ClientSession, clock: Clock) -> None:
+    async with storage_of(server) as storage:
+        await storage.put("a", b"1")
+        short = await storage.url("a", expires=timedelta(minutes=10))
+        long = await storage.url("a", expires=WEEK)
+        written = await storage.url("a", expires=600, method="PUT")
+        clock.ahead = 590
+        assert [(await outcome(anybody.get(url)))[0] for url in (short, long)] == [200, 200]
+        assert await outcome(anybody.put(written, data=b"2")) == (200, "")
+        clock.ahead = 610
+        assert await outcome(anybody.get(short)) == (403, "AccessDenied")
+        assert await outcome(anybody.put(written, data=b"3")) == (403, "AccessDenied")
+        clock.ahead = WEEK - 10
+        assert await outcome(anybody.get(long)) == (200, "")
+        clock.ahead = WEEK + 10
+        assert await outcome(anybody.get(long)) == (403, "AccessDenied")
+    assert server.referee is not None
+    assert server.referee.objects()["a"].content == b"2"
+
+
+@pytest.mark.parametrize(
+    ("signed", "used"), [("GET", "PUT"), ("GET", "DELETE"), ("GET", "HEAD"), ("PUT", "GET"), ("PUT", "DELETE")]
+)
+async def test_a_url_is_for_one_method(
+    server: Server, anybody: aiohttp.ClientSession, signed: Any, used: str
+) -> None:
+    async with storage_of(server) as storage:
+        await storage.put("a", b"1")
+        url = await storage.url("a", expires=60, method=signed)
+        assert (await outcome(anybody.request(used, url)))[0] == 403
+        assert await storage.get("a") == b"1"
+
+
+async def test_a_url_that_was_changed_is_worth_nothing(server: Server, anybody: aiohttp.ClientSession) -> None:
+    async with storage_of(server) as storage:
+        await storage.put("a", b"1")
+        await storage.put("b", b"secret")
+        url = await storage.url("a", expires=60, content_disposition="attachment")
+        for changed in (
+            url.replace("/bucket/a?", "/bucket/b?"),
+            url.replace("=attachment", "=inline"),
+            url.replace("X-Amz-Expires=60", "X-Amz-Expires=6000"),
+            url + "&response-content-type=text%2Fhtml",
+        ):
+            assert changed != url
+            assert await outcome(anybody.get(changed)) == (403, "SignatureDoesNotMatch")
+        assert await outcome(anybody.get(url)) == (200, "")
+
+
+async def test_a_url_begins_with_the_public_endpoint(server: Server, anybody: aiohttp.ClientSession) -> None:
+    with fault_proxy.running("127.0.0.1", urlsplit(server.endpoint).port or 0) as front:
+        async with storage_of(server, public_endpoint=front.endpoint) as storage:
+            await storage.put("a", b"1")
+            assert await storage.get("a") == b"1"
+            assert front.log == []  # the driver itself talks to the endpoint
+            url = await storage.url("a", expires=60)
+            assert url.startswith(f"{front.endpoint}/bucket/a?")
+            assert await outcome(anybody.get(url)) == (200, "")
+            assert len(front.log) == 1
+
+
+PUBLIC = [
+    ("https://files.example.org", "path", "https://files.example.org/bucket/a?"),
+    ("https://files.example.org:8443/", "path", "https://files.example.org:8443/bucket/a?"),
+    ("https://files.example.org", "virtual", "https://bucket.files.example.org/a?"),
+]
+
+
+@pytest.mark.parametrize(("public", "style", "start"), PUBLIC)
+async def test_a_public_endpoint_can_be_another_host(server: Server, public: str, style: str, start: str) -> None:
+    async with storage_of(server, public_endpoint=public, url_style=style) as storage:
+        assert (await storage.url("a", expires=60)).startswith(start)
+
+
+REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"content_length": 1}, InvalidArgumentError, "content_length binds a PUT"),
+    ({"method": "PUT", "content_disposition": "attachment"}, InvalidArgumentError, "answer to a GET"),
+    ({"content_disposition": "a\r\nX-Evil: 1"}, InvalidArgumentError, "printable ASCII"),
+    ({"content_disposition": "caf\u00e9"}, InvalidArgumentError, "printable ASCII"),
+    ({"content_disposition": ""}, InvalidArgumentError, "printable ASCII"),
+    ({"content_type": "text/plain\r\nX-Evil: 1"}, InvalidArgumentError, "content_type"),
+    ({"content_type": "text/plain\x00"}, InvalidArgumentError, "content_type"),
+    ({"method": "PUT", "content_type": "text/plain\n"}, InvalidArgumentError, "content_type"),
+    ({"method": "PUT", "content_length": -1}, InvalidArgumentError, "content_length is at least 0"),
+    ({"method": "PUT", "content_length": 1.0}, TypeError, "content_length"),
+    ({"method": "DELETE"}, InvalidArgumentError, "'GET' or 'PUT'"),
+    ({"method": "get"}, InvalidArgumentError, "'GET' or 'PUT'"),
+    ({"expires": 0}, InvalidArgumentError, "expires is at least 1"),
+    ({"expires": -1}, InvalidArgumentError, "expires is at least 1"),
+    ({"expires": timedelta(milliseconds=999)}, InvalidArgumentError, "expires is at least 1"),
+    ({"expires": WEEK + 1}, InvalidArgumentError, f"at most {WEEK}"),
+    ({"expires": timedelta(days=8)}, InvalidArgumentError, f"at most {WEEK}"),
+    ({"expires": 1.5}, TypeError, "expires"),
+    ({"expires": True}, TypeError, "expires"),
+    ({"expires": None}, TypeError, "expires"),
+    ({"key": "../a"}, InvalidKeyError, ""),
+    ({"key": "a\r\nb"}, InvalidKeyError, ""),
+    ({"key": "a/"}, InvalidKeyError, ""),
+    ({"key": ""}, InvalidKeyError, ""),
+]
+
+
+async def test_what_no_url_can_allow_is_refused_before_anything_is_signed_or_sent(server: Server) -> None:
+    assert server.referee is not None
+    async with storage_of(server) as storage:
+        for options, kind, says in REFUSED:
+            with pytest.raises(kind) as caught:
+                await storage.url(**{"key": "a", "expires": 60, **options})
+            assert says in str(caught.value)
+            assert "X-Amz" not in str(caught.value)
+    assert server.referee.log == []
+
+
+async def test_a_url_has_the_access_key_in_it_and_never_the_secret_one(server: Server) -> None:
+    async with storage_of(server) as storage:
+        for method in ("GET", "PUT"):
+            url = unquote(await storage.url("a", expires=60, method=method))  # type: ignore[arg-type]
+            assert ACCESS_KEY in url
+            assert SECRET_KEY not in url
+
+
+async def test_what_is_under_a_prefix_signs_nothing_above_it(server: Server, anybody: aiohttp.ClientSession) -> None:
+    async with storage_of(server, url_style="path") as storage:
+        await storage.put("a/b", b"below")
+        below = storage.under("a")
+        url = await below.url("b", expires=60)
+        assert urlsplit(url).path == "/bucket/a/b"
+        async with anybody.get(url) as answer:
+            assert await answer.read() == b"below"
+        for key in ("%2e%2e/b", "..%2fb", "a/b", "?b"):
+            assert unquote(urlsplit(await below.url(key, expires=60)).path) == f"/bucket/a/{key}"
+        for key in ("../b", "/b", "..", "."):
+            with pytest.raises(InvalidKeyError):
+                await below.url(key, expires=60)
