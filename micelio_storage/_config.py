@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from ._errors import ConfigError, InvalidKeyError
@@ -17,6 +17,8 @@ SMALLEST_PART = 5 * MIB  # bytes: S3 takes no smaller part but the last
 LARGEST_PART = 5 << 30  # bytes: nor a larger one
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")  # what any store takes; S3 itself is stricter
+_REGION = re.compile(r"[A-Za-z0-9-]{1,63}")  # becomes a part of host names
+_VISIBLE = re.compile(r"[!-~]+")  # becomes a header, or a part of a request's first line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +94,12 @@ def check_s3(config: S3Config) -> None:
     except InvalidKeyError as error:
         raise ConfigError(f"the prefix cannot be a part of keys: {error}") from error
     _check_numbers(config)
+    _check_choices(config)
+    _check_text("region", config.region, _REGION, "the name of one, as in 'eu-west-1'")
     for name in ("endpoint", "public_endpoint"):
         _check_endpoint(name, getattr(config, name))
+    for name in ("sse_kms_key_id", "storage_class"):
+        _check_text(name, getattr(config, name), _VISIBLE, "printable ASCII without blanks")
     if config.sse_kms_key_id is not None and config.sse != "aws:kms":
         raise ConfigError("sse_kms_key_id is set but sse is not 'aws:kms': set both or neither")
 
@@ -109,15 +115,31 @@ def _check_numbers(config: S3Config) -> None:
     }
     for name, (least, most, unit) in bounds.items():
         value = getattr(config, name)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= most:
+        kind = (int, float) if unit == "seconds" else int
+        if not isinstance(value, kind) or isinstance(value, bool) or not least <= value <= most:
             raise ConfigError(f"{name} is {value!r}: set it to {least:g} to {most:g} {unit}")
+
+
+def _check_choices(config: S3Config) -> None:
+    for name, hint in get_type_hints(S3Config).items():
+        literal = next((one for one in (hint, *get_args(hint)) if get_origin(one) is Literal), None)
+        value = getattr(config, name)
+        if literal is None or (value is None and literal is not hint):
+            continue
+        if not isinstance(value, str) or value not in get_args(literal):
+            raise ConfigError(f"{name} is {value!a}: set it to {' or '.join(map(repr, get_args(literal)))}")
+
+
+def _check_text(name: str, value: Any, wanted: re.Pattern[str], description: str) -> None:
+    if value is not None and (not isinstance(value, str) or not wanted.fullmatch(value)):
+        raise ConfigError(f"{name} is {value!a}: set it to {description}, or not at all")
 
 
 def _check_endpoint(name: str, url: str | None) -> None:
     if url is None:
         return
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(url if isinstance(url, str) and _VISIBLE.fullmatch(url) else "")
         good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
         good = False

@@ -29,6 +29,7 @@ from .drivers.prefixed import PrefixedDriver
 
 PRODUCTION_PATH = "/var/micelio/storage"
 _SECRETS = ("key", "secret", "token", "password", "credential", "signature")
+_MOST_DIGITS = 20  # of a number: Python reads no more than 4,300
 
 
 C = TypeVar("C", LocalConfig, MemoryConfig, S3Config)
@@ -85,14 +86,14 @@ def config_from_url(url: str) -> Config:
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             raise ConfigError("a file URL has three slashes and an absolute path: file:///srv/micelio")
-        return _checked(LocalConfig, {**values, "path": unquote(parts.path)}, _parameter)
+        return _checked(LocalConfig, _placed(values, path=unquote(parts.path)), _parameter)
     if parts.scheme == "memory":
         if parts.netloc or parts.path:
             raise ConfigError("the URL of a storage in memory is 'memory:'")
         return _checked(MemoryConfig, values, _parameter)
     if parts.scheme == "s3":
         prefix = unquote(parts.path).strip("/")
-        return _checked(S3Config, {**values, "bucket": parts.netloc, "prefix": prefix}, _parameter)
+        return _checked(S3Config, _placed(values, bucket=parts.netloc, prefix=prefix), _parameter)
     raise ConfigError(f"no storage has {parts.scheme!a} URLs: use file:///path, memory: or s3://bucket/prefix")
 
 
@@ -127,6 +128,14 @@ def _check_url(username: str | None, fragment: str, parameters: list[tuple[str, 
         raise ConfigError("a parameter stands twice in the storage's URL")
 
 
+def _placed(values: dict[str, str], **places: str) -> dict[str, str]:
+    """The parameters, and what stands at its own place in the URL."""
+    for field in places:
+        if field in values:
+            raise ConfigError(f"the {field} stands twice in the storage's URL: leave the parameter out")
+    return values | places
+
+
 def _checked(kind: type[C], values: Mapping[str, str], name: Any) -> C:
     """The config object with these values, each of the type that its field has."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
@@ -154,8 +163,8 @@ def _convert(hint: Any, text: str, what: str) -> Any:
             raise ConfigError(f"{what} is {text!a}: set it to 'true' or 'false'")
         return text == "true"
     if hint is int:
-        if not text.isascii() or not text.isdigit():
-            raise ConfigError(f"{what} is {text!a}: set it to a whole number")
+        if not text.isascii() or not text.isdigit() or len(text) > _MOST_DIGITS:
+            raise ConfigError(f"{what} is {text[:_MOST_DIGITS]!a}: set it to a whole number")
         return int(text)
     if float in (hint, *options):
         try:

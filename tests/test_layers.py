@@ -26,6 +26,7 @@ LAYERS = [
     {"_demo"},
     {"_cli_report"},
     {"_cli_transfer", "_cli_operations"},
+    {"_cli_doctor"},
     {"_cli"},
     {"__main__"},
 ]

@@ -80,7 +80,9 @@ async def one_of_many_successors_wins(storage: Storage, prefix: str) -> None:
             numbers = range(10 * turn, 10 * turn + 10)
             won = await race((replace(number, etag) for number in numbers), PreconditionFailedError)
             equal(len(won), 1, "how many of ten successors won")
-            equal(await storage.get(prefix + "a"), version(won[0], 100 + won[0] % 10), "the object, beside the winner's")
+            equal(
+                await storage.get(prefix + "a"), version(won[0], 100 + won[0] % 10), "the object, beside the winner's"
+            )
             etag = (await storage.head(prefix + "a")).etag
 
 

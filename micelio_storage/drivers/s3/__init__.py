@@ -24,6 +24,7 @@ from ...driver import (
     WriteOptions,
 )
 from .._threads import Lane, to_the_end
+from ._answers import asked_of_store
 from ._copies import LARGEST_AT_ONCE, Copies
 from ._gently import gently
 from ._listing import list_page
@@ -69,7 +70,7 @@ class S3Driver:
             client = await lane.run(_make_client, self.config, self._session)
             self._parts = parts = _Parts(client, self.config, lane, self._largest_copy)
             if self.config.conditions == "auto" and not client.is_amazon:
-                self.capabilities = await probe(client, self._prefix())
+                self.capabilities = await probe(client, self._prefix(), asked_of_store(self.config))
             parts.writes.capabilities = self.capabilities
         except BaseException:
             await to_the_end(self._give_up(lane))

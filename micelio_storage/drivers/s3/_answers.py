@@ -116,7 +116,13 @@ def stored_with(options: WriteOptions, write_id: str | None, config: S3Config) -
     metadata = {name: encode_metadata(value) for name, value in (options.metadata or {}).items()}
     if write_id is not None:
         metadata[WRITE_ID] = write_id
-    parameters: Parameters = {"ContentType": options.content_type or DEFAULT_CONTENT_TYPE, "Metadata": metadata}
+    told = {"ContentType": options.content_type or DEFAULT_CONTENT_TYPE, "Metadata": metadata}
+    return told | asked_of_store(config)
+
+
+def asked_of_store(config: S3Config) -> Parameters:
+    """The parameters that the configuration has for each object."""
+    parameters: Parameters = {}
     if config.sse is not None:
         parameters["ServerSideEncryption"] = config.sse
     if config.sse_kms_key_id is not None:

@@ -7,11 +7,15 @@ happens on the loop, nor the import of the SDK: only this module and `_errors` i
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import inspect
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -45,6 +49,8 @@ CANCELLED_WAIT = 5.0  # seconds that a cancelled write waits for its answer, so 
 
 Answer: TypeAlias = dict[str, Any]
 
+_body: ContextVar[memoryview | None] = ContextVar("micelio_s3_body", default=None)  # of the request under way
+
 logger = logging.getLogger("micelio_storage")
 
 _COUNTS_HEADERS = "max_headers" in inspect.signature(aiohttp.ClientSession.__init__).parameters
@@ -59,19 +65,28 @@ class Client:
         self._signer = signer
         self._bucket = config.bucket
         self._mode = config.checksums
+        self._signs_bodies = _signs_bodies(config)
         self._requests: dict[asyncio.Task[Answer], bool] = {}
         self._refusing = False
         self._closed = False
+        self._bucket_seen = False
         self.checksums = config.checksums != "off"
         self.endpoint: str = sdk.meta.endpoint_url
+        self.region: str = sdk.meta.region_name
         sdk.meta.events.register("before-call.s3.GetObject", self._ask_for_checksum)
         sdk.meta.events.register("before-call.s3.HeadObject", self._ask_for_checksum)
+        sdk.meta.events.register("before-call.s3.DeleteObjects", self._sum_for_delete)
 
     @property
     def is_amazon(self) -> bool:
         """Whether the store is AWS's own, whose behaviour is documented."""
-        host = self.endpoint.partition("://")[2].partition("/")[0].partition(":")[0]
-        return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+        return is_amazon(self.endpoint)
+
+    @property
+    def credentials(self) -> tuple[str, datetime | None]:
+        """How the SDK came by the credentials, and when they expire if it knows; never what they are."""
+        found = self._sdk._request_signer._credentials  # noqa: SLF001  # the SDK shows them nowhere else
+        return str(found.method), getattr(found, "_expiry_time", None)
 
     async def call(
         self,
@@ -80,17 +95,38 @@ class Client:
         publishing: bool = False,
         late: bool = False,
         undo: Callable[[Answer], object] | None = None,
+        body: BytesLike | None = None,
+        checksum: Mapping[str, Any] | None = None,
         **parameters: Any,
     ) -> Answer:
-        """The store's answer, or a `StorageError`.
+        """The store's answer, or a `StorageError`. `body` is sent as it is, and again if an attempt fails.
 
         A `publishing` request that is cancelled is waited for, though not for ever: once this has raised, what it asks
         for has been done, or its connection is closed. `undo` gets an answer that came too late. `late` ones are taken
-        while the driver is being closed.
+        while the driver is being closed. `checksum` are parameters more, for stores that take them.
         """
+
+        def attempt() -> asyncio.Task[Answer]:
+            more = checksum if checksum and self.checksums else {}
+            return asyncio.ensure_future(self._send(operation, parameters | dict(more), body))
+
+        try:
+            return await self._wait_for(attempt, publishing, late, undo)
+        except ChecksumRefusedError:
+            if not self._may_do_without():
+                raise
+        return await self._wait_for(attempt, publishing, late, undo)
+
+    async def _wait_for(
+        self,
+        attempt: Callable[[], asyncio.Task[Answer]],
+        publishing: bool,
+        late: bool,
+        undo: Callable[[Answer], object] | None,
+    ) -> Answer:
         if self._closed or (self._refusing and not late):
             raise ClosedError("the driver is closed")
-        task = asyncio.ensure_future(self._send(operation, parameters))
+        task = attempt()
         self._requests[task] = publishing
         try:
             await asyncio.wait([task])
@@ -103,18 +139,15 @@ class Client:
             raise ClosedError("the driver was closed meanwhile")
         return task.result()
 
-    async def call_with_checksum(self, operation: str, checksum: Mapping[str, Any], **parameters: Any) -> Answer:
-        """The answer to a request with these parameters more; without them if the store refuses checksums and the
-        configuration leaves that to it."""
+    def _may_do_without(self) -> bool:
+        """Go on without checksums, if the configuration leaves that to the store. What was sent with one may be sent
+        again either way: it was refused."""
+        if self._mode != "auto":
+            return False
         if self.checksums:
-            try:
-                return await self.call(operation, **checksum, **parameters)
-            except ChecksumRefusedError:
-                if self._mode == "on":
-                    raise
-                self.checksums = False
-                logger.warning("the store %s refuses checksums: going on without (checksums='off')", self.endpoint)
-        return await self.call(operation, **parameters)
+            self.checksums = False
+            logger.warning("the store %s refuses checksums: going on without (checksums='off')", self.endpoint)
+        return True
 
     async def sign(self, operation: str, expires: int, parameters: Mapping[str, Any]) -> str:
         """A URL that does the operation."""
@@ -174,17 +207,55 @@ class Client:
         if self._signer is not self._sdk:
             await self._signer.__aexit__(None, None, None)
 
-    async def _send(self, operation: str, parameters: Mapping[str, Any]) -> Answer:
+    async def _send(self, operation: str, parameters: dict[str, Any], body: BytesLike | None) -> Answer:
+        """The SDK would copy a body, wrap it in a file and announce it by `Expect: 100-continue`, so it goes around the
+        SDK; unless that has to sign it."""
+        if body is not None and self._signs_bodies:
+            parameters = parameters | {"Body": bytearray(body)}
+        elif body:
+            _body.set(memoryview(body))  # of this task alone
         try:
             answer: Answer = await getattr(self._sdk, operation)(Bucket=self._bucket, **parameters)
         except Exception as error:
-            raise translate(error) from error
+            failure = translate(error)
+            code = self.code_of(failure)
+            self._bucket_seen |= code == "NoSuchKey"
+            if operation == "head_object" and (code in ("400", "403") or (code == "404" and not self._bucket_seen)):
+                return await self._head_again(parameters)
+            raise failure from error
+        self._bucket_seen = True
+        return answer
+
+    async def _head_again(self, parameters: Mapping[str, Any]) -> Answer:
+        """An answer to HEAD has no body that says what is refused, or whether object or bucket is missing: GET has."""
+        try:
+            told = await self._sdk.get_object(Bucket=self._bucket, Key=parameters["Key"])
+            told["Body"].close()
+            answer: Answer = await self._sdk.head_object(Bucket=self._bucket, **parameters)
+        except Exception as error:
+            failure = translate(error)
+            self._bucket_seen |= self.code_of(failure) == "NoSuchKey"
+            raise failure from error
         return answer
 
     def _ask_for_checksum(self, params: dict[str, Any], **_: object) -> None:
         """The parameter for this would have the SDK compute the checksum as well, on the loop."""
         if self.checksums:
             params["headers"]["x-amz-checksum-mode"] = "ENABLED"
+
+    def _sum_for_delete(self, params: dict[str, Any], **_: object) -> None:
+        """S3 wants a checksum of the list of keys. Where it may be none of the new ones, the old one it is."""
+        if not self.checksums:
+            digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+            params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
+            params["headers"].pop("x-amz-sdk-checksum-algorithm", None)
+            params["context"].pop("checksum", None)
+
+
+def is_amazon(endpoint: str) -> bool:
+    """Whether the endpoint is one of AWS's own."""
+    host = endpoint.partition("://")[2].partition("/")[0].partition(":")[0]
+    return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
 async def _end(task: asyncio.Task[Answer], patience: float, undo: Callable[[Answer], object] | None) -> None:
@@ -240,9 +311,10 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
         return session
 
     async def send(self, request: Any) -> Any:
-        body = request.body
-        if not isinstance(body, (bytes, bytearray, memoryview)) or len(body) <= SLICE:
+        body = _body.get()
+        if body is None or request.method != "PUT":  # the SDK may ask for the bucket's region in between
             return await super().send(request)
+        request.headers["Content-Length"] = str(len(body))
         patience: float = self._timeout.sock_read  # pyright: ignore[reportAttributeAccessIssue]  # a ClientTimeout
         try:
             async with asyncio.timeout(patience) as limit:
@@ -251,24 +323,23 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
         except TimeoutError as error:
             raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
         finally:
-            request.body = body  # an attempt more begins with all of it
+            request.body = None  # as the SDK knows it: an attempt more begins with all of it
 
 
 class _Slices:
     """A body that is sent piece by piece, and again from the start if need be. A server that does not take the next
     piece in time is given up; nobody else would notice."""
 
-    def __init__(self, body: BytesLike, limit: asyncio.Timeout, patience: float) -> None:
+    def __init__(self, body: memoryview, limit: asyncio.Timeout, patience: float) -> None:
         self._body = body
         self._limit = limit
         self._patience = patience
 
     async def __aiter__(self) -> AsyncIterator[memoryview]:
-        view = memoryview(self._body)
         clock = asyncio.get_running_loop().time
-        for start in range(0, len(view), SLICE):
+        for start in range(0, len(self._body), SLICE):
             self._limit.reschedule(clock() + self._patience)
-            yield view[start : start + SLICE]
+            yield self._body[start : start + SLICE]
         self._limit.reschedule(None)  # from here on aiohttp watches the time
 
 
@@ -293,7 +364,7 @@ async def _make_client(config: S3Config, session: aioboto3.Session | None) -> Cl
     try:
         session = session or _new_session()
         sdk = await _make_sdk(session, config, config.endpoint)
-        signer = await _make_sdk(session, config, config.public_endpoint) if config.public_endpoint else sdk
+        signer = await _make_signer(session, config, sdk)
         # What the first request would do on the loop: find the credentials, evaluate the rules for endpoints.
         await signer.generate_presigned_url("get_object", Params={"Bucket": config.bucket, "Key": "a"}, ExpiresIn=60)
     except Exception as error:
@@ -311,10 +382,18 @@ async def _make_sdk(session: aioboto3.Session, config: S3Config, endpoint: str |
     return await session.client("s3", endpoint_url=endpoint, config=_sdk_config(config)).__aenter__()
 
 
+async def _make_signer(session: aioboto3.Session, config: S3Config, sdk: Any) -> Any:
+    """What signs URLs: for the public endpoint, if there is one. For AWS the bucket's name goes into that of the host,
+    for otherwise the SDK leaves out the region, and newer regions refuse that."""
+    if config.public_endpoint is not None:
+        return await _make_sdk(session, config, config.public_endpoint)
+    if is_amazon(sdk.meta.endpoint_url) and config.url_style == "auto" and "." not in config.bucket:
+        return await _make_sdk(session, replace(config, url_style="virtual"), config.endpoint)
+    return sdk
+
+
 def _sdk_config(config: S3Config) -> AioConfig:
-    style: dict[str, Any] = {"addressing_style": config.url_style}
-    if config.checksums != "off":
-        style["payload_signing_enabled"] = False  # the CRC is what is verified; hashing 8 MiB takes 6 ms of the loop
+    style = {"addressing_style": config.url_style, "payload_signing_enabled": _signs_bodies(config)}
     return AioConfig(
         region_name=config.region,
         signature_version="s3v4",
@@ -329,6 +408,11 @@ def _sdk_config(config: S3Config) -> AioConfig:
         user_agent_extra=f"micelio_storage/{_version()}",
         http_session_cls=Transport,
     )
+
+
+def _signs_bodies(config: S3Config) -> bool:
+    """Whether bodies are hashed for the signature: only where no CRC goes with them, for 8 MiB hold the loop 6 ms."""
+    return config.checksums == "off"
 
 
 def _version() -> str:

@@ -26,6 +26,7 @@ from ...driver import (
 )
 from ._signals import ChecksumRefusedError, ConflictError, NoSuchUploadError
 
+_STILL_EXPIRED = "refreshed credentials are still expired"  # the SDK raises this as a plain RuntimeError
 _LONGEST_WORDS = 200  # characters of what a server says that an error repeats
 
 _CODES: Mapping[str, tuple[type[StorageError], str]] = {
@@ -33,6 +34,7 @@ _CODES: Mapping[str, tuple[type[StorageError], str]] = {
     "NoSuchVersion": (NotFoundError, "there is no such object"),
     "NoSuchUpload": (NoSuchUploadError, "the multipart upload is gone: completed, aborted or expired"),
     "NoSuchBucket": (ConfigError, "there is no such bucket: make it, or set S3_BUCKET to another"),
+    "InvalidBucketName": (ConfigError, "the store takes no bucket of that name: set S3_BUCKET to another"),
     "PreconditionFailed": (PreconditionFailedError, "the object's ETag is not the one given as if_match"),
     "NotModified": (NotModifiedError, "the object still has the ETag given as if_none_match"),
     "ConditionalRequestConflict": (ConflictError, "other writers of the object were in the way"),
@@ -41,6 +43,7 @@ _CODES: Mapping[str, tuple[type[StorageError], str]] = {
     "AccessDenied": (AccessDeniedError, "the store refuses this to these credentials: see `micelio-storage policy`"),
     "AllAccessDisabled": (AccessDeniedError, "the store refuses all access to this"),
     "AccountProblem": (AccessDeniedError, "there is a problem with the account"),
+    "Unauthorized": (AccessDeniedError, "the store does not take these credentials: check them"),
     "InvalidAccessKeyId": (AccessDeniedError, "the store does not know the access key: check the credentials"),
     "SignatureDoesNotMatch": (AccessDeniedError, "the secret key is not that of the access key: check the credentials"),
     "InvalidToken": (AccessDeniedError, "the session token is not valid: check the credentials"),
@@ -50,12 +53,16 @@ _CODES: Mapping[str, tuple[type[StorageError], str]] = {
     "AuthorizationHeaderMalformed": (ConfigError, "the region is not the bucket's: set S3_REGION"),
     "PermanentRedirect": (ConfigError, "the bucket is in another region: set S3_REGION"),
     "IllegalLocationConstraintException": (ConfigError, "the bucket is in another region: set S3_REGION"),
+    "InvalidStorageClass": (ConfigError, "the store has no such storage class: set S3_STORAGE_CLASS to another"),
+    "KMS.NotFoundException": (ConfigError, "there is no such key to encrypt with: set S3_SSE_KMS_KEY_ID to another"),
+    "KMS.DisabledException": (ConfigError, "the key to encrypt with is disabled: set S3_SSE_KMS_KEY_ID to another"),
     "BadDigest": (IntegrityError, "the bytes that arrived are not those that were sent"),
     "InvalidDigest": (IntegrityError, "the bytes that arrived are not those that were sent"),
     "XAmzContentSHA256Mismatch": (IntegrityError, "the bytes that arrived are not those that were sent"),
     "EntityTooLarge": (InvalidArgumentError, "the object is larger than the store takes"),
     "MetadataTooLarge": (InvalidArgumentError, "the metadata is larger than the store takes"),
     "KeyTooLongError": (InvalidKeyError, "the key is longer than the store takes"),
+    "XMinioInvalidObjectName": (InvalidKeyError, "the store takes no object of that name"),
     "QuotaExceeded": (OutOfSpaceError, "the quota is used up"),
     "XMinioStorageFull": (OutOfSpaceError, "the store is full"),
     "InsufficientStorage": (OutOfSpaceError, "the store is full"),
@@ -71,9 +78,11 @@ _CODES: Mapping[str, tuple[type[StorageError], str]] = {
 _STATUSES: Mapping[int, str] = {
     301: "PermanentRedirect",
     304: "NotModified",
+    401: "Unauthorized",
     403: "AccessDenied",
     404: "NoSuchKey",
     405: "MethodNotAllowed",
+    408: "RequestTimeout",
     409: "ConditionalRequestConflict",
     412: "PreconditionFailed",
     416: "InvalidRange",
@@ -87,8 +96,9 @@ _KINDS: tuple[tuple[type[BaseException], type[StorageError], str], ...] = (
     (sdk.ProfileNotFound, ConfigError, "AWS_PROFILE names a profile that there is not"),
     (sdk.CredentialRetrievalError, UnavailableError, "the credentials cannot be had at the moment"),
     (sdk.NoRegionError, ConfigError, "there is no region: set S3_REGION"),
+    (sdk.InvalidRegionError, ConfigError, "the region is not the name of one: set S3_REGION"),
     (sdk.SSLError, ConfigError, "no secure connection to the endpoint: check S3_ENDPOINT and its certificate"),
-    (sdk.ConnectTimeoutError, UnavailableError, "the endpoint did not take the connection in time"),
+    (sdk.ConnectTimeoutError, UnavailableError, "the endpoint did not take the connection in time: check S3_ENDPOINT"),
     (sdk.EndpointConnectionError, UnavailableError, "the endpoint cannot be reached: check S3_ENDPOINT"),
     (sdk.ProxyConnectionError, UnavailableError, "the proxy cannot be reached"),
     (sdk.ReadTimeoutError, UnavailableError, "the store stood still for longer than read_timeout"),
@@ -109,6 +119,8 @@ def translate(error: Exception) -> StorageError:
         return error
     if isinstance(error, sdk.ClientError):
         translated = _translate_answer(error)
+    elif isinstance(error, RuntimeError) and _STILL_EXPIRED in str(error):
+        translated = AccessDeniedError("the source of the credentials has only expired ones: get new credentials")
     else:
         for kind, wanted, words in _KINDS:
             if isinstance(error, kind):

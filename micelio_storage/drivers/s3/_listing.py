@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...driver import Entry, InvalidKeyError, Key, ListOptions, Page, Prefix, cursor_after, parse_cursor
+from ...driver import (
+    Entry,
+    InvalidKeyError,
+    Key,
+    ListOptions,
+    Page,
+    Prefix,
+    UnavailableError,
+    cursor_after,
+    parse_cursor,
+)
 from . import _answers as answers
 
 if TYPE_CHECKING:
@@ -15,12 +25,16 @@ async def list_page(client: Client, prefix: Prefix, options: ListOptions) -> Pag
     """The page that is asked for, or the one behind it if nothing of it is to be shown."""
     token, _, after = parse_cursor(options.cursor or "").partition("\n")
     after = after or options.start_after or ""
+    passed = {"", token}
     while True:
         answer = await client.call("list_objects_v2", **_parameters(prefix, options, token, after))
-        following = answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else ""
+        following = answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else None
+        if following in passed:
+            raise UnavailableError("the listing has no end: the store says that more follows, but not where")
         page = _page(answer, after, f"{following}\n{after}" if following else None)
-        if page.entries or page.prefixes or following in ("", token):
+        if page.entries or page.prefixes or following is None:
             return page
+        passed.add(following)
         token = following
 
 

@@ -75,9 +75,9 @@ class Multipart:
         """Ask the store for an upload. If this is cancelled, the answer is waited for all the same, to end it then."""
         checksum = {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"} if self._summed else {}
         stored = answers.stored_with(self._options, self._write_id, self._writes.config)
-        answer = await self._client.call_with_checksum(
+        answer = await self._client.call(
             "create_multipart_upload",
-            checksum,
+            checksum=checksum,
             publishing=True,
             undo=self._began,
             Key=str(self._key),
@@ -91,10 +91,7 @@ class Multipart:
 
     async def send(self, part: BytesLike, checksum: int, *, at_once: int) -> None:
         """Begin to send a part that nobody changes any more, once fewer than `at_once` are under way."""
-        parameters: answers.Parameters = {"Body": memoryview(part)}
-        if self._summed:
-            parameters[answers.CHECKSUM] = answers.checksum_text(checksum)
-        await self._start(at_once, lambda number: self._send(number, parameters))
+        await self._start(at_once, lambda number: self._send(number, part, checksum))
 
     async def copy(self, source: answers.Parameters, *, at_once: int) -> None:
         """Begin to have a part copied by the store."""
@@ -126,8 +123,9 @@ class Multipart:
         if not task.cancelled():
             self._failure = task.exception() or self._failure
 
-    async def _send(self, number: int, parameters: answers.Parameters) -> None:
-        answer = await self._client.call("upload_part", **self._of_part(number), **parameters)
+    async def _send(self, number: int, part: BytesLike, checksum: int) -> None:
+        sums: answers.Parameters = {answers.CHECKSUM: answers.checksum_text(checksum)} if self._summed else {}
+        answer = await self._client.call("upload_part", body=part, **self._of_part(number), **sums)
         self._keep(number, answer)
 
     async def _copy(self, number: int, source: answers.Parameters) -> None:

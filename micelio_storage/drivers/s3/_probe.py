@@ -40,12 +40,14 @@ NO_CONDITIONS = Capabilities(
 logger = logging.getLogger("micelio_storage")
 
 
-async def probe(client: Client, prefix: str) -> Capabilities:
+async def probe(client: Client, prefix: str, stored: answers.Parameters | None = None) -> Capabilities:
     """What the store can be trusted with. Nothing stays behind below the prefix.
 
-    With credentials that may not write, nothing is claimed, for nothing can be found out.
+    With credentials that may not write, nothing is claimed, for nothing can be found out. `stored` is what the
+    configuration asks of the store for each object.
     """
-    trial = _Trial(client, f"{prefix}.micelio/probe-{secrets.token_hex(8)}")
+    await _expect_bucket(client, prefix)
+    trial = _Trial(client, f"{prefix}.micelio/probe-{secrets.token_hex(8)}", stored or {})
     questions = (
         trial.put_if_absent(),
         trial.put_if_match(),
@@ -73,11 +75,21 @@ async def probe(client: Client, prefix: str) -> Capabilities:
     )
 
 
+async def _expect_bucket(client: Client, prefix: str) -> None:
+    """Raise unless the bucket is there. SeaweedFS makes one for whoever writes to it under a mistyped name."""
+    try:
+        await client.call("list_objects_v2", Prefix=prefix, MaxKeys=1)
+    except AccessDeniedError as error:
+        if client.code_of(error) != "AccessDenied":
+            raise
+
+
 class _Trial:
     """Each question on a key of its own, so that they can be asked at the same time."""
 
-    def __init__(self, client: Client, key: str) -> None:
+    def __init__(self, client: Client, key: str, stored: answers.Parameters) -> None:
         self._client = client
+        self._stored = stored
         self._key = key
         self._keys: list[str] = []
         self._uploads: list[tuple[str, str]] = []
@@ -106,7 +118,7 @@ class _Trial:
         key = self._new_key()
         await self._put(key)
         upload = await self._begin(key)
-        answer = await self._call("upload_part", Key=key, UploadId=upload, PartNumber=1, Body=memoryview(b"2"))
+        answer = await self._call("upload_part", Key=key, UploadId=upload, PartNumber=1, body=b"2")
         parts = {"Parts": [{"PartNumber": 1, "ETag": answers.etag_of(answer)}]}
         return await _refused(
             self._call("complete_multipart_upload", Key=key, UploadId=upload, MultipartUpload=parts, **condition)
@@ -118,10 +130,10 @@ class _Trial:
             self._uploads.append((key, upload))
             return upload
 
-        return began(await self._call("create_multipart_upload", Key=key, undo=began))
+        return began(await self._call("create_multipart_upload", Key=key, undo=began, **self._stored))
 
     async def _put(self, key: str, **condition: str) -> Any:
-        return await self._call("put_object", Key=key, Body=memoryview(b"1"), **condition)
+        return await self._call("put_object", Key=key, body=b"1", **self._stored, **condition)
 
     async def _call(self, operation: str, **parameters: Any) -> Any:
         return await self._client.call(operation, publishing=True, **parameters)

@@ -63,12 +63,12 @@ class Writes:
         checksum = {answers.CHECKSUM: answers.checksum_text(await self.sums.of(data))} if self.client.checksums else {}
 
         async def attempt() -> ObjectInfo:
-            answer = await self.client.call_with_checksum(
+            answer = await self.client.call(
                 "put_object",
-                checksum,
+                checksum=checksum,
                 publishing=True,
                 Key=str(key),
-                Body=memoryview(data),  # bytes would be wrapped in a file, and sent with `Expect: 100-continue`
+                body=data,
                 **answers.stored_with(options, write_id, self.config),
                 **answers.condition_of(options),
             )
