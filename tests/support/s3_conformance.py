@@ -1,0 +1,51 @@
+"""The conformance kit on the servers that speak S3, and what each of these cannot do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import pytest
+
+from micelio_storage import StorageError
+from micelio_storage.driver import Driver
+from micelio_storage.testing import CHECKS, Check, CheckFailed, run
+
+# What a server cannot do: the check, and what comes of it. README shows this table.
+EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
+    "strict": {},
+    "seaweedfs": {
+        # It walks a tree: "a/b" comes before "a!", where the order of bytes has it behind.
+        "a_listing_starts_behind_any_text": "what is listed behind",
+        "pages_of_any_size_are_the_whole_list": "the pages of 1",
+        "a_page_can_follow_a_start": "the page behind a.b",
+        "pages_that_fold_are_the_whole_list": "the lines of all pages of 1",
+        # Its empty directories are removed some time after their last object.
+        "delete_takes_an_object_out_of_sight": "the prefixes listed after the delete",
+    },
+    "moto": {
+        # Its HTTP server takes at most 100 headers.
+        "two_thousand_bytes_of_metadata_are_kept": "431",
+    },
+}
+
+KNOWN = {"conditions": "all"}  # it has been found out what the server can be trusted with
+
+every_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+
+
+def on_loops(*chosen: str) -> pytest.MarkDecorator:
+    """The loops on which a server is tried: all of them if MICELIO_EVERY_LOOP is set, else those, for the kit takes
+    minutes on each server, and both loops run on some of them."""
+    loops = ["asyncio", "uvloop"] if os.environ.get("MICELIO_EVERY_LOOP") else list(chosen)
+    return pytest.mark.asyncio(loop_factories=loops)
+
+
+async def keep(check: Check, driver: Driver, server: str) -> None:
+    """Run the check; where the table knows that the server cannot pass it, it has to fail in the way that is known."""
+    known = EXCEPTIONS[server].get(check.__name__)
+    try:
+        await run(check, driver)
+    except (CheckFailed, StorageError) as error:
+        if known is None or known not in str(error):
+            raise
