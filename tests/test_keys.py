@@ -31,7 +31,7 @@ def test_a_good_key_is_kept_byte_for_byte(text: str) -> None:
     assert f"{key.parent}/{key.name}".lstrip("/") == text.lstrip("/")
 
 
-@pytest.mark.parametrize("value", NO_KEYS, ids=repr)
+@pytest.mark.parametrize("value", NO_KEYS, ids=lambda value: type(value).__name__)
 def test_what_is_no_str_is_a_type_error(value: Any) -> None:
     for parse in (Key.parse, Prefix.parse, parse_session_id):
         with pytest.raises(TypeError):

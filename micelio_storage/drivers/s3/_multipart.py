@@ -89,9 +89,9 @@ class Multipart:
     def _began(self, answer: Answer) -> None:
         self._id = str(answers.field(answer, "UploadId"))
 
-    async def send(self, part: BytesLike, checksum: int, *, at_once: int) -> None:
-        """Begin to send a part that nobody changes any more, once fewer than `at_once` are under way."""
-        await self._start(at_once, lambda number: self._send(number, part, checksum))
+    async def send(self, part: BytesLike, checksum: int, *, at_once: int, done: Callable[[], object]) -> None:
+        """Begin to send a part that nobody changes until it is `done`, once fewer than `at_once` are under way."""
+        await self._start(at_once, lambda number: self._send(number, part, checksum, done))
 
     async def copy(self, source: answers.Parameters, *, at_once: int) -> None:
         """Begin to have a part copied by the store."""
@@ -123,10 +123,11 @@ class Multipart:
         if not task.cancelled():
             self._failure = task.exception() or self._failure
 
-    async def _send(self, number: int, part: BytesLike, checksum: int) -> None:
+    async def _send(self, number: int, part: BytesLike, checksum: int, done: Callable[[], object]) -> None:
         sums: answers.Parameters = {answers.CHECKSUM: answers.checksum_text(checksum)} if self._summed else {}
         answer = await self._client.call("upload_part", body=part, **self._of_part(number), **sums)
         self._keep(number, answer)
+        done()
 
     async def _copy(self, number: int, source: answers.Parameters) -> None:
         answer = await self._client.call("upload_part_copy", **self._of_part(number), **source)
@@ -202,6 +203,25 @@ class Multipart:
         raise StorageError("its parts keep coming back")
 
 
+class _Buffer:
+    """The bytes of one part, in memory that is used again for another: what is given back to the system in pieces of
+    this size often stays with the process."""
+
+    def __init__(self) -> None:
+        self._memory = bytearray()
+        self.filled = 0
+
+    def add(self, data: memoryview) -> None:
+        """Take the bytes, in place of former ones if there are any."""
+        inside = min(len(data), len(self._memory) - self.filled)
+        self._memory[self.filled : self.filled + inside] = data[:inside]
+        self._memory += data[inside:]
+        self.filled += len(data)
+
+    def view(self) -> memoryview:
+        return memoryview(self._memory)[: self.filled]
+
+
 class S3Upload:
     """Bytes on their way to the store: at most `part_size x (concurrency + 1)` of them in memory, as long as the parts
     have the size that they begin with. What fits in one part is one PutObject."""
@@ -213,7 +233,8 @@ class S3Upload:
         self._forget = forget
         self._multipart = Multipart(writes, key, options)
         self._checksum = 0  # of all bytes so far
-        self._buffer = bytearray()
+        self._buffer = _Buffer()
+        self._spare: list[_Buffer] = []
         self._size = 0
         self._open = True
         self._aborting: asyncio.Task[None] | None = None
@@ -225,24 +246,24 @@ class S3Upload:
             room = self._room()
             if room == 0:
                 await self._flush()
-            elif not self._buffer and isinstance(data, bytes) and len(view) > self._part_size():
+            elif not self._buffer.filled and isinstance(data, bytes) and len(view) > self._part_size():
                 view = await self._pass_on(view)
             else:
-                self._buffer += view[:room]
+                self._buffer.add(view[:room])
                 view = view[room:]
 
     async def _pass_on(self, view: memoryview) -> memoryview:
         """Send a part straight out of bytes that nobody can change; returns the rest."""
         size = self._part_size()
-        await self._send(view[:size])
+        await self._send(view[:size], lambda: None)
         return view[size:]
 
     async def commit(self) -> ObjectInfo:
         self._check_open()
         if self._multipart.sent == 0:
-            info = await self._writes.put(self._key, self._buffer, self._options)
+            info = await self._writes.put(self._key, self._buffer.view(), self._options)
         else:
-            if self._buffer:
+            if self._buffer.filled:
                 await self._flush()
             info = await self._multipart.complete(self._size, self._checksum)
         self._open = False
@@ -257,7 +278,7 @@ class S3Upload:
             await settle(self._aborting)
 
     async def _abort(self) -> None:
-        self._buffer = bytearray()
+        self._buffer, self._spare = _Buffer(), []
         try:
             await self._multipart.abort()
         finally:
@@ -271,13 +292,20 @@ class S3Upload:
         return part_size(self._multipart.sent + 1, self._writes.config.part_size)
 
     def _room(self) -> int:
-        return self._part_size() - len(self._buffer)
+        return self._part_size() - self._buffer.filled
 
     async def _flush(self) -> None:
-        part, self._buffer = self._buffer, bytearray()
-        await self._send(part)
+        full = self._buffer
 
-    async def _send(self, part: BytesLike) -> None:
+        def done() -> None:
+            full.filled = 0
+            self._spare.append(full)
+
+        await self._send(full.view(), done)
+        same_size = part_size(self._multipart.sent, self._writes.config.part_size) == self._part_size()
+        self._buffer = self._spare.pop() if self._spare and same_size else _Buffer()
+
+    async def _send(self, part: BytesLike, done: Callable[[], object]) -> None:
         config = self._writes.config
         at_once = max(1, config.concurrency * config.part_size // self._part_size())
         checksum = 0
@@ -285,5 +313,5 @@ class S3Upload:
             checksum = await self._writes.sums.of(part)
             self._checksum = await self._writes.sums.of(part, self._checksum)
         self._size += len(part)
-        await self._multipart.send(part, checksum, at_once=at_once)
+        await self._multipart.send(part, checksum, at_once=at_once, done=done)
         self._check_open()

@@ -1,0 +1,85 @@
+"""What the S3 driver never takes more of: memory, and the event loop's time. Measured in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from support import s3_servers
+from support.s3_servers import Server
+
+from micelio_storage import ConfigError, S3Config, open_storage
+from micelio_storage.drivers.s3._gently import parse_json
+from micelio_storage.drivers.s3._multipart import MOST_PARTS, part_size, ranges
+
+MIB = 1 << 20
+TERABYTE = 1 << 40
+SIZE = 2048  # MiB
+STATED = 8 * (4 + 1) + 16  # MiB: part_size x (concurrency + 1), and what the interpreter takes meanwhile
+
+
+def measured(server: Server, what: str, *arguments: object) -> float:
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parent),
+        "AWS_ACCESS_KEY_ID": server.access_key,
+        "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        "AWS_DEFAULT_REGION": server.region,
+        "MALLOC_ARENA_MAX": "2",  # or threads that come and go keep memory that nobody uses
+    }
+    command = [sys.executable, "-m", "support.s3_measured", what, server.endpoint, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=250)
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout)
+
+
+def test_two_gib_in_and_out_take_no_more_memory_than_is_stated() -> None:
+    with s3_servers.strict_process("--discard") as server:
+        assert measured(server, "upload", SIZE) < STATED
+        assert measured(server, "download", SIZE) < STATED
+
+
+def test_opening_holds_the_loop_for_a_small_part_of_what_making_a_client_does(strict_server: Server) -> None:
+    naive = min(measured(strict_server, "naive-opening") for _ in range(3))
+    ours = min(measured(strict_server, "opening") for _ in range(3))
+    assert ours < naive / 8, (ours, naive)
+
+
+@pytest.mark.parametrize("smallest", [5 * MIB, 8 * MIB, 64 * MIB])
+def test_parts_grow_so_that_the_largest_object_fits(smallest: int) -> None:
+    sizes = [part_size(number, smallest) for number in range(1, MOST_PARTS + 1)]
+    assert sizes[0] == smallest
+    assert sizes == sorted(sizes)
+    assert sum(sizes) >= 4.8 * TERABYTE
+    assert next(size for size in sizes if size > smallest) == 2 * smallest
+
+
+@pytest.mark.parametrize("size", [1, 5 * MIB, 5 * MIB + 1, 100 * MIB, 5 * TERABYTE])
+def test_the_parts_of_a_copy_are_the_whole_object(size: int) -> None:
+    parts = list(ranges(size, 5 * MIB))
+    assert parts[0][0] == 0
+    assert parts[-1][1] == size
+    assert all(one[1] == other[0] for one, other in pairwise(parts))
+    assert len(parts) <= MOST_PARTS
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "1", ' { "a" : [ 1 , { "b" : { "c" : { "d" : [ ] } } } ] , "e" : "\\u00e9" } ', "[[[[[1]]]]]"]
+)
+def test_json_read_in_pieces_is_the_same(text: str) -> None:
+    assert parse_json(text) == json.loads(text)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a"}', '{"a":1,,}', "[1 2]", "{} {}", '{"a":}'])
+def test_json_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(json.JSONDecodeError):
+        parse_json(text)
+
+
+def test_a_part_of_less_than_five_mib_is_refused_before_any_request() -> None:
+    with pytest.raises(ConfigError, match="part_size"):
+        open_storage(S3Config(bucket="bucket", part_size=MIB))
