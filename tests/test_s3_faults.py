@@ -137,6 +137,20 @@ async def test_what_nobody_can_find_out_is_called_ambiguous(line: Any, way: str)
             await at.storage.put("f/a", streamed(DATA if way == "parts" else b"new"), if_absent=True)
 
 
+@pytest.mark.parametrize("how", ["500", "503", "stalled"])
+async def test_a_conditional_delete_whose_answer_was_lost_is_not_called_a_conflict(line: Any, how: str) -> None:
+    async with line(**SOON) as at:
+        etag = (await at.beside.put("f/a", b"1")).etag
+        at.proxy.rule = first(LOST[how], method="DELETE")
+        with pytest.raises(AmbiguousWriteError):
+            await at.storage.delete("f/a", if_match=etag)
+        assert not await at.beside.exists("f/a")
+        await at.beside.put("f/a", b"2")
+        at.proxy.rule = first(LOST[how], method="DELETE")
+        with pytest.raises(PreconditionFailedError):
+            await at.storage.delete("f/a", if_match=etag)
+
+
 async def test_an_unconditional_put_is_sent_again_until_it_is_answered(line: Any) -> None:
     for fault in (*LOST.values(), Cut("body"), Cut("body", at=10), Cut("forward"), fault_proxy.error("RequestTimeout")):
         async with line(first(fault, method="PUT"), **SOON) as at:

@@ -176,6 +176,12 @@ class Client:
         cause = error.__cause__
         return str(cause.response.get("Error", {}).get("Code", "")) if isinstance(cause, ClientError) else ""
 
+    def was_sent_again(self, error: StorageError) -> bool:
+        """Whether the answer is that to a second attempt, so that the first may have been done all the same."""
+        cause = error.__cause__
+        answer = cause.response.get("ResponseMetadata", {}) if isinstance(cause, ClientError) else {}
+        return bool(answer.get("RetryAttempts"))
+
     def error_of(self, failure: Mapping[str, Any]) -> StorageError:
         """What the store says of one key in an answer about many."""
         return translate(ClientError({"Error": dict(failure)}, "DeleteObjects"))
@@ -316,14 +322,17 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
             return await super().send(request)
         request.headers["Content-Length"] = str(len(body))
         patience: float = self._timeout.sock_read  # pyright: ignore[reportAttributeAccessIssue]  # a ClientTimeout
+        slices: _Slices | None = None
         try:
             async with asyncio.timeout(patience) as limit:
-                request.body = _Slices(body, limit, patience)
+                request.body = slices = _Slices(body, limit, patience)
                 return await super().send(request)
         except TimeoutError as error:
             raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
         finally:
             request.body = None  # as the SDK knows it: an attempt more begins with all of it
+            if slices is not None:
+                slices.watched = False  # a store may answer before it has taken all
 
 
 class _Slices:
@@ -334,13 +343,18 @@ class _Slices:
         self._body = body
         self._limit = limit
         self._patience = patience
+        self.watched = True
 
     async def __aiter__(self) -> AsyncIterator[memoryview]:
         clock = asyncio.get_running_loop().time
         for start in range(0, len(self._body), SLICE):
-            self._limit.reschedule(clock() + self._patience)
+            self._watch(clock() + self._patience)
             yield self._body[start : start + SLICE]
-        self._limit.reschedule(None)  # from here on aiohttp watches the time
+        self._watch(None)  # from here on aiohttp watches the time
+
+    def _watch(self, until: float | None) -> None:
+        if self.watched:
+            self._limit.reschedule(until)
 
 
 class GentleLoader(JSONFileLoader):  # type: ignore[misc]  # the SDK has no types

@@ -148,8 +148,17 @@ class Writes:
         try:
             await again_after_conflicts(attempt)
         except (PreconditionFailedError, NotFoundError) as error:
-            return {key: _no_match(error)}
+            return {key: await self._why_not_deleted(key, error)}
         return {}
+
+    async def _why_not_deleted(self, key: Key, error: StorageError) -> StorageError:
+        """An object that is gone after two attempts went by the first, or by somebody else: nobody can say."""
+        if self.client.was_sent_again(error):
+            try:
+                await self.client.call("head_object", Key=str(key))
+            except NotFoundError:
+                return _ambiguous(error)
+        return _no_match(error)
 
     def check_condition(self, options: WriteOptions) -> None:
         """Raise unless the store can be trusted with the condition."""
