@@ -1,6 +1,6 @@
 """Run as a program, so that its memory and its event loop are its own: one measurement of S3, printed as a number.
 
-python -m support.s3_measured opening|naive-opening|upload|download ENDPOINT [MIB]
+python -m support.s3_measured opening|naive-opening|upload|download|lateness ENDPOINT [MIB]
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Ticker:
 
     async def __aenter__(self) -> Self:
         self.worst = 0.0
+        self.all: list[float] = []
         self.task = asyncio.ensure_future(self.tick())
         await asyncio.sleep(20 * TICK)
         self.worst = 0.0
@@ -38,7 +39,8 @@ class Ticker:
         while True:
             start = time.perf_counter()
             await asyncio.sleep(TICK)
-            self.worst = max(self.worst, time.perf_counter() - start - TICK)
+            self.all.append(time.perf_counter() - start - TICK)
+            self.worst = max(self.worst, self.all[-1])
 
 
 def storage_at(endpoint: str) -> Storage:
@@ -94,11 +96,48 @@ async def download(endpoint: str, size: int) -> float:
         return most_memory() - before
 
 
+async def lateness(endpoint: str, size: int) -> float:
+    """How late the loop is, in milliseconds, at the 99th percentile, during four puts and then four reads."""
+
+    async def source() -> AsyncGenerator[bytes, None]:
+        for number in range(size):
+            yield number.to_bytes(8, "big") * (MIB // 8)
+
+    async def read(storage: Storage, key: str) -> None:
+        async with storage.open_read(key) as reader:
+            async for _ in reader:
+                pass
+
+    p99 = 0.0
+    async with storage_at(endpoint) as storage:
+        await storage.put("warm", b"1")
+        for work in ("puts", "reads"):
+            async with Ticker() as ticker:
+                ticker.all.clear()
+                start = time.perf_counter()
+                if work == "puts":
+                    await asyncio.gather(*(storage.put(f"late/{number}", source()) for number in range(4)))
+                else:
+                    await asyncio.gather(*(read(storage, f"late/{number}") for number in range(4)))
+                late = sorted(ticker.all)
+            p99 = late[len(late) * 99 // 100] * 1000
+            speed = 4 * size / (time.perf_counter() - start)
+            print(f"{work}: p99 {p99:.1f} ms, worst {late[-1] * 1000:.1f} ms, {speed:.0f} MiB/s", file=sys.stderr)
+        await storage.delete_prefix("late/")
+    return p99
+
+
 def most_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB
 
 
 if __name__ == "__main__":
     what, endpoint, *rest = sys.argv[1:]
-    work = {"opening": opening, "naive-opening": naive_opening, "upload": upload, "download": download}[what]
+    work = {
+        "opening": opening,
+        "naive-opening": naive_opening,
+        "upload": upload,
+        "download": download,
+        "lateness": lateness,
+    }[what]
     print(asyncio.run(work(endpoint, *map(int, rest))))  # type: ignore[operator]  # each takes what it is given
