@@ -128,7 +128,7 @@ def machine(  # noqa: C901  # its rules are all there is to it
         def read_unless_known(self, key: str, state: str) -> None:
             async def act(storage: Storage, history: dict[str, list[str]]) -> Outcome:
                 async with storage.open_read(key, if_none_match=etag(history, key, state), chunk_size=70_000) as reader:
-                    return shown(reader.info), [chunk async for chunk in reader]
+                    return shown(reader.info), b"".join([chunk async for chunk in reader])
 
             self.everywhere(act)
 
