@@ -3,8 +3,8 @@ before a driver is opened, and then in a thread."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ...driver import (
@@ -24,21 +24,17 @@ from ...driver import (
     WriteOptions,
 )
 from .._threads import Lane, to_the_end
-from ._answers import asked_of_store
-from ._copies import LARGEST_AT_ONCE, Copies
 from ._gently import gently
-from ._listing import list_page
-from ._multipart import S3Upload
-from ._probe import ALL_CONDITIONS, NO_CONDITIONS, probe
-from ._reads import Reads, S3Download
-from ._sums import Sums
-from ._writes import Writes
+from ._trust import ALL_CONDITIONS, NO_CONDITIONS
 
 if TYPE_CHECKING:
     import aioboto3
 
     from ..._config import S3Config
     from ._client import Client
+    from ._multipart import S3Upload
+    from ._parts import Parts
+    from ._reads import S3Download
 
 
 class S3Driver:
@@ -46,19 +42,20 @@ class S3Driver:
 
     The configuration's `prefix` is for the driver around this one (`PrefixedDriver`); here it only says where scratch
     keys may be made, and whose multipart uploads are looked at. `session` is where credentials come from, by default
-    the SDK's chain. `largest_copy` is the most bytes that one CopyObject copies; more is copied in parts.
+    the SDK's chain. `largest_copy` is the most bytes that one CopyObject copies, by default 512 MiB; more is copied in
+    parts.
     """
 
     name = "s3"
 
     def __init__(
-        self, config: S3Config, *, session: aioboto3.Session | None = None, largest_copy: int = LARGEST_AT_ONCE
+        self, config: S3Config, *, session: aioboto3.Session | None = None, largest_copy: int | None = None
     ) -> None:
         self.capabilities: Capabilities = NO_CONDITIONS if config.conditions == "none" else ALL_CONDITIONS
         self.config = config
         self._session = session
         self._largest_copy = largest_copy
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
 
     def __repr__(self) -> str:
         at = f" at {self.config.endpoint}" if self.config.endpoint else ""
@@ -67,11 +64,8 @@ class S3Driver:
     async def open(self) -> None:
         lane = Lane("s3", most_workers=2)
         try:
-            client = await lane.run(_make_client, self.config, self._session)
-            self._parts = parts = _Parts(client, self.config, lane, self._largest_copy)
-            if self.config.conditions == "auto" and not client.is_amazon:
-                self.capabilities = await probe(client, self._prefix(), asked_of_store(self.config))
-            parts.writes.capabilities = self.capabilities
+            self._parts = await lane.run(_make_parts, self.config, self._session, lane, self._largest_copy)
+            self.capabilities = await self._parts.find_out(self.capabilities, self._prefix())
         except BaseException:
             await to_the_end(self._give_up(lane))
             raise
@@ -104,11 +98,7 @@ class S3Driver:
             raise
 
     async def upload(self, key: Key, options: WriteOptions) -> S3Upload:
-        parts = self._open_parts()
-        parts.writes.check_condition(options)
-        upload = S3Upload(parts.writes, key, options, parts.uploads.discard)
-        parts.uploads.add(upload)
-        return upload
+        return self._open_parts().upload(key, options)
 
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         return await self._open_parts().copies.copy(source, target, options)
@@ -117,7 +107,7 @@ class S3Driver:
         return await self._open_parts().writes.delete(keys, options)
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
-        return await list_page(self._open_parts().client, prefix, options)
+        return await self._open_parts().list_page(prefix, options)
 
     async def presign(self, key: Key, request: PresignRequest) -> str:
         client = self._open_parts().client
@@ -139,42 +129,29 @@ class S3Driver:
         prefix = self.config.prefix.strip("/")
         return f"{prefix}/" if prefix else ""
 
-    def _open_parts(self) -> _Parts:
+    def _open_parts(self) -> Parts:
         if self._parts is None:
             raise ClosedError("the driver is not open")
         return self._parts
 
 
-class _Parts:
-    """All that an open driver holds."""
-
-    def __init__(self, client: Client, config: S3Config, lane: Lane, largest_copy: int) -> None:
-        from ._client import crc64nvme
-
-        sums = Sums(crc64nvme, lane)
-        self.client = client
-        self.lane = lane
-        self.reads = Reads(client, config, sums)
-        self.writes = Writes(client, config, sums)
-        self.copies = Copies(self.writes, largest_at_once=largest_copy)
-        self.uploads: set[S3Upload] = set()
-
-    async def aclose(self) -> None:
-        """Begin nothing more, let what is being published end, and leave nothing of the rest."""
-        self.client.refuse_new()
-        await self.client.settle()
-        await asyncio.gather(*(upload.abort() for upload in list(self.uploads)))
-        for download in list(self.reads.downloads):
-            await download.aclose()
-        await self.client.aclose()
-        await self.lane.aclose()
+def _make_parts(config: S3Config, session: aioboto3.Session | None, lane: Lane, largest_copy: int | None) -> Parts:
+    """In a thread: the import alone takes 300 ms."""
+    with gently():
+        parts: Parts = _imported().Parts(config, session, lane, largest_copy)
+        return parts
 
 
 def _make_client(config: S3Config, session: aioboto3.Session | None) -> Client:
-    """In a thread: the import alone takes 300 ms."""
+    """The same of a client alone."""
     with gently():
-        try:
-            from ._client import make_client
-        except ImportError as error:
-            raise ConfigError("S3 needs aioboto3 and awscrt: pip install 'micelio_storage[s3]'") from error
-        return make_client(config, session)
+        client: Client = _imported().make_client(config, session)
+        return client
+
+
+def _imported() -> ModuleType:
+    try:
+        from . import _parts
+    except ImportError as error:
+        raise ConfigError("S3 needs aioboto3 and awscrt: pip install 'micelio_storage[s3]'") from error
+    return _parts

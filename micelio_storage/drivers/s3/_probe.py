@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -25,17 +26,13 @@ from ...driver import (
 )
 from .._threads import to_the_end
 from . import _answers as answers
+from ._trust import ALL_CONDITIONS, NO_CONDITIONS
 
 if TYPE_CHECKING:
     from ._client import Client
 
 WRONG = '"0123456789abcdef0123456789abcdef"'  # the ETag of no object
 CLEANING_TIME = 10.0  # seconds
-
-ALL_CONDITIONS = Capabilities(signed_urls=True, fresh_etags=False, exact_times=False)
-NO_CONDITIONS = Capabilities(
-    if_absent=False, if_match=False, delete_if_match=False, signed_urls=True, fresh_etags=False, exact_times=False
-)
 
 logger = logging.getLogger("micelio_storage")
 
@@ -65,13 +62,11 @@ async def probe(client: Client, prefix: str, stored: answers.Parameters | None =
     finally:
         await to_the_end(trial.clean(asked))
     put_absent, put_match, delete_match, complete_absent, complete_match = held
-    return Capabilities(
+    return replace(
+        ALL_CONDITIONS,
         if_absent=put_absent and complete_absent,
         if_match=put_match and complete_match,
         delete_if_match=delete_match,
-        signed_urls=True,
-        fresh_etags=False,
-        exact_times=False,
     )
 
 
@@ -79,9 +74,10 @@ async def _expect_bucket(client: Client, prefix: str) -> None:
     """Raise unless the bucket is there. SeaweedFS makes one for whoever writes to it under a mistyped name."""
     try:
         await client.call("list_objects_v2", Prefix=prefix, MaxKeys=1)
-    except AccessDeniedError as error:
-        if client.code_of(error) != "AccessDenied":
-            raise
+    except ConfigError:
+        raise
+    except StorageError as error:
+        logger.debug("the bucket cannot be listed before conditions are tried out: %s", error)
 
 
 class _Trial:
