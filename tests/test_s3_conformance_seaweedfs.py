@@ -12,4 +12,5 @@ from micelio_storage.testing import Check
 @every_check
 @on_loops("asyncio")
 async def test_it_keeps_every_promise(seaweedfs_server: Server, check: Check) -> None:
-    await keep(check, driver_for(seaweedfs_server, **KNOWN), "seaweedfs")
+    copies = "cop" in check.__name__  # for these it is found out whether CopyObject keeps conditions: 20 requests
+    await keep(check, driver_for(seaweedfs_server, **({} if copies else KNOWN)), "seaweedfs")

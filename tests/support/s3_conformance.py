@@ -22,9 +22,6 @@ EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
         "pages_that_fold_are_the_whole_list": "the lines of all pages of 1",
         # Its empty directories are removed some time after their last object.
         "delete_takes_an_object_out_of_sight": "the prefixes listed after the delete",
-        # It checks If-None-Match when an upload is completed, but not at the same moment as it publishes: of ten
-        # completions, up to seven succeed, with a plain client too. On puts of one request the condition holds.
-        "one_of_many_copies_that_create_wins": "how many of ten copies won",
     },
     "moto": {
         # Its HTTP server takes at most 100 headers.

@@ -50,6 +50,7 @@ CANCELLED_WAIT = 5.0  # seconds that a cancelled write waits for its answer, so 
 Answer: TypeAlias = dict[str, Any]
 
 _body: ContextVar[memoryview | None] = ContextVar("micelio_s3_body", default=None)  # of the request under way
+_headers: ContextVar[Mapping[str, str] | None] = ContextVar("micelio_s3_headers", default=None)  # that the SDK lacks
 
 logger = logging.getLogger("micelio_storage")
 
@@ -63,7 +64,7 @@ class Client:
     def __init__(self, sdk: Any, signer: Any, config: S3Config) -> None:
         self._sdk = sdk
         self._signer = signer
-        self._bucket = config.bucket
+        self.bucket = config.bucket
         self._mode = config.checksums
         self._signs_bodies = _signs_bodies(config)
         self._requests: dict[asyncio.Task[Answer], bool] = {}
@@ -76,6 +77,7 @@ class Client:
         sdk.meta.events.register("before-call.s3.GetObject", self._ask_for_checksum)
         sdk.meta.events.register("before-call.s3.HeadObject", self._ask_for_checksum)
         sdk.meta.events.register("before-call.s3.DeleteObjects", self._sum_for_delete)
+        sdk.meta.events.register("before-call.s3.CopyObject", _add_headers)
 
     @property
     def is_amazon(self) -> bool:
@@ -97,9 +99,11 @@ class Client:
         undo: Callable[[Answer], object] | None = None,
         body: BytesLike | None = None,
         checksum: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         **parameters: Any,
     ) -> Answer:
-        """The store's answer, or a `StorageError`. `body` is sent as it is, and again if an attempt fails.
+        """The store's answer, or a `StorageError`. `body` is sent as it is, and again if an attempt fails. `headers` of
+        a copy are those that the SDK does not know.
 
         A `publishing` request that is cancelled is waited for, though not for ever: once this has raised, what it asks
         for has been done, or its connection is closed. `undo` gets an answer that came too late. `late` ones are taken
@@ -108,7 +112,7 @@ class Client:
 
         def attempt() -> asyncio.Task[Answer]:
             more = checksum if checksum and self.checksums else {}
-            return asyncio.ensure_future(self._send(operation, parameters | dict(more), body))
+            return asyncio.ensure_future(self._send(operation, parameters | dict(more), body, headers))
 
         try:
             return await self._wait_for(attempt, publishing, late, undo)
@@ -153,7 +157,7 @@ class Client:
         """A URL that does the operation."""
         try:
             url = await self._signer.generate_presigned_url(
-                operation, Params={"Bucket": self._bucket, **parameters}, ExpiresIn=expires
+                operation, Params={"Bucket": self.bucket, **parameters}, ExpiresIn=expires
             )
         except Exception as error:
             raise translate(error) from error
@@ -213,15 +217,22 @@ class Client:
         if self._signer is not self._sdk:
             await self._signer.__aexit__(None, None, None)
 
-    async def _send(self, operation: str, parameters: dict[str, Any], body: BytesLike | None) -> Answer:
+    async def _send(
+        self,
+        operation: str,
+        parameters: dict[str, Any],
+        body: BytesLike | None,
+        headers: Mapping[str, str] | None,
+    ) -> Answer:
         """The SDK would copy a body, wrap it in a file and announce it by `Expect: 100-continue`, so it goes around the
         SDK; unless that has to sign it."""
         if body is not None and self._signs_bodies:
             parameters = parameters | {"Body": bytearray(body)}
         elif body:
             _body.set(memoryview(body))  # of this task alone
+        _headers.set(headers)
         try:
-            answer: Answer = await getattr(self._sdk, operation)(Bucket=self._bucket, **parameters)
+            answer: Answer = await getattr(self._sdk, operation)(Bucket=self.bucket, **parameters)
         except Exception as error:
             failure = translate(error)
             code = self.code_of(failure)
@@ -235,9 +246,9 @@ class Client:
     async def _head_again(self, parameters: Mapping[str, Any]) -> Answer:
         """An answer to HEAD has no body that says what is refused, or whether object or bucket is missing: GET has."""
         try:
-            told = await self._sdk.get_object(Bucket=self._bucket, Key=parameters["Key"])
+            told = await self._sdk.get_object(Bucket=self.bucket, Key=parameters["Key"])
             told["Body"].close()
-            answer: Answer = await self._sdk.head_object(Bucket=self._bucket, **parameters)
+            answer: Answer = await self._sdk.head_object(Bucket=self.bucket, **parameters)
         except Exception as error:
             failure = translate(error)
             self._bucket_seen |= self.code_of(failure) == "NoSuchKey"
@@ -256,6 +267,10 @@ class Client:
             params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
             params["headers"].pop("x-amz-sdk-checksum-algorithm", None)
             params["context"].pop("checksum", None)
+
+
+def _add_headers(params: dict[str, Any], **_: object) -> None:
+    params["headers"].update(_headers.get() or {})
 
 
 def is_amazon(endpoint: str) -> bool:

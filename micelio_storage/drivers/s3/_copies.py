@@ -5,11 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ...driver import DEFAULT_CONTENT_TYPE, Key, ObjectInfo, PreconditionFailedError, UnavailableError, WriteOptions
+from ...driver import (
+    DEFAULT_CONTENT_TYPE,
+    IfMatch,
+    Key,
+    NotFoundError,
+    ObjectInfo,
+    PreconditionFailedError,
+    UnavailableError,
+    WriteOptions,
+)
 from .._threads import to_the_end
 from . import _answers as answers
 from ._multipart import Multipart, ranges
-from ._writes import Writes, pause
+from ._writes import Writes, new_write_id, pause
 
 if TYPE_CHECKING:
     from ._client import Answer
@@ -27,6 +36,7 @@ class Copies:
         self._writes = writes
         self._client = writes.client
         self._largest_at_once = largest_at_once
+        self.conditional = False  # whether the store keeps conditions on CopyObject
 
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         """Store what `source` is at this moment under `target`."""
@@ -40,10 +50,12 @@ class Copies:
                 metadata=info.metadata if options.metadata is None else options.metadata,
             )
             try:
-                if info.size <= self._largest_at_once and options.condition is None:
-                    same = options.content_type is None and options.metadata is None
-                    return await self._copy_at_once(source, target, kept, info, same=same)
-                return await self._copy_in_parts(source, target, kept, info, seen)
+                if info.size > self._largest_at_once or (options.condition is not None and not self.conditional):
+                    return await self._copy_in_parts(source, target, kept, info, seen)
+                if options.condition is not None:
+                    return await self._copy_if(source, target, kept, info, seen)
+                same = options.content_type is None and options.metadata is None
+                return await self._copy_at_once(source, target, kept, info, same=same)
             except _SourceChangedError:
                 await pause(attempt)
         raise UnavailableError("the source was replaced again and again while it was copied")
@@ -65,14 +77,40 @@ class Copies:
             )
         except PreconditionFailedError as error:
             raise _SourceChangedError from error
-        result = answers.field(answer, "CopyObjectResult")
-        return replace(
-            info,
-            etag=answers.etag_of(result),
-            modified=answers.whole_seconds(answers.field(result, "LastModified")),
-            content_type=options.content_type or DEFAULT_CONTENT_TYPE,
-            metadata=dict(options.metadata or {}),
-        )
+        return _copied(answer, info, options)
+
+    async def _copy_if(
+        self, source: Key, target: Key, options: WriteOptions, info: ObjectInfo, seen: Answer
+    ) -> ObjectInfo:
+        """By CopyObject with a condition. A refusal does not say whose: that of the target, or of the source."""
+        write_id = new_write_id()
+        kept = {name: seen[name] for name in _PASSED_ON if name in seen}
+        stored = answers.stored_with(options, write_id, self._writes.config)
+
+        async def attempt() -> ObjectInfo:
+            answer = await self._client.call(
+                "copy_object",
+                headers=_headers_of(options),
+                publishing=True,
+                Key=str(target),
+                MetadataDirective="REPLACE",
+                **self._from(source, info),
+                **(kept | stored),
+            )
+            return _copied(answer, info, options)
+
+        try:
+            return await self._writes.publish(attempt, target, options, write_id)
+        except PreconditionFailedError as error:
+            if await self._is_still(source, info):
+                raise
+            raise _SourceChangedError from error
+
+    async def _is_still(self, key: Key, info: ObjectInfo) -> bool:
+        try:
+            return answers.etag_of(await self._client.call("head_object", Key=str(key))) == info.etag
+        except NotFoundError:
+            return False
 
     async def _copy_in_parts(
         self, source: Key, target: Key, options: WriteOptions, info: ObjectInfo, seen: Answer
@@ -100,6 +138,21 @@ class Copies:
             "CopySource": {"Bucket": self._writes.config.bucket, "Key": str(source)},
             "CopySourceIfMatch": info.etag,
         }
+
+
+def _copied(answer: Answer, info: ObjectInfo, options: WriteOptions) -> ObjectInfo:
+    result = answers.field(answer, "CopyObjectResult")
+    return replace(
+        info,
+        etag=answers.etag_of(result),
+        modified=answers.whole_seconds(answers.field(result, "LastModified")),
+        content_type=options.content_type or DEFAULT_CONTENT_TYPE,
+        metadata=dict(options.metadata or {}),
+    )
+
+
+def _headers_of(options: WriteOptions) -> dict[str, str]:
+    return {"If-Match": options.condition.etag} if isinstance(options.condition, IfMatch) else {"If-None-Match": "*"}
 
 
 class _SourceChangedError(Exception):

@@ -161,11 +161,15 @@ class Trial:
         if not self._may("multipart upload", "multipart abort"):  # the probe begins some that it has to abort
             return [Finding("conditions", "unknown", "to try them takes multipart upload and multipart abort")]
         try:
-            held = await probe(self._client, self._below)
+            trust = await probe(self._client, self._below)
         except StorageError as error:
             return [Finding("conditions", "unknown", error.message)]
         names = ("if_absent", "if_match", "delete_if_match")
-        return [self._condition(name, held=getattr(held, name)) for name in names]
+        held = [self._condition(name, held=getattr(trust.capabilities, name)) for name in names]
+        if trust.copies:
+            return [*held, Finding("condition: copies", "ok", "the store keeps conditions on CopyObject")]
+        text = "the store ignores or refuses conditions on CopyObject: conditional copies are made as multipart uploads"
+        return [*held, Finding("condition: copies", "note", text)]
 
     def _condition(self, name: str, *, held: bool) -> Finding:
         check, mode = f"condition: {name}", self._config.conditions

@@ -15,6 +15,7 @@ from ._multipart import S3Upload
 from ._probe import probe
 from ._reads import Reads
 from ._sums import Sums
+from ._trust import Trust
 from ._writes import Writes
 
 if TYPE_CHECKING:
@@ -43,10 +44,12 @@ class Parts:
 
     async def find_out(self, claimed: Capabilities, prefix: str) -> Capabilities:
         """What the store can be trusted with: asked of it, unless it is AWS's own or the configuration knows."""
+        trust = Trust(capabilities=claimed, copies=self.client.is_amazon)
         if self._config.conditions == "auto" and not self.client.is_amazon:
-            claimed = await probe(self.client, prefix, asked_of_store(self._config))
-        self.writes.capabilities = claimed
-        return claimed
+            trust = await probe(self.client, prefix, asked_of_store(self._config))
+        self.writes.capabilities = trust.capabilities
+        self.copies.conditional = trust.copies
+        return trust.capabilities
 
     def upload(self, key: Key, options: WriteOptions) -> S3Upload:
         """A new upload, which is aborted when the driver is closed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ import anyio
 
 from ...driver import (
     AccessDeniedError,
-    Capabilities,
     ConfigError,
     NotFoundError,
     PreconditionFailedError,
@@ -26,7 +25,7 @@ from ...driver import (
 )
 from .._threads import to_the_end
 from . import _answers as answers
-from ._trust import ALL_CONDITIONS, NO_CONDITIONS
+from ._trust import ALL_CONDITIONS, NO_CONDITIONS, Trust
 
 if TYPE_CHECKING:
     from ._client import Client
@@ -37,7 +36,7 @@ CLEANING_TIME = 10.0  # seconds
 logger = logging.getLogger("micelio_storage")
 
 
-async def probe(client: Client, prefix: str, stored: answers.Parameters | None = None) -> Capabilities:
+async def probe(client: Client, prefix: str, stored: answers.Parameters | None = None) -> Trust:
     """What the store can be trusted with. Nothing stays behind below the prefix.
 
     With credentials that may not write, nothing is claimed, for nothing can be found out. `stored` is what the
@@ -51,6 +50,8 @@ async def probe(client: Client, prefix: str, stored: answers.Parameters | None =
         trial.delete_if_match(),
         trial.complete(IfNoneMatch="*"),
         trial.complete(IfMatch=WRONG),
+        trial.copy({"If-None-Match": "*"}),
+        trial.copy({"If-Match": WRONG}),
     )
     asked = [asyncio.ensure_future(question) for question in questions]
     try:
@@ -58,16 +59,17 @@ async def probe(client: Client, prefix: str, stored: answers.Parameters | None =
     except AccessDeniedError as error:
         if client.code_of(error) != "AccessDenied":
             raise
-        return NO_CONDITIONS
+        return Trust(capabilities=NO_CONDITIONS)
     finally:
         await to_the_end(trial.clean(asked))
-    put_absent, put_match, delete_match, complete_absent, complete_match = held
-    return replace(
+    put_absent, put_match, delete_match, complete_absent, complete_match, copy_absent, copy_match = held
+    capabilities = replace(
         ALL_CONDITIONS,
         if_absent=put_absent and complete_absent,
         if_match=put_match and complete_match,
         delete_if_match=delete_match,
     )
+    return Trust(capabilities=capabilities, copies=copy_absent and copy_match)
 
 
 async def _expect_bucket(client: Client, prefix: str) -> None:
@@ -119,6 +121,13 @@ class _Trial:
         return await _refused(
             self._call("complete_multipart_upload", Key=key, UploadId=upload, MultipartUpload=parts, **condition)
         )
+
+    async def copy(self, condition: Mapping[str, str]) -> bool:
+        source, target = self._new_key(), self._new_key()
+        await self._put(source)
+        await self._put(target)
+        copy = {"CopySource": {"Bucket": self._client.bucket, "Key": source}, "Key": target, **self._stored}
+        return await _refused(self._call("copy_object", headers=condition, **copy))
 
     async def _begin(self, key: str) -> str:
         def began(answer: Any) -> str:
