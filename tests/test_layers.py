@@ -14,7 +14,7 @@ LAYERS = [
     {"_types"},
     {"_config"},
     {"driver"},
-    {"drivers._libc"},
+    {"drivers._libc", "drivers._checksums"},
     {"drivers._threads"},
     {"drivers.memory", "drivers.prefixed", "drivers.local", "drivers.s3"},
     {"_hooks"},

@@ -142,8 +142,8 @@ class LocalDriver:
             staged = await parts.change.run(parts.stage, undo=Staged.discard)
         self._check_still(parts, staged.forget)
 
-        def publish() -> Steps[ObjectInfo]:
-            return parts.writes.publish(staged, key, options)
+        def publish(checksum: str) -> Steps[ObjectInfo]:
+            return parts.writes.publish(staged, key, options, checksum)
 
         return LocalUpload(staged, publish, parts.heavy, parts.copiers, parts.transfers, durable=self._durable)
 

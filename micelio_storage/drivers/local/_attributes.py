@@ -1,4 +1,5 @@
-"""What is kept of an object besides its bytes: in the inode, so that both change at once.
+"""What is kept of an object besides its bytes: in the inode, so that both change at once. Size and checksum are kept of
+every object that this library writes; a file that another tool put there has none.
 
 Where the file system keeps no extended attributes, they go into a file of their own, named after the *version* (inode,
 time and size) that it belongs to and put in place before that version is published. A reader that finds a version finds
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from ...driver import DEFAULT_CONTENT_TYPE, IntegrityError, Key, OutOfSpaceError
+from .._checksums import ALGORITHM
 
 Keeping: TypeAlias = Literal["auto", "xattr", "file"]
 
@@ -27,14 +29,18 @@ _NOT_KEPT = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attributes:
-    """Content type and user metadata of one version."""
+    """Content type, user metadata, and the checksum and size with which one version was stored."""
 
     content_type: str = DEFAULT_CONTENT_TYPE
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    checksum: str | None = None
+    size: int | None = None
 
     def encode(self) -> bytes:
-        """As JSON; empty when everything is as it is by default, for then nothing is kept."""
+        """As JSON, short enough for ext4 to keep it in the inode itself; empty when there is nothing to keep."""
         kept: dict[str, object] = {}
+        if self.checksum is not None:
+            kept |= {ALGORITHM: self.checksum.removeprefix(f"{ALGORITHM}:"), "size": self.size}
         if self.content_type != DEFAULT_CONTENT_TYPE:
             kept["content_type"] = self.content_type
         if self.metadata:
@@ -50,12 +56,14 @@ def decode(data: bytes) -> Attributes:
     try:
         kept = json.loads(data)
         content_type, metadata = kept.get("content_type", DEFAULT_CONTENT_TYPE), kept.get("metadata", {})
-        texts = [content_type, *metadata, *metadata.values()]
+        crc, size = kept.get(ALGORITHM), kept.get("size")
+        texts = [content_type, *metadata, *metadata.values(), crc or ""]
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"the attributes kept with the object are damaged: {error}") from error
-    if not all(isinstance(text, str) for text in texts):
+    if not all(isinstance(text, str) for text in texts) or not isinstance(size, int | None):
         raise IntegrityError("the attributes kept with the object are damaged: they are not text")
-    return Attributes(content_type=content_type, metadata=metadata)
+    checksum = f"{ALGORITHM}:{crc}" if crc else None
+    return Attributes(content_type=content_type, metadata=metadata, checksum=checksum, size=size)
 
 
 def inode_keeps_attributes(descriptor: int) -> bool:
@@ -112,7 +120,7 @@ class AttributeFiles:
             os.mkdir(shelf, 0o700, dir_fd=self._directory)
         except FileExistsError:
             pass
-        return os.open(shelf, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+        return self._open(shelf)
 
     @property
     def descriptor(self) -> int:
@@ -131,13 +139,25 @@ class AttributeFiles:
         finally:
             os.close(descriptor)
 
+    def expect_none(self, key: Key, version: bytes) -> None:
+        """Raise `IntegrityError` if there are attributes of the same file and time, but of another size."""
+        file_and_time = version.rpartition(b"-")[0]
+        try:
+            descriptor = self._open(_shelf(key))
+        except FileNotFoundError:
+            return
+        try:
+            names = os.listdir(descriptor)
+        finally:
+            os.close(descriptor)
+        if any(os.fsencode(name).rpartition(b"-")[0] == file_and_time for name in names):
+            raise IntegrityError("the object does not have the size with which it was stored")
+
     def keep_only(self, key: Key, version: bytes | None) -> None:
         """Remove the attributes of all other versions of the key; the shelf too when no version is left."""
         shelf = _shelf(key)
         try:
-            descriptor = os.open(
-                shelf, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory
-            )
+            descriptor = self._open(shelf)
         except FileNotFoundError:
             return
         try:
@@ -148,6 +168,9 @@ class AttributeFiles:
             os.close(descriptor)
         if version not in names:
             os.rmdir(shelf, dir_fd=self._directory)
+
+    def _open(self, shelf: bytes) -> int:
+        return os.open(shelf, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
 
 
 def _shelf(key: Key) -> bytes:

@@ -13,6 +13,7 @@ import os
 import stat
 
 from ...driver import Key, ObjectInfo, ReadOptions, Span, check_read_conditions, missing, resolve_span
+from .._checksums import check_whole
 from .._libc import file_system_type, open_cached
 from ._attributes import Attributes
 from ._root import FILE_FLAGS, NO_OBJECT, Root
@@ -78,7 +79,10 @@ class CachedReads:
             check_read_conditions(options, info.etag)
             span = resolve_span(options.offset, options.length, info.size)
             data = self._read(descriptor, span.start, span.size) if span.size <= LARGEST else None
-            return None if data is None else (info, span, data)
+            if data is None:
+                return None
+            check_whole(data, info.checksum if span.size == info.size else None)
+            return info, span, data
         finally:
             os.close(descriptor)
 

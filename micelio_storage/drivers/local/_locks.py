@@ -31,36 +31,41 @@ class Locks:
         os.close(self._directory)
 
     def make(self) -> None:
-        """Make the lock files, so that on a full disk a delete still finds its lock."""
+        """Make the lock files that are missing, so that on a full disk a delete still finds its lock."""
+        present = set(map(os.fsencode, os.listdir(self._directory)))
         for shard in range(SHARDS):
-            os.close(self._open(shard))
+            if _name(shard) not in present:
+                os.close(self._open(shard))
 
     def take(self, key: Key, *, alone: bool) -> Steps[int]:
         """Steps that end when the key's lock is held, alone or with others who do not look before they write. Their
-        result is the descriptor to close when done."""
-        descriptor = self._open(zlib.crc32(key.encode()) % SHARDS)
+        result is the descriptor to close when done. Who waits holds none: there may be hundreds of them."""
+        shard = zlib.crc32(key.encode()) % SHARDS
+        how = (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB
+        pause = FIRST_PAUSE
+        while (descriptor := self._try(shard, how)) is None:
+            yield Pause(random.uniform(0, pause))
+            pause = min(2 * pause, LONGEST_PAUSE)
+        return descriptor
+
+    def _try(self, shard: int, how: int) -> int | None:
+        descriptor = self._open(shard)
         try:
-            how = (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB
-            pause = FIRST_PAUSE
-            while not _locked(descriptor, how):
-                yield Pause(random.uniform(0, pause))
-                pause = min(2 * pause, LONGEST_PAUSE)
-        except BaseException:
+            fcntl.flock(descriptor, how)
+        except OSError as error:
             os.close(descriptor)
+            if isinstance(error, BlockingIOError):
+                return None
             raise
         return descriptor
 
     def _open(self, shard: int) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            return os.open(b"%02x" % shard, flags, FILE_MODE, dir_fd=self._directory)
+            return os.open(_name(shard), flags, FILE_MODE, dir_fd=self._directory)
         except FileNotFoundError as error:
             raise root_is_gone() from error
 
 
-def _locked(descriptor: int, how: int) -> bool:
-    try:
-        fcntl.flock(descriptor, how)
-    except BlockingIOError:
-        return False
-    return True
+def _name(shard: int) -> bytes:
+    return b"%02x" % shard

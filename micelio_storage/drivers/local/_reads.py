@@ -26,6 +26,7 @@ from ...driver import (
     check_read_conditions,
     resolve_span,
 )
+from .._checksums import Check, check_whole, crc64nvme
 from .._threads import settle
 from ._attributes import DEFAULTS, Attributes, decode, read_from_inode
 from ._cached import CachedReads
@@ -84,10 +85,13 @@ class Reads:
             info = describe(status, attributes)
             check_read_conditions(options, info.etag)
             span = resolve_span(options.offset, options.length, info.size)
+            wanted = info.checksum if span.size == info.size else None
             if span.size > SMALL:
                 os.lseek(descriptor, span.start, os.SEEK_SET)
-                return Opened(info, span, b"", LockedFile(descriptor, "rb"))
+                file = LockedFile(descriptor, "rb", check=Check(wanted, info.size) if wanted else None)
+                return Opened(info, span, b"", file)
             data = _read_span(descriptor, span)
+            check_whole(data, wanted)
         except BaseException:
             os.close(descriptor)
             raise
@@ -103,7 +107,10 @@ class Reads:
             try:
                 kept = read_from_inode(descriptor) or (files.read(key, version_of(status)) if files else b"")
                 if kept or not files or self._is_present(key, status):
+                    if files and not kept:
+                        files.expect_none(key, version_of(status))
                     attributes = decode(kept) if kept else DEFAULTS
+                    _check_size(status, attributes)
                     self._cached.learn(status, attributes)
                     return descriptor, status, attributes
             except BaseException:
@@ -129,6 +136,12 @@ def _read_span(descriptor: int, span: Span) -> bytes:
             raise shrunk()
         data += more
     return data
+
+
+def _check_size(status: os.stat_result, attributes: Attributes) -> None:
+    size = status.st_size
+    if attributes.size not in (None, size):
+        raise IntegrityError(f"{attributes.size} bytes were stored, {size} are there: something else wrote in the root")
 
 
 def shrunk() -> IntegrityError:
@@ -207,19 +220,27 @@ class LocalDownload:
 
 class LockedFile(io.FileIO):
     """A file that is never closed under a thread that still reads or writes it: the descriptor's number could be
-    another file's by then."""
+    another file's by then. What is read is checked, and what is written is summed, by the thread that has it at hand.
+    """
 
-    def __init__(self, descriptor: int, mode: str, *, closefd: bool = True) -> None:
+    def __init__(self, descriptor: int, mode: str, *, closefd: bool = True, check: Check | None = None) -> None:
         self._turn = threading.Lock()  # first: the base closes itself when it fails
+        self._check = check
+        self.crc = 0  # of all that was written
         super().__init__(descriptor, mode, closefd)
 
     def read(self, size: int | None = -1) -> bytes:
         with self._turn:
-            return super().read(-1 if size is None else size) or b""
+            data = super().read(-1 if size is None else size) or b""
+            if self._check is not None and data:
+                self._check.add(data)
+            return data
 
     def write(self, data: ReadableBuffer) -> int:
         with self._turn:
-            return super().write(data) or 0
+            count = super().write(data) or 0
+            self.crc = crc64nvme(memoryview(data)[:count], self.crc)
+            return count
 
     def close(self) -> None:
         with self._turn:

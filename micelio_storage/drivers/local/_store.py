@@ -46,6 +46,7 @@ class Store:
         probe = self.staging.create()
         try:
             _check_times(probe)
+            _check_names(probe)
             in_inode = keeping != "file" and inode_keeps_attributes(probe.descriptor)
             if keeping == "xattr" and not in_inode:
                 raise ConfigError("the root's file system keeps no extended attributes: leave the choice to 'auto'")
@@ -93,6 +94,7 @@ def describe(status: os.stat_result, attributes: Attributes) -> ObjectInfo:
         modified=modified_at(status),
         content_type=attributes.content_type,
         metadata=attributes.metadata,
+        checksum=attributes.checksum,
     )
 
 
@@ -131,9 +133,23 @@ def _check_times(probe: Staged) -> None:
         )
 
 
+def _check_names(probe: Staged) -> None:
+    """Refuse a file system that finds a file under a name that is another key's: one object would overwrite another."""
+    assert probe.name is not None  # it is new
+    name = probe.name + "-\u00e9".encode()
+    os.rename(probe.name, name, src_dir_fd=probe.directory, dst_dir_fd=probe.directory)
+    probe.name = name
+    for other, which in ((name.upper(), "in case"), (probe.name[:-2] + "e\u0301".encode(), "in Unicode's normal form")):
+        if _exists(probe.directory, other):
+            raise ConfigError(
+                f"the root's file system takes names that differ only {which} for the same, and keys that do would"
+                " overwrite each other: choose another place"
+            )
+
+
 def _can_link(probe: Staged) -> bool:
     assert probe.name is not None  # it is new
-    second = probe.name[::-1] + b"-link"
+    second = probe.name + b"-link"
     try:
         os.link(probe.name, second, src_dir_fd=probe.directory, dst_dir_fd=probe.directory)
     except OSError as error:

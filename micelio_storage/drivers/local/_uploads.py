@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 from aiofiles.threadpool import wrap
 
 from ...driver import BytesLike, ClosedError, ObjectInfo
+from .._checksums import kept_checksum
 from .._libc import start_writeback
 from .._threads import Lane, Steps, one_step, to_the_end
 from ._errors import system_errors
@@ -27,7 +28,7 @@ class LocalUpload:
     def __init__(
         self,
         staged: Staged,
-        publish: Callable[[], Steps[ObjectInfo]],
+        publish: Callable[[str], Steps[ObjectInfo]],
         lane: Lane,
         executor: Executor,
         transfers: set[Transfer],
@@ -127,7 +128,7 @@ class LocalUpload:
 
     def _end(self) -> Steps[ObjectInfo]:
         try:
-            return (yield from self._publish())
+            return (yield from self._publish(kept_checksum(self._raw.crc)))
         finally:
             self._discard()
 

@@ -24,6 +24,7 @@ from ...driver import (
     check_if_match,
     exists_already,
 )
+from .._checksums import crc64nvme, kept_checksum
 from .._threads import Steps, SyncDirectory, SyncFile
 from ._attributes import Attributes, write_to_inode
 from ._cached import CachedReads
@@ -60,7 +61,7 @@ class Writes:
         staged = self._store().staging.create()
         try:
             write_all(staged.descriptor, data)
-            return (yield from self.publish(staged, key, options))
+            return (yield from self.publish(staged, key, options, kept_checksum(crc64nvme(data, 0))))
         finally:
             staged.discard()
 
@@ -76,17 +77,20 @@ class Writes:
                     content_type=options.content_type or attributes.content_type,
                     metadata=attributes.metadata if options.metadata is None else options.metadata,
                 )
-                return (yield from self.publish(staged, target, kept))
+                return (yield from self.publish(staged, target, kept, attributes.checksum))
             finally:
                 staged.discard()
         finally:
             os.close(descriptor)
 
-    def publish(self, staged: Staged, key: Key, options: WriteOptions) -> Steps[ObjectInfo]:
-        """Make the staged file the object, or raise and change nothing."""
+    def publish(self, staged: Staged, key: Key, options: WriteOptions, checksum: str | None) -> Steps[ObjectInfo]:
+        """Make the staged file the object, or raise and change nothing. `checksum` is that of all its bytes."""
         store = self._store()
         attributes = Attributes(
-            content_type=options.content_type or DEFAULT_CONTENT_TYPE, metadata=dict(options.metadata or {})
+            content_type=options.content_type or DEFAULT_CONTENT_TYPE,
+            metadata=dict(options.metadata or {}),
+            checksum=checksum,
+            size=None if checksum is None else os.fstat(staged.descriptor).st_size,
         )
         encoded = attributes.encode()
         if encoded and store.in_inode:

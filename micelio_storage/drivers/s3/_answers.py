@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.errors import HeaderParseError
@@ -73,11 +73,6 @@ def checksum_of(answer: Answer) -> str | None:
     return f"crc64nvme:{value}" if value and answer.get("ChecksumType") != "COMPOSITE" else None
 
 
-def checksum_text(crc: int) -> str:
-    """A CRC as S3 writes it."""
-    return base64.b64encode(crc.to_bytes(8, "big")).decode()
-
-
 def whole_seconds(time: datetime) -> datetime:
     """In UTC, as exact as HTTP says it: listings are more exact on some stores."""
     return time.astimezone(UTC).replace(microsecond=0)
@@ -115,9 +110,18 @@ def stored_with(options: WriteOptions, write_id: str | None, config: S3Config) -
     """The parameters that say what is stored with the bytes, and how."""
     metadata = {name: encode_metadata(value) for name, value in (options.metadata or {}).items()}
     if write_id is not None:
-        metadata[WRITE_ID] = write_id
+        metadata[WRITE_ID] = write_id + built_on(options)
     told = {"ContentType": options.content_type or DEFAULT_CONTENT_TYPE, "Metadata": metadata}
     return told | asked_of_store(config)
+
+
+def built_on(options: WriteOptions) -> str:
+    """What stands behind a write id: a hash of the version that the write is to replace, or of there being none. A
+    write that meets another's object sees by it whether that one came first, or perhaps on top of its own."""
+    if options.condition is None:
+        return ""
+    text = options.condition.etag if isinstance(options.condition, IfMatch) else "*"
+    return "." + hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
 
 
 def asked_of_store(config: S3Config) -> Parameters:

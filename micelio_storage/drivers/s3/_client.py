@@ -1,7 +1,8 @@
 """The SDK's client: made in a thread, used on the loop, and closed with all requests that are under way.
 
 Reading the service model, the endpoint rules and the certificates takes 200-500 ms of a processor, so nothing of that
-happens on the loop, nor the import of the SDK: only this module and `_errors` import it, and a thread imports them.
+happens on the loop, nor the import of the SDK: only this module, `_again` and `_errors` import it, and a thread
+imports them.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ import anyio
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
-from awscrt import checksums
 from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.httpsession import create_urllib3_context, get_cert_path
 from botocore.loaders import JSONFileLoader
 
-from ...driver import BytesLike, ClosedError, StorageError
+from ...driver import BytesLike, ClosedError, StorageError, UnavailableError
 from .._threads import to_the_end
+from . import _again as again
 from ._errors import translate
 from ._gently import parse_json
-from ._signals import ChecksumRefusedError
+from ._signals import ChecksumRefusedError, NotDoneError
 
 if TYPE_CHECKING:
     from ..._config import S3Config
@@ -55,7 +56,6 @@ _headers: ContextVar[Mapping[str, str] | None] = ContextVar("micelio_s3_headers"
 logger = logging.getLogger("micelio_storage")
 
 _COUNTS_HEADERS = "max_headers" in inspect.signature(aiohttp.ClientSession.__init__).parameters
-crc64nvme: Callable[[BytesLike, int], int] = checksums.crc64nvme  # pyright: ignore[reportAssignmentType]  # about 9 GiB/s, without the interpreter's lock
 
 
 class Client:
@@ -78,6 +78,7 @@ class Client:
         sdk.meta.events.register("before-call.s3.HeadObject", self._ask_for_checksum)
         sdk.meta.events.register("before-call.s3.DeleteObjects", self._sum_for_delete)
         sdk.meta.events.register("before-call.s3.CopyObject", _add_headers)
+        sdk.meta.events.register_first("needs-retry.s3", again.stop_unless_not_done)
 
     @property
     def is_amazon(self) -> bool:
@@ -108,6 +109,9 @@ class Client:
         A `publishing` request that is cancelled is waited for, though not for ever: once this has raised, what it asks
         for has been done, or its connection is closed. `undo` gets an answer that came too late. `late` ones are taken
         while the driver is being closed. `checksum` are parameters more, for stores that take them.
+
+        A write with a condition is sent again only after a failure that shows that it was not done; if the last one
+        shows that, it is a `NotDoneError`.
         """
 
         def attempt() -> asyncio.Task[Answer]:
@@ -231,6 +235,7 @@ class Client:
         elif body:
             _body.set(memoryview(body))  # of this task alone
         _headers.set(headers)
+        again.once.set(again.is_conditional(operation, parameters, headers))
         try:
             answer: Answer = await getattr(self._sdk, operation)(Bucket=self.bucket, **parameters)
         except Exception as error:
@@ -239,6 +244,8 @@ class Client:
             self._bucket_seen |= code == "NoSuchKey"
             if operation == "head_object" and (code in ("400", "403") or (code == "404" and not self._bucket_seen)):
                 return await self._head_again(parameters)
+            if again.once.get() and isinstance(failure, UnavailableError) and again.was_not_done(error):
+                failure = NotDoneError(failure.message)
             raise failure from error
         self._bucket_seen = True
         return answer
@@ -299,6 +306,7 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._ready_context = self._make_context() if self._verify else None
+        self._sessions_sending_once: dict[str | None, aiohttp.ClientSession] = {}
 
     def _make_context(self) -> Any:
         context = create_urllib3_context()
@@ -320,19 +328,26 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
     async def _get_session(self, proxy_url: str | None) -> aiohttp.ClientSession:
         session: aiohttp.ClientSession | None = self._sessions.get(proxy_url)
         if session is None:
-            options: dict[str, Any] = {"max_headers": MOST_HEADERS} if _COUNTS_HEADERS else {}
-            session = aiohttp.ClientSession(
-                connector=self._create_connector(proxy_url),
-                timeout=self._timeout,
-                skip_auto_headers={"Content-Type"},
-                auto_decompress=False,
-                **options,
-            )
-            self._sessions[proxy_url] = await self._exit_stack.enter_async_context(session)
-        return session
+            session = await self._open_session(connector=self._create_connector(proxy_url))
+            self._sessions[proxy_url] = session
+            once = await self._open_session(connector=session.connector, connector_owner=False)
+            # What has no body, aiohttp would send again when a kept connection breaks. Not even an option forbids it.
+            once._retry_connection = False  # noqa: SLF001
+            self._sessions_sending_once[proxy_url] = once
+        return self._sessions_sending_once[proxy_url] if again.once.get() else session
+
+    async def _open_session(self, **options: Any) -> aiohttp.ClientSession:
+        if _COUNTS_HEADERS:
+            options["max_headers"] = MOST_HEADERS
+        session = aiohttp.ClientSession(
+            timeout=self._timeout, skip_auto_headers={"Content-Type"}, auto_decompress=False, **options
+        )
+        opened: aiohttp.ClientSession = await self._exit_stack.enter_async_context(session)
+        return opened
 
     async def send(self, request: Any) -> Any:
         body = _body.get()
+        again.sent_whole.set(True)  # for all we know
         if body is None or request.method != "PUT":  # the SDK may ask for the bucket's region in between
             return await super().send(request)
         request.headers["Content-Length"] = str(len(body))
@@ -348,6 +363,7 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
             request.body = None  # as the SDK knows it: an attempt more begins with all of it
             if slices is not None:
                 slices.watched = False  # a store may answer before it has taken all
+                again.sent_whole.set(slices.last_taken)
 
 
 class _Slices:
@@ -359,11 +375,13 @@ class _Slices:
         self._limit = limit
         self._patience = patience
         self.watched = True
+        self.last_taken = False
 
     async def __aiter__(self) -> AsyncIterator[memoryview]:
         clock = asyncio.get_running_loop().time
         for start in range(0, len(self._body), SLICE):
             self._watch(clock() + self._patience)
+            self.last_taken = start + SLICE >= len(self._body)
             yield self._body[start : start + SLICE]
         self._watch(None)  # from here on aiohttp watches the time
 

@@ -17,6 +17,7 @@ from ...driver import (
     StorageError,
     WriteOptions,
 )
+from .._checksums import checksum_text
 from .._threads import settle
 from . import _answers as answers
 from ._signals import NoSuchUploadError
@@ -124,7 +125,7 @@ class Multipart:
             self._failure = task.exception() or self._failure
 
     async def _send(self, number: int, part: BytesLike, checksum: int, done: Callable[[], object]) -> None:
-        sums: answers.Parameters = {answers.CHECKSUM: answers.checksum_text(checksum)} if self._summed else {}
+        sums: answers.Parameters = {answers.CHECKSUM: checksum_text(checksum)} if self._summed else {}
         answer = await self._client.call("upload_part", body=part, **self._of_part(number), **sums)
         self._keep(number, answer)
         done()
@@ -151,7 +152,7 @@ class Multipart:
         await self.all_landed()
         whole: answers.Parameters = {}
         if self._summed and checksum is not None:
-            whole = {answers.CHECKSUM: answers.checksum_text(checksum), "ChecksumType": "FULL_OBJECT"}
+            whole = {answers.CHECKSUM: checksum_text(checksum), "ChecksumType": "FULL_OBJECT"}
 
         async def attempt() -> ObjectInfo:
             answer = await self._client.call(
@@ -165,7 +166,7 @@ class Multipart:
             )
             return answers.info_written(answer, size, self._options)
 
-        info = await self._writes.publish(attempt, self._key, self._options, self._write_id)
+        info = await self._writes.publish(attempt, self._key, self._options, self._write_id, only_once=True)
         self._id = None
         return info
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...driver import Capabilities, Key, ListOptions, Page, Prefix, WriteOptions
 from .._threads import Lane
 from ._answers import asked_of_store
-from ._client import Client, crc64nvme, make_client
+from ._client import Client, make_client
 from ._copies import LARGEST_AT_ONCE, Copies
 from ._listing import list_page
 from ._multipart import S3Upload
@@ -33,7 +33,7 @@ class Parts:
         self, config: S3Config, session: aioboto3.Session | None, lane: Lane, largest_copy: int | None
     ) -> None:
         client = make_client(config, session)
-        sums = Sums(crc64nvme, lane)
+        sums = Sums(lane)
         self._config = config
         self.client: Client = client
         self.lane = lane

@@ -22,9 +22,10 @@ from ...driver import (
     check_read_conditions,
     resolve_span,
 )
+from .._checksums import Check
 from .._threads import settle
 from . import _answers as answers
-from ._sums import Check, Sums
+from ._sums import Sums
 from ._writes import pause
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class S3Download:
         checksum = self.info.checksum
         if checksum is None or self.span != Span(0, self.info.size) or not self._reads.client.checksums:
             return None
-        return Check(self._reads.sums, checksum.partition(":")[2], self.info.size)
+        return Check(checksum, self.info.size)
 
     async def readall(self) -> bytes:
         pieces = [bytes(self._take(len(self._rest)))] if self._rest else []
@@ -236,7 +237,7 @@ class S3Download:
             raise
         self._check_open()
         if piece and self._check is not None:
-            self._check.add(piece, answers.checksum_text)
+            self._check.add(piece)
         return piece
 
     async def _fetch(self) -> bytes:

@@ -13,5 +13,9 @@ class ConflictError(UnavailableError):
     """The store could not decide a race and asks to try again (409)."""
 
 
+class NotDoneError(UnavailableError):
+    """The store did not answer, and cannot have done what it was asked for."""
+
+
 class NoSuchUploadError(StorageError):
     """The multipart upload is not open: completed, aborted, or never there."""

@@ -1,9 +1,11 @@
 """Writes that change the object at once: PutObject, the end of a multipart upload, deletes; and what became of those
 whose answer was lost.
 
-Every conditional write, and every multipart one, carries an id in the object's metadata. When a later answer says that
-the condition does not hold (because the first attempt was applied and its answer lost, and the SDK or the HTTP client
-tried again), the object says whose it is.
+Every conditional write, and every multipart one, carries an id in the object's metadata, so after a lost answer HEAD
+tells. Ours: done. Another's: refused; but ambiguous if that one replaced another version than ours was to, perhaps
+ours. Still as the condition wants it: sent again, for a first attempt that comes late makes the second fail, and HEAD
+tells again. Only PutObject with `if_absent` is ambiguous then: the object may have been made and deleted already, and
+another attempt would bring it back. (Answers that say "not done", such as SlowDown, are no lost ones: see `_again`.)
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ from ...driver import (
     WriteOptions,
     exists_already,
 )
+from .._checksums import checksum_text
 from . import _answers as answers
-from ._signals import ConflictError, NoSuchUploadError
+from ._signals import ConflictError, NoSuchUploadError, NotDoneError
 
 if TYPE_CHECKING:
     from ..._config import S3Config
@@ -60,7 +63,7 @@ class Writes:
         """Store the object in one request."""
         self.check_condition(options)
         write_id = new_write_id() if options.condition is not None else None
-        checksum = {answers.CHECKSUM: answers.checksum_text(await self.sums.of(data))} if self.client.checksums else {}
+        checksum = {answers.CHECKSUM: checksum_text(await self.sums.of(data))} if self.client.checksums else {}
 
         async def attempt() -> ObjectInfo:
             answer = await self.client.call(
@@ -77,31 +80,59 @@ class Writes:
         return await self.publish(attempt, key, options, write_id)
 
     async def publish(
-        self, attempt: Callable[[], Awaitable[ObjectInfo]], key: Key, options: WriteOptions, write_id: str | None
+        self,
+        attempt: Callable[[], Awaitable[ObjectInfo]],
+        key: Key,
+        options: WriteOptions,
+        write_id: str | None,
+        *,
+        only_once: bool = False,
     ) -> ObjectInfo:
-        """What the attempt returns, or the truth about it."""
-        try:
-            return await again_after_conflicts(attempt)
-        except (PreconditionFailedError, NotFoundError, NoSuchUploadError, UnavailableError) as error:
-            if write_id is None or isinstance(error, ConflictError):
-                raise
-            return await self._tell(error, key, options, write_id)
+        """What the attempt returns, or the truth about it. `only_once`: the store itself never does it twice."""
+        lost = False  # whether an attempt may have been done all the same
+        failure = StorageError()
+        for number in range(self.config.retries + 1):
+            if number:
+                await pause(number)
+            try:
+                return await again_after_conflicts(attempt)
+            except (PreconditionFailedError, NotFoundError, NoSuchUploadError, UnavailableError) as error:
+                failure = error
+                lost = lost or _is_lost(error)
+                if write_id is None or (isinstance(error, ConflictError) and not lost):
+                    raise
+            if (info := await self._tell(failure, key, options, write_id, lost=lost)) is not None:
+                return info
+            if isinstance(options.condition, IfAbsent) and not only_once:
+                break
+        raise _ambiguous(failure) from failure
 
-    async def _tell(self, error: StorageError, key: Key, options: WriteOptions, write_id: str) -> ObjectInfo:
-        """The object if it is this write's after all; else the error that says what is known."""
+    async def _tell(
+        self, error: StorageError, key: Key, options: WriteOptions, write_id: str, *, lost: bool
+    ) -> ObjectInfo | None:
+        """The object if it is this write's after all; None if it is as the condition wants it, as if nothing had been
+        done yet; else the error that says what is known."""
         refused = isinstance(error, (PreconditionFailedError, NotFoundError)) and options.condition is not None
         try:
             found: Answer | None = await self.client.call("head_object", Key=str(key))
         except NotFoundError:
             found = None
         except StorageError as second:
+            if refused and not lost and not self.client.was_sent_again(error):
+                raise _refusal(options) from error
             raise _ambiguous(error) from second
-        if found is not None and found.get("Metadata", {}).get(answers.WRITE_ID) == write_id:
+        mark = _mark_of(found)
+        if mark == write_id + answers.built_on(options):
+            assert found is not None  # or it had no mark
             return answers.info_of(found)
-        if refused:
+        if not lost and refused:
             raise _refusal(options) from error
-        if isinstance(error, NotFoundError):
-            raise error  # a multipart upload or the bucket is gone
+        if not lost and isinstance(error, (NotFoundError, NotDoneError)):
+            raise error  # a multipart upload or the bucket is gone, or the store was not asked
+        if isinstance(error, UnavailableError) and _is_as_wanted(found, options):
+            return None
+        if found is not None and options.condition is not None and _came_first(mark, answers.built_on(options)):
+            raise _refusal(options) from error
         raise _ambiguous(error) from error
 
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
@@ -139,26 +170,39 @@ class Writes:
         }
 
     async def _delete_if_match(self, key: Key, etag: str) -> Mapping[Key, StorageError]:
+        """Sent again when the answer was lost: it deletes one version, and never another."""
         if not self.capabilities.delete_if_match:
             raise NotSupportedError(ADVICE)
 
         async def attempt() -> Answer:
             return await self.client.call("delete_object", publishing=True, Key=str(key), IfMatch=etag)
 
-        try:
-            await again_after_conflicts(attempt)
-        except (PreconditionFailedError, NotFoundError) as error:
-            return {key: await self._why_not_deleted(key, error)}
-        return {}
-
-    async def _why_not_deleted(self, key: Key, error: StorageError) -> StorageError:
-        """An object that is gone after two attempts went by the first, or by somebody else: nobody can say."""
-        if self.client.was_sent_again(error):
+        lost: StorageError | None = None
+        for number in range(self.config.retries + 1):
+            if number:
+                await pause(number)
             try:
-                await self.client.call("head_object", Key=str(key))
-            except NotFoundError:
-                return _ambiguous(error)
-        return _no_match(error)
+                await again_after_conflicts(attempt)
+                return {}
+            except (PreconditionFailedError, NotFoundError) as error:
+                sent_again = lost is not None or self.client.was_sent_again(error)
+                return {key: await self._why_not_deleted(key, etag, error) if sent_again else _no_match(error)}
+            except UnavailableError as error:
+                if lost is None and not _is_lost(error):
+                    raise
+                lost = error
+        assert lost is not None  # or this would have returned
+        raise _ambiguous(lost) from lost
+
+    async def _why_not_deleted(self, key: Key, etag: str, error: StorageError) -> StorageError:
+        """After two attempts: an object that is gone went by the first, or by somebody else. One that somebody made
+        since may stand where the first had deleted."""
+        try:
+            found = await self.client.call("head_object", Key=str(key))
+        except StorageError:
+            return _ambiguous(error)
+        options = WriteOptions(condition=IfMatch(etag))
+        return _no_match(error) if _came_first(_mark_of(found), answers.built_on(options)) else _ambiguous(error)
 
     def check_condition(self, options: WriteOptions) -> None:
         """Raise unless the store can be trusted with the condition."""
@@ -186,6 +230,28 @@ async def pause(attempt: int) -> None:
 def new_write_id() -> str:
     """What no other write has: 128 random bits."""
     return secrets.token_urlsafe(16)
+
+
+def _is_lost(error: StorageError) -> bool:
+    """Whether what was asked for may have been done all the same."""
+    return isinstance(error, UnavailableError) and not isinstance(error, (ConflictError, NotDoneError))
+
+
+def _mark_of(found: Answer | None) -> str:
+    return "" if found is None else str(found.get("Metadata", {}).get(answers.WRITE_ID, ""))
+
+
+def _is_as_wanted(found: Answer | None, options: WriteOptions) -> bool:
+    """Whether the object is in the state that the condition asks for."""
+    if isinstance(options.condition, IfMatch):
+        return found is not None and answers.etag_of(found) == options.condition.etag
+    return found is None and options.condition is not None
+
+
+def _came_first(mark: str, wanted: str) -> bool:
+    """Whether the object with the mark took the place of the very version that ours was to replace, so that ours was
+    refused; or of whatever was there, so that ours would be overwritten in either case."""
+    return "." not in mark or mark.endswith(wanted)
 
 
 def _refusal(options: WriteOptions) -> PreconditionFailedError:

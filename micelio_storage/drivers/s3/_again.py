@@ -1,0 +1,60 @@
+"""Which requests may be sent again: a write with a condition only after a failure that shows that it was not done.
+
+Sent again after it was done, it would be refused by its own doing; or, when somebody has deleted the object meanwhile,
+bring it back. So the SDK and the HTTP client, which know nothing of that, are kept from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any
+
+import aiohttp
+from botocore.exceptions import ClientError, ConnectTimeoutError, ProxyConnectionError
+
+# Of the request under way:
+once: ContextVar[bool] = ContextVar("micelio_s3_once", default=False)  # whether it has a condition
+sent_whole: ContextVar[bool] = ContextVar("micelio_s3_sent_whole", default=True)  # whether the store may have all of it
+
+# By these S3 says that it has not begun, or has not got all of the body. All other 500s may come after the deed.
+_NOT_DONE = frozenset({
+    "SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded",
+    "RequestTimeout",
+})  # fmt: skip
+
+
+def is_conditional(operation: str, parameters: Mapping[str, Any], headers: Mapping[str, str] | None) -> bool:
+    """Whether the request is a write with a condition."""
+    if operation in ("get_object", "head_object"):
+        return False
+    return bool(headers) or not parameters.keys().isdisjoint(("IfMatch", "IfNoneMatch"))
+
+
+def stop_unless_not_done(
+    response: tuple[Any, Mapping[str, Any]] | None, caught_exception: Exception | None, operation: Any, **_: object
+) -> None:
+    """Asked by the SDK whether to send the request again: raise if that could do it twice. What an answer refuses is
+    left to the SDK, which may know where to turn instead."""
+    if not once.get():
+        return
+    error = caught_exception
+    if response is not None and _status_of(response[1]) >= 500:
+        error = ClientError(response[1], operation.name)  # type: ignore[arg-type]  # the SDK's own answer
+    if error is not None and not was_not_done(error):
+        raise error
+
+
+def was_not_done(error: Exception) -> bool:
+    """Whether the failure shows that the store has not done what it was asked for: it says so, or was never asked, or
+    got a part of the body only."""
+    if isinstance(error, ClientError):
+        return error.response.get("Error", {}).get("Code") in _NOT_DONE or _status_of(error.response) == 429
+    if isinstance(error, ConnectTimeoutError | ProxyConnectionError) or not sent_whole.get():
+        return True
+    cause = getattr(error, "kwargs", {}).get("error")  # the SDK calls all broken connections the same
+    return isinstance(cause, aiohttp.ClientConnectorError)
+
+
+def _status_of(answer: Mapping[str, Any]) -> int:
+    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
