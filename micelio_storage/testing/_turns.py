@@ -146,16 +146,16 @@ class Attempt:
         return cancelled
 
 
-def attempts() -> Iterator[Attempt]:
+def attempts(*, growth: float = 1.5) -> Iterator[Attempt]:
     """Every way to cancel, after none, one, two and ever more turns: until that is too late for the operation, however
-    long it takes here."""
+    long it takes here. A slow operation wants a greater `growth`."""
     for way in CUTS:
         count = late = 0
         while late < LATE_ENOUGH and count < MOST_TURNS:
             attempt = Attempt(way, count)
             yield attempt
             late = late + 1 if attempt.too_late else 0
-            count += max(1, count // 2)
+            count = max(count + 1, int(count * growth))
 
 
 async def _turns_of(task: asyncio.Future[T], count: int) -> None:
