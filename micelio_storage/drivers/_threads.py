@@ -281,7 +281,9 @@ class Lane:
     def _undo(self, job: _Job[Any]) -> None:
         """Undo a result that nobody took, in a worker, for it may be slow."""
         if job.result and job.undo:
-            self._queue_up(_Job(one_step(job.undo, job.result[0]), self._loop.create_future()))
+            nobodys: asyncio.Future[object] = self._loop.create_future()
+            nobodys.add_done_callback(lambda future: future.cancelled() or future.exception())
+            self._queue_up(_Job(one_step(job.undo, job.result[0]), nobodys))
 
     def _ended(self) -> None:
         self._under_way -= 1
@@ -306,7 +308,12 @@ async def settle(future: asyncio.Future[Any]) -> None:
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
     """What the work returns, done in full: a cancellation is raised when it is over, and does not reach it."""
     task = asyncio.ensure_future(work)
-    await settle(task)
+    try:
+        await settle(task)
+    except asyncio.CancelledError:
+        if not task.cancelled():
+            task.exception()  # nobody's any more
+        raise
     return task.result()
 
 
@@ -315,6 +322,7 @@ def sync_directory(descriptor: int) -> None:
     with EINVAL or ENOTSUP, and have nothing to sync then."""
     try:
         os.fsync(descriptor)
+        os.fstat(descriptor)  # XFS syncs directories "successfully" after it has shut down, but says EIO here
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
@@ -337,7 +345,11 @@ def _satisfy(jobs: list[_Job[Any]]) -> None:
     outcomes: dict[tuple[int, int], OSError | None] = {}
     for job in jobs:
         if isinstance(job.want, SyncDirectory):
-            status = os.fstat(job.want.descriptor)
+            try:
+                status = os.fstat(job.want.descriptor)
+            except OSError as error:  # XFS says EIO even here once its disk has died
+                job.failed_want = error
+                continue
             place = (status.st_dev, status.st_ino)
             if place not in outcomes:
                 outcomes[place] = _failure(sync_directory, job.want.descriptor)

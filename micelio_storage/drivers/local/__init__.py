@@ -30,7 +30,7 @@ from ...driver import (
     StorageError,
     WriteOptions,
 )
-from .._threads import Lane, Steps, to_the_end
+from .._threads import Lane, Steps, sync_directory, to_the_end
 from ._attributes import Keeping
 from ._cached import CachedReads
 from ._errors import system_errors, translate
@@ -252,11 +252,7 @@ def _open_root(place: Place, resolver: Resolver) -> CachedReads:
     `ConfigError`."""
     path = os.path.abspath(os.fsencode(place() if callable(place) else place))
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        try:
-            os.mkdir(path, DIRECTORY_MODE)
-        except FileExistsError:
-            pass
+        _make_directory(path, DIRECTORY_MODE)
         root = Root(path, resolver)
     except (FileExistsError, NotADirectoryError) as error:
         raise ConfigError(
@@ -270,3 +266,22 @@ def _open_root(place: Place, resolver: Resolver) -> CachedReads:
             f"{os.fsdecode(path)!r} cannot be opened ({error.strerror}): set STORAGE_LOCAL_PATH to a directory of yours"
         ) from error
     return CachedReads(root)
+
+
+def _make_directory(path: bytes, mode: int = 0o777) -> None:
+    """Make it and what is missing above it, and have each on the disk: nothing below is found without."""
+    above = os.path.dirname(path)
+    try:
+        if not os.path.isdir(above):
+            _make_directory(above)
+        os.mkdir(path, mode)
+    except FileExistsError:
+        return
+    try:
+        descriptor = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # who may write there but not look cannot sync it either
+    try:
+        sync_directory(descriptor)
+    finally:
+        os.close(descriptor)

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 
 from ...driver import ConfigError, ObjectInfo
+from .._threads import sync_directory
 from ._attributes import AttributeFiles, Attributes, Keeping, inode_keeps_attributes
 from ._locks import Locks
 from ._root import DIRECTORY_MODE, OWN_DIRECTORY, Root
@@ -106,6 +107,7 @@ def modified_at(status: os.stat_result) -> datetime:
 def _make(above: int, name: bytes) -> int:
     try:
         os.mkdir(name, DIRECTORY_MODE, dir_fd=above)
+        sync_directory(above)
     except FileExistsError:
         pass
     try:

@@ -26,7 +26,7 @@ from ...driver import (
 )
 from .._checksums import crc64nvme, kept_checksum
 from .._threads import Steps, SyncDirectory, SyncFile
-from ._attributes import Attributes, write_to_inode
+from ._attributes import AttributeFiles, Attributes, write_to_inode
 from ._cached import CachedReads
 from ._errors import translate
 from ._reads import Reads
@@ -138,8 +138,12 @@ class Writes:
             if store.files is not None and encoded and not store.in_inode:
                 yield from self._shelve(store, key, version_of(status), encoded)
             parent = self._enter(staged, key, condition, linking=linking)
-            if store.files is not None:
-                store.files.keep_only(key, version_of(status))
+            try:
+                if store.files is not None:
+                    yield from self._tidy(store.files, key, version_of(status), parent)
+            except BaseException:
+                os.close(parent)
+                raise
             return parent
         finally:
             os.close(lock)
@@ -212,19 +216,27 @@ class Writes:
         """Put the attributes of the version that is about to be published in place."""
         assert store.files is not None  # asked before
         shelf = store.files.open_shelf(key)
-        note = store.staging.create()
         try:
-            write_all(note.descriptor, encoded)
-            if self._durable:
-                yield SyncFile(note.descriptor)
-            os.rename(note.name or new_name(), version, src_dir_fd=note.directory, dst_dir_fd=shelf)
-            note.name = None
-            if self._durable:
-                yield SyncDirectory(shelf)
-                yield SyncDirectory(store.files.descriptor)
+            note = store.staging.create()
+            try:
+                write_all(note.descriptor, encoded)
+                if self._durable:
+                    yield SyncFile(note.descriptor)
+                os.rename(note.name or new_name(), version, src_dir_fd=note.directory, dst_dir_fd=shelf)
+                note.name = None
+                if self._durable:
+                    yield SyncDirectory(shelf)
+                    yield SyncDirectory(store.files.descriptor)
+            finally:
+                note.discard()
         finally:
-            note.discard()
             os.close(shelf)
+
+    def _tidy(self, files: AttributeFiles, key: Key, version: bytes | None, parent: int) -> Steps[None]:
+        """Remove the attributes of the versions before, once the disk knows that these are gone."""
+        if self._durable:
+            yield SyncDirectory(parent)
+        files.keep_only(key, version)
 
     def _sync_path(self, path: bytes, descriptor: int) -> Steps[None]:
         """Have the directory's entries on the disk, and the entries of all above it that lead to it: those only the
@@ -262,7 +274,7 @@ class Writes:
             if present is not None:
                 _unlink(parents[path], name)
             if store.files is not None:
-                store.files.keep_only(key, None)
+                yield from self._tidy(store.files, key, None, parents[path])
         finally:
             os.close(lock)
 
