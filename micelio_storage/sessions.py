@@ -15,6 +15,7 @@ from ._keys import parse_session_id
 from ._storage import Storage
 
 ROOT = "sessions/"
+_ENCODER = json.JSONEncoder(indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
 MAX_METADATA_BYTES = 1 << 20  # of the JSON text: parsing that much holds the event loop for about 10 ms
 
 Document: TypeAlias = dict[str, Any]  # JSON: what its values may be, JSON says
@@ -112,13 +113,15 @@ def _format(document: Mapping[str, Any]) -> bytes:
     for name in document:
         if not isinstance(name, str):
             raise TypeError(f"the names in a session's metadata are str, not {type(name).__name__}")
-    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    data = text.encode()
-    if len(data) > MAX_METADATA_BYTES:
-        raise ValueError(
-            f"a session's metadata has at most {MAX_METADATA_BYTES} bytes of JSON; larger things are files"
-        )
-    return data
+    pieces, size = [], 0
+    for piece in _ENCODER.iterencode(document):  # piece by piece, so that what is too large does not hold the loop
+        pieces.append(piece.encode())
+        size += len(pieces[-1])
+        if size >= MAX_METADATA_BYTES:
+            raise ValueError(
+                f"a session's metadata has at most {MAX_METADATA_BYTES} bytes of JSON; larger things are files"
+            )
+    return b"".join(pieces) + b"\n"
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> Document:

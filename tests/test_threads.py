@@ -35,6 +35,7 @@ async def test_operations_asked_for_at_once_run_in_one_batch_and_one_thread(lane
     assert set(names) == {"micelio-test-0"}
 
 
+@pytest.mark.case("C7")
 async def test_a_stuck_worker_does_not_hold_the_others_up(lane: Lane) -> None:
     stuck, reached = threading.Event(), threading.Event()
 
@@ -85,6 +86,7 @@ async def test_a_sync_that_fails_is_raised_in_the_steps_that_wanted_it(lane: Lan
     assert cleaned == ["cleaned"]
 
 
+@pytest.mark.case("C7")
 async def test_steps_that_pause_let_others_go_on(lane: Lane) -> None:
     order: list[str] = []
 
@@ -116,6 +118,7 @@ async def test_closing_waits_for_what_is_under_way_and_refuses_what_comes_after(
     await lane.aclose()
 
 
+@pytest.mark.case("X3")
 async def test_a_result_nobody_took_is_undone(lane: Lane) -> None:
     taken, undone = threading.Event(), []
 

@@ -135,6 +135,7 @@ class Lane:
         self._closing = False
         self._quiet: asyncio.Future[None] | None = None
         self._begun = 0  # operations, ever: shows whether the workers get on
+        self._waiting: dict[str, int] = {}  # for each worker: operations begun that wait for the disk
         self._watch: asyncio.TimerHandle | None = None
 
     async def run(self, function: Callable[..., T], *args: object, undo: Callable[[T], object] | None = None) -> T:
@@ -222,16 +223,23 @@ class Lane:
         worker.start()
 
     def _work(self) -> None:
+        me = threading.current_thread().name
         while (first := self._queue.get()) is not None:
-            waiting = [job for job in self._take(first) if self._advance(job)]
+            waiting: list[_Job[Any]] = []
+            for job in self._take(first):
+                waiting += [job] if self._advance(job) else []
+                self._waiting[me] = len(waiting)
             while self._tell() and waiting:
                 _satisfy(waiting)
                 waiting = [job for job in waiting if self._advance(job)]
+            self._waiting[me] = 0
 
     def _take(self, first: _Job[Any]) -> Iterator[_Job[Any]]:
         """What waits in the queue, one by one: what this worker has not begun, another may."""
         job: _Job[Any] | None = first
-        for _ in range(LARGEST_BATCH):
+        for begun in range(LARGEST_BATCH):
+            if begun and not self._may_begin(begun):
+                break
             if job is None:
                 self._queue.put(None)  # the lane is closed: for this worker's next turn
                 return
@@ -243,6 +251,11 @@ class Lane:
             except Empty:
                 return
         self._queue.put(job)
+
+    def _may_begin(self, begun: int) -> bool:
+        """Whether a worker may begin more than so many operations. All workers together hold no more of them than one
+        batch has (and one each), for each has descriptors open while it waits for the disk."""
+        return begun < LARGEST_BATCH // (len(self._workers) or 1) and sum(list(self._waiting.values())) < LARGEST_BATCH
 
     def _advance(self, job: _Job[Any]) -> bool:
         """Whether the job goes on in this worker, once it has what it wants."""

@@ -35,7 +35,7 @@ from ._attributes import Keeping
 from ._cached import CachedReads
 from ._errors import system_errors, translate
 from ._listing import Listings
-from ._reads import LocalDownload, Opened, Reads, Transfer
+from ._reads import LocalDownload, LockedFile, Opened, Reads, Transfer
 from ._root import DIRECTORY_MODE, Resolver, Root
 from ._staging import Staged
 from ._store import Store
@@ -139,13 +139,13 @@ class LocalDriver:
     async def upload(self, key: Key, options: WriteOptions) -> LocalUpload:
         parts = self._open_parts()
         with system_errors():
-            staged = await parts.change.run(parts.stage, undo=Staged.discard)
+            staged, raw = await parts.change.run(parts.stage, undo=_discard)
         self._check_still(parts, staged.forget)
 
         def publish(checksum: str) -> Steps[ObjectInfo]:
             return parts.writes.publish(staged, key, options, checksum)
 
-        return LocalUpload(staged, publish, parts.heavy, parts.copiers, parts.transfers, durable=self._durable)
+        return LocalUpload(staged, raw, publish, parts.heavy, parts.copiers, parts.transfers, durable=self._durable)
 
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         parts = self._open_parts()
@@ -220,8 +220,10 @@ class _Parts:
                     self._store = Store(self._root, self._keeping)
         return self._store
 
-    def stage(self) -> Staged:
-        return self.store().staging.create()
+    def stage(self) -> tuple[Staged, LockedFile]:
+        """A new staging file, and as what it is written: made in a thread, for making it asks the disk what it is."""
+        staged = self.store().staging.create()
+        return staged, LockedFile(staged.descriptor, "wb", closefd=False)
 
     def unfinished(self) -> Sequence[str]:
         return self._store.staging.unfinished() if self._store else []
@@ -245,6 +247,10 @@ class _Parts:
                 self._store.close()
         finally:
             self._root.close()
+
+
+def _discard(made: tuple[Staged, LockedFile]) -> None:
+    made[0].discard()
 
 
 def _open_root(place: Place, resolver: Resolver) -> CachedReads:

@@ -21,7 +21,7 @@ from ._store import describe
 
 LARGEST = 64 << 10  # bytes copied on the loop: about 10 us
 MOST_IN_A_ROW = 16  # reads before other tasks have their turn: together under a millisecond
-MOST_KNOWN = 10_000  # versions whose attributes are remembered
+MOST_KNOWN = 4_000  # versions whose attributes are remembered: up to 4 MiB
 
 _TMPFS = 0x01021994
 _KNOWN_TYPES = {_TMPFS, 0xEF53, 0x58465342}  # ext4, xfs (linux/magic.h)
@@ -35,7 +35,7 @@ class CachedReads:
         self.root = root
         kind = file_system_type(root.descriptor)
         self._plainly = kind == _TMPFS
-        self._enabled = root.uses_openat2 and kind in _KNOWN_TYPES and hasattr(os, "RWF_NOWAIT") and _works(root)
+        self.enabled = root.uses_openat2 and kind in _KNOWN_TYPES and hasattr(os, "RWF_NOWAIT") and _works(root)
         self._known: dict[tuple[int, ...], Attributes] = {}
         self._streak = 0
 
@@ -91,7 +91,7 @@ class CachedReads:
 
     def _open(self, key: Key) -> int:
         """A descriptor, or -1 where a thread has to look."""
-        if not self._enabled:
+        if not self.enabled:
             return -1
         try:
             return open_cached(self.root.descriptor, key.encode(), FILE_FLAGS)

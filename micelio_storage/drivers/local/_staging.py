@@ -42,12 +42,12 @@ class Staged:
         name, self.name = self.name, None
         descriptor, self.descriptor = self.descriptor, -1
         try:
+            if descriptor >= 0:
+                os.close(descriptor)  # first: NFS and FUSE give an open file that loses its name another one
+        finally:
             if name is not None:
                 with suppress(FileNotFoundError):  # somebody removed the whole root
                     os.unlink(name, dir_fd=self.directory)
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
 
 
 class Staging:

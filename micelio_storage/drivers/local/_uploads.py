@@ -28,6 +28,7 @@ class LocalUpload:
     def __init__(
         self,
         staged: Staged,
+        raw: LockedFile,
         publish: Callable[[str], Steps[ObjectInfo]],
         lane: Lane,
         executor: Executor,
@@ -38,7 +39,7 @@ class LocalUpload:
         self._staged = staged
         self._publish = publish
         self._lane = lane
-        self._raw = LockedFile(staged.descriptor, "wb", closefd=False)
+        self._raw = raw
         self._file = wrap(self._raw, loop=asyncio.get_running_loop(), executor=executor)
         self._executor = executor
         self._durable = durable

@@ -106,7 +106,8 @@ class Writes:
                 yield from self._sync_path(key.parent.encode(), parent)
         finally:
             os.close(parent)
-        self._cached.learn(os.fstat(staged.descriptor), attributes)
+        if self._cached.enabled:
+            self._cached.learn(os.fstat(staged.descriptor), attributes)
         return describe(status, attributes)
 
     def delete(self, keys: Sequence[Key], if_match: str | None) -> Steps[dict[Key, StorageError]]:

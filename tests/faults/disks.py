@@ -1,0 +1,60 @@
+"""Disks and users to try the library on: what is mounted here is gone when the block ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from support.processes import wait_for
+
+NOBODY = 65534
+
+
+@contextmanager
+def mounted(*arguments: str | Path) -> Iterator[Path]:
+    """A file system mounted at the last argument for as long as the block."""
+    path = Path(arguments[-1])
+    path.mkdir(exist_ok=True)
+    subprocess.run(["mount", *arguments], check=True)
+    try:
+        yield path
+    finally:
+        try:
+            subprocess.run(["umount", path], check=True)
+        except subprocess.CalledProcessError:  # a file is still open there: fail, but leave no mount behind
+            subprocess.run(["umount", "-l", path], check=True)
+            raise
+
+
+@contextmanager
+def disk_image(kind: str, place: Path, *options: str, make: bool = True) -> Iterator[Path]:
+    """A disk of its own, in a file: "ext4" or "xfs", mounted in this place for as long as the block. It is a new one
+    unless `make` is False."""
+    image = place / "image"
+    if make:
+        with image.open("wb") as file:
+            file.truncate(400 << 20)
+        subprocess.run([f"mkfs.{kind}", "-q", *options, image], check=True, stderr=subprocess.DEVNULL)
+    with mounted("-o", "loop", image, place / "mounted") as path:
+        yield path
+
+
+def as_nobody(act: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Run it in a child process without privileges."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            asyncio.run(act())
+            code = 0
+        finally:
+            os._exit(code)
+    assert wait_for(child) == 0
