@@ -24,6 +24,7 @@ import typer
 from . import _cli_operations as operations
 from . import _cli_report as report
 from ._cli_doctor import doctor
+from ._cli_integrity import soak_it, verify_all
 from ._cli_operations import ConcurrencyOption, DryRunOption, JsonOption, OverwriteOption
 from ._cli_pipes import ClosedPipeError, Output, say, write_lines
 from ._cli_transfer import receive, send, source_of
@@ -316,6 +317,8 @@ def cp(
 app.command()(operations.migrate)
 app.command()(operations.policy)
 app.command()(doctor)
+app.command("verify")(verify_all)
+app.command("soak")(soak_it)
 
 
 @app.command()

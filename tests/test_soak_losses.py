@@ -1,0 +1,276 @@
+"""A soak finds what is lost: on storages that are changed behind its back, on a store that breaks its word, and in
+processes in which one call of the library lies now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.commands import process, stored, use_storage
+from support.s3_servers import Server, client_of
+from support.soaking import config_of, left, strict_bucket
+
+from micelio_storage import LocalConfig, open_storage
+from micelio_storage._soak import LAST_LOOK, Report, soak
+from micelio_storage._soak_model import Kind
+
+LONGEST = 100  # seconds, for what is known to be enough much earlier
+on_one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])  # a process has a loop of its own, whatever this one is
+
+
+def kinds(report: Report) -> set[Kind]:
+    return {loss.kind for loss in report.losses}
+
+
+@pytest.fixture
+def strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with strict_bucket(monkeypatch) as server:
+        yield server
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def tamper_with(root: Path) -> dict[str, set[Kind]]:
+    """Do one wrong to each of some objects, from the largest on; gives what has to be found under which key."""
+    (scratch,) = root.glob("soak-*")
+    paths = [path for path in scratch.glob("p*/t*/d*/*") if path.is_file()]
+    gone, rotten, cut, old, source, *_ = sorted(paths, key=lambda path: path.stat().st_size, reverse=True)
+    gone.unlink()
+    rotten.write_bytes(flipped(rotten.read_bytes(), rotten.stat().st_size // 2))
+    os.truncate(cut, 1)
+    source.rename(old)
+    strange = old.with_name("nobody-put-this")
+    strange.write_bytes(b"x")
+    staged = root / ".micelio/staging/of-nobody/file"
+    staged.parent.mkdir()
+    staged.write_bytes(b"x")
+    asyncio.run(put(root, f"{scratch.name}/counters/0", b"1\n"))
+    wanted: dict[Path, set[Kind]] = {
+        gone: {"missing", "listing"},
+        rotten: {"wrong bytes"},
+        cut: {"wrong bytes", "listing"},
+        old: {"older version", "listing"},
+        source: {"missing", "listing"},
+        strange: {"listing"},
+        scratch / "counters/0": {"counter"},
+    }
+    named = {str(path.relative_to(root)): kinds for path, kinds in wanted.items()}
+    return named | {"of-nobody/file": {"left over"}}
+
+
+async def put(root: Path, key: str, data: bytes) -> None:
+    async with open_storage(LocalConfig(path=root)) as storage:
+        await storage.put(key, data)
+
+
+@on_one_loop
+async def test_whatever_is_changed_behind_its_back_is_found_and_nothing_else(tmpfs: Path) -> None:
+    root = tmpfs / "root"
+    wanted: dict[str, set[Kind]] = {}
+
+    async def tell(text: str) -> None:
+        if text == LAST_LOOK:
+            wanted.update(await asyncio.to_thread(tamper_with, root))
+
+    report = await soak(
+        LocalConfig(path=root),
+        seconds=LONGEST,
+        processes=2,
+        tasks=4,
+        kills=False,
+        enough=lambda report: report.operations.total() >= 500,
+        tell=tell,
+    )
+    found: dict[str, set[Kind]] = {}
+    for loss in report.losses:
+        found.setdefault(loss.key, set()).add(loss.kind)
+    assert found == wanted
+    assert not list(root.glob("soak-*"))
+
+
+@on_one_loop
+async def test_a_store_that_lets_go_of_an_object_and_keeps_an_upload_is_found(strict: Server) -> None:
+    assert strict.referee is not None
+    bucket = strict.referee.state.bucket(strict.bucket)
+
+    def tamper() -> None:
+        key = next(key for key in bucket.objects.sorted_keys() if "/t" in key)
+        bucket.objects.discard(key)
+        client = client_of(strict)
+        client.create_multipart_upload(Bucket=strict.bucket, Key=key)
+        client.close()
+
+    async def tell(text: str) -> None:
+        if text == LAST_LOOK:
+            await asyncio.to_thread(tamper)
+
+    report = await soak(
+        config_of(strict, conditions="all"),
+        seconds=LONGEST,
+        processes=1,
+        tasks=4,
+        kills=False,
+        enough=lambda report: report.operations.total() >= 80,
+        tell=tell,
+    )
+    assert kinds(report) == {"missing", "listing", "left over"}
+    assert report.uploads == 1
+    assert left(strict) == ([], [])
+
+
+CONDITIONS = ("if_absent overwrote an object", "if_match with an ETag that no object had was granted")
+
+
+def texts(report: Report) -> list[str]:
+    return [loss.text for loss in report.losses]
+
+
+@on_one_loop
+async def test_a_store_that_ignores_conditions_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with strict_bucket(monkeypatch, ignores={"put-if-match", "put-if-absent"}) as server:
+        report = await soak(
+            config_of(server, conditions="all"),
+            seconds=LONGEST,
+            processes=2,
+            tasks=5,
+            kills=False,
+            enough=lambda report: all(any(word in text for text in texts(report)) for word in CONDITIONS),
+        )
+        assert kinds(report) >= {"answer"}
+        assert all(any(word in text for text in texts(report)) for word in CONDITIONS)
+        assert left(server) == ([], [])
+
+
+# -- processes in which one call lies, now and then
+
+LIES: dict[str, tuple[set[Kind], str]] = {
+    "a put that is acknowledged and not done": (
+        {"older version", "wrong bytes", "listing"},
+        """
+        true = Storage.put
+        async def put(self, key, data, **options):
+            if set(options) != {"metadata"} or next(turn) % 4 or not await self.exists(key):
+                return await true(self, key, data, **options)
+            return await self.head(key)
+        Storage.put = put
+        """,
+    ),
+    "a delete that is acknowledged and not done": (
+        {"back again"},
+        """
+        true = Storage.delete
+        async def delete(self, *keys, **options):
+            if next(turn) % 4:
+                await true(self, *keys, **options)
+        Storage.delete = delete
+        """,
+    ),
+    "a byte that is read wrong": (
+        {"wrong bytes"},
+        """
+        true = Storage.get
+        async def get(self, key, **options):
+            data = await true(self, key, **options)
+            return data if next(turn) % 10 or not data else data[:-1] + bytes([data[-1] ^ 1])
+        Storage.get = get
+        """,
+    ),
+    "a listing that leaves out its last line": (
+        {"listing"},
+        """
+        true = Storage.list_page
+        async def list_page(self, prefix="", **options):
+            page = await true(self, prefix, **options)
+            return page if next(turn) % 10 else dataclasses.replace(page, entries=page.entries[:-1])
+        Storage.list_page = list_page
+        """,
+    ),
+    "an update that looks away": (
+        {"counter"},
+        """
+        async def update(self, key, change, **options):
+            try:
+                data = await self.get(key)
+            except FileNotFoundError:
+                data = None
+            await asyncio.sleep(0.002)
+            return await self.put(key, change(data))
+        Storage.update = update
+        """,
+    ),
+    "a move that deletes first": (
+        {"missing"},
+        """
+        true = Storage.move
+        async def move(self, source, target, **options):
+            if not next(turn) % 2:
+                return await true(self, source, target, **options)
+            data = await self.get(source)
+            await self.delete(source)
+            raise UnavailableError("broken between the two")
+        Storage.move = move
+        """,
+    ),
+    "an error that is none of the library's": (
+        {"worker"},
+        """
+        async def head(self, key, **options):
+            raise KeyError(key)
+        Storage.head = head
+        """,
+    ),
+}
+PATCH = """
+import asyncio, dataclasses, itertools, sys
+if "micelio_storage._soak_worker" in sys.orig_argv:
+    from micelio_storage import Storage, UnavailableError
+    turn = itertools.count(1)
+"""
+
+
+def have_it_lie(lie: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each process that imports from this directory first begin by spoiling one call."""
+    patch = PATCH + textwrap.indent(textwrap.dedent(LIES[lie][1]), "    ")
+    (directory / "sitecustomize.py").write_text(patch)
+    monkeypatch.setenv("PYTHONPATH", str(directory))
+
+
+@on_one_loop
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_library_that_lies_is_found(
+    lie: str, tmpfs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have_it_lie(lie, tmp_path, monkeypatch)
+    wanted = LIES[lie][0]
+
+    def enough(report: Report) -> bool:
+        return not wanted.isdisjoint(kinds(report)) or report.operations.total() >= 4000
+
+    config = LocalConfig(path=tmpfs / "root")
+    report = await soak(config, seconds=LONGEST, processes=1, tasks=4, kills=False, enough=enough)
+    assert wanted & kinds(report), report
+    assert stored(tmpfs / "root") == set()
+
+
+def test_the_command_names_what_is_lost_and_ends_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = use_storage(tmp_path, monkeypatch)
+    path = os.environ["PYTHONPATH"]
+    have_it_lie("an error that is none of the library's", tmp_path, monkeypatch)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), path]))
+    for options in ((), ("--json",)):
+        answer = process("soak", "--minutes", "1", "--processes", "1", *options)
+        assert (answer.returncode, answer.stderr) == (1, b"")
+        if options:
+            (loss,) = json.loads(answer.stdout)["losses"]
+            assert loss["kind"] == "worker"
+            assert "KeyError" in loss["text"]
+        else:
+            assert answer.stdout.startswith(b"LOST  worker: 'soak-")
+    assert stored(root) == set()
