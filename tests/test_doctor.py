@@ -129,6 +129,7 @@ async def test_a_store_of_directories_is_seen_by_the_order_of_its_listings(seawe
     assert (await by_check(seaweedfs_server))["order of listings"].status == "note"
 
 
+@pytest.mark.case("S10")
 @on_one_loop
 async def test_a_condition_that_moto_does_not_keep_is_a_warning(moto_server_: Server) -> None:
     found = await by_check(moto_server_)
@@ -212,6 +213,7 @@ def test_a_closed_port_is_one_clear_line(said: Said, strict_server: Server) -> N
     assert (code, out, is_one_line(err)) == (1, "", True)
 
 
+@pytest.mark.case("S30")
 def test_a_region_that_the_sdk_corrects_silently_is_a_failure(said: Said, strict_server: Server) -> None:
     url = url_of(strict_server, region="eu-west-1")
     code, out, err = said(strict_server, "doctor", url)
@@ -249,6 +251,7 @@ async def test_a_web_server_is_no_store() -> None:
 # -- the clock
 
 
+@pytest.mark.case("S29")
 @pytest.mark.parametrize(("ahead", "status"), [(0, "ok"), (120, "warning"), (-120, "warning"), (3600, "failed")])
 @on_one_loop
 async def test_clocks_that_are_apart_are_found_by_the_stores_own(ahead: float, status: str) -> None:
@@ -335,6 +338,7 @@ CONDITIONS = [
 ]
 
 
+@pytest.mark.case("S10")
 @pytest.mark.parametrize("how", ["ignores", "refuses"])
 @pytest.mark.parametrize(("name", "rule"), CONDITIONS)
 @on_one_loop
@@ -349,6 +353,7 @@ async def test_a_condition_that_is_not_kept_is_found(name: str, rule: str, how: 
     assert statuses(found, "ok") >= {f"condition: {other}" for other in kept}
 
 
+@pytest.mark.case("S10")
 @pytest.mark.parametrize(("mode", "status"), [("auto", "warning"), ("all", "failed"), ("none", "note")])
 @on_one_loop
 async def test_a_condition_that_is_trusted_in_vain_is_a_failure(mode: str, status: str) -> None:
@@ -509,6 +514,7 @@ def begin() -> Iterator[Callable[[Server, str], str]]:
         client.close()
 
 
+@pytest.mark.case("S34")
 def test_uploads_are_listed_and_only_with_abort_ended_and_only_below_the_prefix(
     said: Said, s3_server: Server, begin: Callable[[Server, str], str]
 ) -> None:
@@ -527,6 +533,7 @@ def test_uploads_are_listed_and_only_with_abort_ended_and_only_below_the_prefix(
     assert left(s3_server)[1] == [beside]
 
 
+@pytest.mark.case("S34")
 @on_one_loop
 async def test_abort_never_touches_a_younger_upload(begin: Callable[[Server, str], str]) -> None:
     with strict() as (server, referee):

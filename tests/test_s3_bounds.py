@@ -37,6 +37,7 @@ def measured(server: Server, what: str, *arguments: object) -> float:
     return float(done.stdout)
 
 
+@pytest.mark.case("R3")
 def test_two_gib_in_and_out_take_no_more_memory_than_is_stated() -> None:
     with s3_servers.strict_process("--discard") as server:
         assert measured(server, "upload", SIZE) < STATED
@@ -49,6 +50,7 @@ def test_opening_holds_the_loop_for_a_small_part_of_what_making_a_client_does(st
     assert ours < naive / 8, (ours, naive)
 
 
+@pytest.mark.case("S33")
 @pytest.mark.parametrize("smallest", [5 * MIB, 8 * MIB, 64 * MIB])
 def test_parts_grow_so_that_the_largest_object_fits(smallest: int) -> None:
     sizes = [part_size(number, smallest) for number in range(1, MOST_PARTS + 1)]
@@ -58,6 +60,7 @@ def test_parts_grow_so_that_the_largest_object_fits(smallest: int) -> None:
     assert next(size for size in sizes if size > smallest) == 2 * smallest
 
 
+@pytest.mark.case("S33")
 @pytest.mark.parametrize("size", [1, 5 * MIB, 5 * MIB + 1, 100 * MIB, 5 * TERABYTE])
 def test_the_parts_of_a_copy_are_the_whole_object(size: int) -> None:
     parts = list(ranges(size, 5 * MIB))
@@ -80,6 +83,7 @@ def test_json_that_is_none_is_refused(text: str) -> None:
         parse_json(text)
 
 
+@pytest.mark.case("S33")
 def test_a_part_of_less_than_five_mib_is_refused_before_any_request() -> None:
     with pytest.raises(ConfigError, match="part_size"):
         open_storage(S3Config(bucket="bucket", part_size=MIB))

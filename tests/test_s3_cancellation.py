@@ -74,6 +74,7 @@ OPERATIONS: dict[str, Callable[[Storage], Coroutine[Any, Any, object]]] = {
 }
 
 
+@pytest.mark.case("X1", "X3", "X4", "X5")
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_cancelled_at_every_point_nothing_is_left(storage: Storage, driver: S3Driver, name: str) -> None:
     outcomes = []
@@ -96,6 +97,7 @@ async def _once(storage: Storage, operation: Callable[[Storage], Coroutine[Any, 
     await operation(storage)
 
 
+@pytest.mark.case("X4", "X8", "X9", "X13")
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("name", ["put of many bytes", "put of a stream", "copy"])
 async def test_a_cancelled_write_does_not_come_back_whatever_cancels_it(
@@ -118,6 +120,7 @@ async def test_a_cancelled_write_does_not_come_back_whatever_cancels_it(
     assert await storage.get("c/a") == await storage.get("c/b") == OLD
 
 
+@pytest.mark.case("X3", "X11")
 @pytest.mark.parametrize("name", ["put of a stream", "get", "reader"])
 async def test_a_hundred_cancellations_leave_no_connection_behind(storage: Storage, name: str) -> None:
     await storage.put("c/a", OLD)
@@ -160,6 +163,7 @@ async def _source(stop_after: int, stop: Callable[[], None]) -> AsyncGenerator[b
         yield CHUNK
 
 
+@pytest.mark.case("X4")
 @pytest.mark.asyncio(loop_factories=["asyncio"])
 async def test_fifty_cancelled_puts_of_200_mib_leave_nothing_on_a_real_server(seaweedfs_server: Server) -> None:
     dice = random.Random(50)
@@ -176,6 +180,7 @@ async def test_fifty_cancelled_puts_of_200_mib_leave_nothing_on_a_real_server(se
         assert [entry async for entry in storage.list()] == []
 
 
+@pytest.mark.case("S35", "X4")
 @pytest.mark.asyncio(loop_factories=["asyncio"])
 async def test_a_source_that_fails_leaves_nothing_on_a_real_server(seaweedfs_server: Server) -> None:
     dice = random.Random(51)
@@ -194,6 +199,7 @@ async def test_a_source_that_fails_leaves_nothing_on_a_real_server(seaweedfs_ser
         assert [entry async for entry in storage.list()] == []
 
 
+@pytest.mark.case("S34")
 async def test_what_cannot_be_aborted_is_logged_with_its_id(
     storage: Storage, small_parts_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -218,6 +224,7 @@ async def _failing() -> AsyncGenerator[bytes, None]:
     raise SourceError
 
 
+@pytest.mark.case("R6")
 async def test_many_open_readers_need_few_connections(small_parts_server: Server) -> None:
     driver = driver_for(small_parts_server, connections=8, conditions="all")
     async with Storage(driver) as storage:
@@ -236,6 +243,7 @@ async def test_many_open_readers_need_few_connections(small_parts_server: Server
         await storage.delete_prefix("c/")
 
 
+@pytest.mark.case("R6")
 async def test_a_reader_whose_connection_was_taken_says_so_when_its_object_is_gone(small_parts_server: Server) -> None:
     driver = driver_for(small_parts_server, connections=2, conditions="all")
     async with Storage(driver) as storage:

@@ -274,6 +274,7 @@ async def test_every_object_is_stored_as_configured(
     assert others == []
 
 
+@pytest.mark.case("S37")
 @one_loop
 async def test_every_request_names_the_library_and_none_waits_for_a_100(server: Server) -> None:
     log = await use_everything(server)
@@ -287,6 +288,7 @@ async def test_every_request_names_the_library_and_none_waits_for_a_100(server: 
 CHECKSUM = "x-amz-checksum-crc64nvme"
 
 
+@pytest.mark.case("S15")
 @pytest.mark.parametrize(("checksums", "sent"), [("auto", True), ("on", True), ("off", False)])
 @one_loop
 async def test_checksums_are_sent_unless_they_are_off(server: Server, checksums: str, sent: bool) -> None:
@@ -300,6 +302,7 @@ async def test_checksums_are_sent_unless_they_are_off(server: Server, checksums:
     }
 
 
+@pytest.mark.case("S15")
 @pytest.mark.parametrize("checksums", ["auto", "on"])
 @one_loop
 async def test_every_part_has_a_checksum(server: Server, checksums: str) -> None:
@@ -386,6 +389,7 @@ async def test_conditions_that_are_settled_are_not_tried_out(server: Server, con
         ({"ignores": {"delete-if-match"}}, (True, True, False)),
     ],
 )
+@pytest.mark.case("S10")
 @one_loop
 async def test_conditions_are_tried_out_and_nothing_is_left_of_it(
     server: Server, rules: dict[str, set[str]], trusted: tuple[bool, ...]
@@ -401,6 +405,7 @@ async def test_conditions_are_tried_out_and_nothing_is_left_of_it(
     assert (server.referee.objects(), server.referee.uploads()) == ({}, [])
 
 
+@pytest.mark.case("S21", "S22")
 @pytest.mark.parametrize("retries", [0, 1])
 @one_loop
 async def test_a_request_is_sent_again_as_often_as_configured(server: Server, retries: int) -> None:
@@ -414,6 +419,7 @@ async def test_a_request_is_sent_again_as_often_as_configured(server: Server, re
         assert len(puts) == retries + 1
 
 
+@pytest.mark.case("S24")
 @one_loop
 async def test_the_deadline_of_the_configuration_is_that_of_every_call(
     server: Server, monkeypatch: pytest.MonkeyPatch
@@ -428,6 +434,7 @@ async def test_the_deadline_of_the_configuration_is_that_of_every_call(
             assert 0.25 < time.monotonic() - before < 3
 
 
+@pytest.mark.case("S23")
 @one_loop
 async def test_the_read_timeout_is_that_of_the_configuration(server: Server) -> None:
     with fault_proxy.running("127.0.0.1", urlsplit(server.endpoint).port or 0) as proxy:
@@ -440,6 +447,7 @@ async def test_the_read_timeout_is_that_of_the_configuration(server: Server) -> 
             assert 0.25 < time.monotonic() - before < 3
 
 
+@pytest.mark.case("R5")
 @one_loop
 async def test_no_more_connections_are_open_than_configured(server: Server) -> None:
     with fault_proxy.running("127.0.0.1", urlsplit(server.endpoint).port or 0) as proxy:

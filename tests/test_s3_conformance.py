@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.s3_conformance import KNOWN, every_check, keep, on_loops
 from support.s3_servers import Server
 from support.s3_storage import KIB, driver_for
@@ -13,6 +14,7 @@ from micelio_storage.drivers.s3 import S3Driver
 from micelio_storage.testing import Check
 
 
+@pytest.mark.case("O68", "O72")
 @every_check
 @on_loops("uvloop")
 async def test_below_a_prefix_it_keeps_every_promise(small_parts_server: Server, check: Check) -> None:
@@ -20,6 +22,7 @@ async def test_below_a_prefix_it_keeps_every_promise(small_parts_server: Server,
     await keep(check, driver, "strict")
 
 
+@pytest.mark.case("O41", "O61")
 @every_check
 @on_loops("asyncio")
 async def test_in_parts_it_keeps_every_promise(small_parts_server: Server, check: Check) -> None:
@@ -29,6 +32,7 @@ async def test_in_parts_it_keeps_every_promise(small_parts_server: Server, check
     await keep(check, driver, "strict")
 
 
+@pytest.mark.case("S10")
 async def test_what_each_server_can_be_trusted_with_is_found_out(s3_server: Server) -> None:
     driver: S3Driver = driver_for(s3_server)
     async with Storage(driver):

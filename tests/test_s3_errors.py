@@ -72,6 +72,7 @@ ANSWERS: list[tuple[str, int, type[StorageError], str]] = [
     ("RequestTimeTooSkewed", 403, ConfigError, "set the clock"),
     ("AuthorizationHeaderMalformed", 400, ConfigError, "S3_REGION"),
     ("PermanentRedirect", 301, ConfigError, "S3_REGION"),
+    ("TemporaryRedirect", 307, ConfigError, "S3_ENDPOINT"),
     ("IllegalLocationConstraintException", 400, ConfigError, "S3_REGION"),
     ("InvalidStorageClass", 400, ConfigError, "S3_STORAGE_CLASS"),
     ("KMS.NotFoundException", 400, ConfigError, "S3_SSE_KMS_KEY_ID"),
@@ -90,13 +91,16 @@ ANSWERS: list[tuple[str, int, type[StorageError], str]] = [
     ("MethodNotAllowed", 405, NotSupportedError, "allow"),
     ("InvalidObjectState", 403, StorageError, "archived"),
     ("RequestTimeout", 400, UnavailableError, "too long"),
-    ("SlowDown", 503, UnavailableError, "fewer requests"),
+    ("SlowDown", 503, UnavailableError, "fewer requests (3 times)"),
     ("Throttling", 400, UnavailableError, "fewer requests"),
     ("ThrottlingException", 400, UnavailableError, "fewer requests"),
     ("RequestLimitExceeded", 503, UnavailableError, "fewer requests"),
     # what the table does not know goes by its status
     ("301", 301, ConfigError, "S3_REGION"),
+    ("302", 302, ConfigError, "sends requests elsewhere"),
     ("304", 304, NotModifiedError, "if_none_match"),
+    ("307", 307, ConfigError, "sends requests elsewhere"),
+    ("308", 308, ConfigError, "sends requests elsewhere"),
     ("401", 401, AccessDeniedError, "credentials"),
     ("403", 403, AccessDeniedError, "refuses"),
     ("404", 404, NotFoundError, "no such object"),
@@ -118,6 +122,7 @@ ANSWERS: list[tuple[str, int, type[StorageError], str]] = [
 ]
 
 
+@pytest.mark.case("S21", "S27", "S28", "S29", "S31")
 @pytest.mark.parametrize(("code", "status", "kind", "says"), ANSWERS)
 def test_what_a_store_says_has_its_kind(code: str, status: int, kind: type[StorageError], says: str) -> None:
     cause = answer(code, status)
@@ -156,6 +161,7 @@ FAILURES: list[tuple[Exception, type[StorageError], str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.case("S23", "S26")
 @pytest.mark.parametrize(("cause", "kind", "says"), FAILURES)
 def test_what_the_sdk_raises_has_its_kind(cause: Exception, kind: type[StorageError], says: str) -> None:
     error = translate(cause)
@@ -244,6 +250,7 @@ OPERATIONS: dict[str, Callable[[Storage], Awaitable[Any]]] = {
 REPEATED = OPERATIONS.keys() - {"put if match", "copy", "get", "head", "range", "delete if match"}
 
 
+@pytest.mark.case("S31")
 @one_loop
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_a_missing_bucket_is_a_matter_of_configuration(server: Server, operation: str) -> None:
@@ -252,12 +259,14 @@ async def test_a_missing_bucket_is_a_matter_of_configuration(server: Server, ope
             await OPERATIONS[operation](storage)
 
 
+@pytest.mark.case("S31")
 @one_loop
 async def test_a_missing_bucket_is_seen_at_opening_when_conditions_are_tried_out(server: Server) -> None:
     with pytest.raises(ConfigError, match="there is no such bucket"):
         await storage_of(server, bucket="missing", conditions="auto").open()
 
 
+@pytest.mark.case("S9", "S31")
 @one_loop
 @pytest.mark.parametrize("operation", sorted(OPERATIONS.keys() - REPEATED - {"delete if match"}))
 async def test_a_missing_object_is_not_a_missing_bucket(server: Server, operation: str) -> None:
@@ -268,6 +277,7 @@ async def test_a_missing_object_is_not_a_missing_bucket(server: Server, operatio
         assert await storage.exists("a") is False
 
 
+@pytest.mark.case("S26")
 @one_loop
 @pytest.mark.parametrize("operation", ["get", "put", "list"])
 async def test_a_closed_port_is_told_at_once(server: Server, operation: str) -> None:
@@ -279,6 +289,7 @@ async def test_a_closed_port_is_told_at_once(server: Server, operation: str) -> 
     assert time.monotonic() - before < 5
 
 
+@pytest.mark.case("S26")
 @one_loop
 async def test_a_host_that_there_is_not_is_told_at_once(server: Server) -> None:
     before = time.monotonic()
@@ -288,6 +299,7 @@ async def test_a_host_that_there_is_not_is_told_at_once(server: Server) -> None:
     assert time.monotonic() - before < 5
 
 
+@pytest.mark.case("S26")
 @one_loop
 async def test_a_port_without_tls_is_a_matter_of_configuration(server: Server) -> None:
     endpoint = server.endpoint.replace("http:", "https:")
@@ -296,6 +308,7 @@ async def test_a_port_without_tls_is_a_matter_of_configuration(server: Server) -
             await storage.get("a")
 
 
+@pytest.mark.case("S30")
 @one_loop
 @pytest.mark.parametrize("operation", ["put", "get", "head", "list", "delete"])
 async def test_a_wrong_region_is_corrected_by_what_the_store_says(server: Server, operation: str) -> None:
@@ -316,6 +329,7 @@ def html(reply: Reply) -> Reply:
     return Reply(200, page, (("Content-Type", "text/html"), ("Cache-Control", "no-store")))
 
 
+@pytest.mark.case("S17")
 @one_loop
 async def test_a_captive_portal_is_not_taken_for_a_store(server: Server, proxy: FaultProxy) -> None:
     assert server.referee is not None
@@ -353,6 +367,7 @@ EMPTY_FOR_EVER = listing(
 )  # fmt: skip
 
 
+@pytest.mark.case("S32")
 @one_loop
 @pytest.mark.parametrize(
     "oddity",
@@ -388,6 +403,7 @@ async def test_an_odd_listing_ends_or_raises(server: Server, proxy: FaultProxy, 
     assert page < 10
 
 
+@pytest.mark.case("S32")
 @one_loop
 async def test_an_empty_page_that_is_not_the_last_is_passed_over(server: Server, proxy: FaultProxy) -> None:
     assert server.referee is not None
@@ -399,6 +415,7 @@ async def test_an_empty_page_that_is_not_the_last_is_passed_over(server: Server,
         assert await everything_below(storage) == ["k0", "k1", "k4", "k5"]
 
 
+@pytest.mark.case("S17", "S32")
 @one_loop
 async def test_a_page_that_is_no_xml_is_an_error(server: Server, proxy: FaultProxy) -> None:
     proxy.rule = lambda exchange: listing(lambda text: text[:-30])

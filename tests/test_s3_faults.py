@@ -13,14 +13,12 @@ from typing import Any
 
 import pytest
 from support import fault_proxy
-from support.fault_proxy import Close, Cut, Dribble, Exchange, Fault, FaultProxy, Flip, Reply, Rewrite, Stall, first
+from support.fault_proxy import Close, Cut, Dribble, Exchange, Fault, Flip, Reply, Rewrite, Stall, first
+from support.s3_line import Line, line_to
 from support.s3_servers import Server
-from support.s3_storage import KIB, MIB, driver_for
-from support.strict_s3 import StrictS3
+from support.s3_storage import KIB, MIB
 
 from micelio_storage import (
-    AlreadyExistsError,
-    AmbiguousWriteError,
     DeadlineError,
     IntegrityError,
     ObjectReplacedError,
@@ -37,40 +35,14 @@ SMALL = {"part_size": 64 * KIB, "concurrency": 3, "conditions": "all"}
 SOON = {"read_timeout": 0.3, "connect_timeout": 1.0}  # seconds: for tests in which somebody has to wait for it
 
 
-class Line:
-    """A storage, and what stands between it and its server."""
-
-    def __init__(self, storage: Storage, beside: Storage, proxy: FaultProxy, referee: StrictS3) -> None:
-        self.storage = storage
-        self.beside = beside  # the same bucket, without the proxy
-        self.proxy = proxy
-        self.referee = referee
-
-    async def forget_unanswered_uploads(self) -> None:
-        """Abort the uploads of which nobody was told: the answer to their creation was lost. They have no parts."""
-        for upload in self.referee.uploads("bucket"):
-            assert not upload.parts, "an upload that was answered is left"
-            client = self.beside._driver._parts.client  # type: ignore[attr-defined]  # as `doctor --abort` does
-            await client.call("abort_multipart_upload", Key=upload.key, UploadId=upload.id)
-
-
 @pytest.fixture
 def line(small_parts_server: Server) -> Callable[..., Any]:
-    referee = small_parts_server.referee
-    assert referee is not None
+    """At its end no upload, task or connection may be left."""
 
     @asynccontextmanager
     async def opened(rule: fault_proxy.Rule | None = None, **fields: Any) -> AsyncIterator[Line]:
-        host, port = small_parts_server.endpoint.removeprefix("http://").split(":")
-        with fault_proxy.running(host, int(port)) as proxy:
-            driver = driver_for(small_parts_server, **(SMALL | fields), endpoint=proxy.endpoint)
-            async with Storage(driver) as storage, Storage(driver_for(small_parts_server, conditions="all")) as beside:
-                await beside.delete_prefix("f/")
-                proxy.rule = rule or proxy.rule
-                yield Line(storage, beside, proxy, referee)
-                proxy.rule = lambda exchange: None
-                await beside.delete_prefix("f/")
-        assert referee.uploads("bucket") == [], "a multipart upload is left"
+        async with line_to(small_parts_server, "f/", rule, **(SMALL | fields)) as at:
+            yield at
 
     return opened
 
@@ -88,69 +60,9 @@ LOST = {
     "503": fault_proxy.error("SlowDown", applied=True),
     "stalled": Stall("head"),
 }
-PUBLISHING = {"whole": ("PUT", "/f/a"), "parts": ("POST", "uploadId=")}
 
 
-@pytest.mark.parametrize("how", LOST)
-@pytest.mark.parametrize("way", PUBLISHING)
-@pytest.mark.parametrize("condition", ["if_absent", "if_match"])
-async def test_a_conditional_write_whose_answer_was_lost_succeeded(
-    line: Any, how: str, way: str, condition: str
-) -> None:
-    method, target = PUBLISHING[way]
-    data = DATA if way == "parts" else b"new"
-    async with line(**SOON) as at:
-        given: dict[str, Any] = {"if_absent": True}
-        if condition == "if_match":
-            given = {"if_match": (await at.beside.put("f/a", b"old")).etag}
-        at.proxy.rule = first(LOST[how], method=method, target=target)
-        info = await at.storage.put("f/a", streamed(data), metadata={"n": "1"}, **given)
-        assert at.proxy.faults != []
-        assert await at.beside.get("f/a") == data
-        assert (info.etag, dict(info.metadata)) == ((await at.beside.head("f/a")).etag, {"n": "1"})
-
-
-@pytest.mark.parametrize("how", LOST)
-@pytest.mark.parametrize("way", PUBLISHING)
-async def test_a_conditional_write_that_a_rival_overtook_says_so(line: Any, how: str, way: str) -> None:
-    method, target = PUBLISHING[way]
-    data = DATA if way == "parts" else b"new"
-    async with line(**SOON) as at:
-        await at.beside.put("f/a", data)  # the rival's, with the very same bytes
-        at.proxy.rule = first(LOST[how], method=method, target=target)
-        with pytest.raises(AlreadyExistsError):
-            await at.storage.put("f/a", streamed(data), if_absent=True)
-        assert at.proxy.faults != []
-
-
-@pytest.mark.parametrize("way", PUBLISHING)
-async def test_what_nobody_can_find_out_is_called_ambiguous(line: Any, way: str) -> None:
-    method, target = PUBLISHING[way]
-    async with line(retries=1) as at:
-
-        def rule(exchange: Exchange) -> Fault | None:
-            publishing = exchange.method == method and target in exchange.target
-            return Cut("head") if publishing or exchange.method == "HEAD" else None
-
-        at.proxy.rule = rule
-        with pytest.raises(AmbiguousWriteError, match="nobody can say"):
-            await at.storage.put("f/a", streamed(DATA if way == "parts" else b"new"), if_absent=True)
-
-
-@pytest.mark.parametrize("how", ["500", "503", "stalled"])
-async def test_a_conditional_delete_whose_answer_was_lost_is_not_called_a_conflict(line: Any, how: str) -> None:
-    async with line(**SOON) as at:
-        etag = (await at.beside.put("f/a", b"1")).etag
-        at.proxy.rule = first(LOST[how], method="DELETE")
-        with pytest.raises(AmbiguousWriteError):
-            await at.storage.delete("f/a", if_match=etag)
-        assert not await at.beside.exists("f/a")
-        await at.beside.put("f/a", b"2")
-        at.proxy.rule = first(LOST[how], method="DELETE")
-        with pytest.raises(PreconditionFailedError):
-            await at.storage.delete("f/a", if_match=etag)
-
-
+@pytest.mark.case("S1", "S2", "S21")
 async def test_an_unconditional_put_is_sent_again_until_it_is_answered(line: Any) -> None:
     for fault in (*LOST.values(), Cut("body"), Cut("body", at=10), Cut("forward"), fault_proxy.error("RequestTimeout")):
         async with line(first(fault, method="PUT"), **SOON) as at:
@@ -162,6 +74,7 @@ async def test_an_unconditional_put_is_sent_again_until_it_is_answered(line: Any
 PART_FAULTS = [Cut("body", at=40_000), Cut("head"), fault_proxy.error("SlowDown"), Stall("body", 9)]
 
 
+@pytest.mark.case("S33", "S36")
 @pytest.mark.parametrize("fault", PART_FAULTS)
 async def test_a_part_that_fails_is_sent_again_alone(line: Any, fault: Fault) -> None:
     async with line(first(fault, method="PUT", target="partNumber=2"), **SOON) as at:
@@ -171,6 +84,7 @@ async def test_a_part_that_fails_is_sent_again_alone(line: Any, fault: Fault) ->
         assert len(parts) == -(-len(DATA) // (64 * KIB)) + 1
 
 
+@pytest.mark.case("S33", "S35")
 async def test_a_part_that_never_gets_through_ends_the_upload_and_leaves_nothing(line: Any) -> None:
     async with line(first(Cut("head"), times=1000, target="partNumber=3"), retries=1) as at:
         with pytest.raises(UnavailableError):
@@ -179,6 +93,7 @@ async def test_a_part_that_never_gets_through_ends_the_upload_and_leaves_nothing
         assert not await at.beside.exists("f/a")
 
 
+@pytest.mark.case("S19")
 async def test_a_completion_that_was_applied_and_then_refused_as_unknown_succeeded(line: Any) -> None:
     async with line(first(Cut("head"), method="POST", target="uploadId=")) as at:
         info = await at.storage.put("f/a", streamed(DATA))
@@ -187,6 +102,7 @@ async def test_a_completion_that_was_applied_and_then_refused_as_unknown_succeed
         assert 404 in answers  # NoSuchUpload, as MinIO says it too
 
 
+@pytest.mark.case("S18")
 @pytest.mark.parametrize("code", ["InternalError", "SlowDown"])
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 async def test_an_error_that_hides_in_a_success_is_an_error(line: Any, code: str, method: str) -> None:
@@ -203,6 +119,7 @@ async def test_an_error_that_hides_in_a_success_is_an_error(line: Any, code: str
         assert await at.beside.get("f/target") == (DATA if method == "POST" else b"1")
 
 
+@pytest.mark.case("S8")
 async def test_a_race_that_the_store_could_not_decide_is_run_again(line: Any) -> None:
     conflict = fault_proxy.error("ConditionalRequestConflict")
     async with line(first(conflict, times=3, method="PUT")) as at:
@@ -214,6 +131,7 @@ async def test_a_race_that_the_store_could_not_decide_is_run_again(line: Any) ->
         assert len(at.proxy.faults) == 8
 
 
+@pytest.mark.case("S11", "S12")
 @pytest.mark.parametrize("at_byte", [0, 1, 700, len(DATA) - 1])
 @pytest.mark.parametrize("how", ["rst", "fin"])
 @pytest.mark.parametrize("part_size", [64 * KIB, 8 * MIB])
@@ -230,6 +148,7 @@ async def test_an_answer_that_breaks_is_taken_up_where_it_broke(
         assert at.proxy.faults != []
 
 
+@pytest.mark.case("S13")
 async def test_an_object_replaced_while_it_is_read_is_never_mixed(line: Any) -> None:
     async with line(part_size=8 * MIB) as at:
         await at.beside.put("f/a", DATA)
@@ -243,6 +162,7 @@ async def test_an_object_replaced_while_it_is_read_is_never_mixed(line: Any) -> 
         assert await at.storage.get("f/a") == DATA[::-1]
 
 
+@pytest.mark.case("S14")
 @pytest.mark.parametrize("at_byte", [0, 150_000, len(DATA) - 1])
 @pytest.mark.parametrize("part_size", [64 * KIB, 8 * MIB])
 async def test_a_flipped_bit_is_found_before_the_last_byte_is_given_out(
@@ -262,6 +182,7 @@ async def test_a_flipped_bit_is_found_before_the_last_byte_is_given_out(
         assert given < len(DATA)
 
 
+@pytest.mark.case("S15")
 @pytest.mark.parametrize("size", [1000, len(DATA)])
 async def test_a_bit_flipped_on_the_way_to_the_store_is_refused_there(line: Any, size: int) -> None:
     async with line(first(Flip("body", 500), times=99, method="PUT")) as at:
@@ -270,6 +191,7 @@ async def test_a_bit_flipped_on_the_way_to_the_store_is_refused_there(line: Any,
         assert not await at.beside.exists("f/a")
 
 
+@pytest.mark.case("S23")
 @pytest.mark.parametrize("fault", [Stall("head"), Stall("answer"), Stall("forward")])
 async def test_a_store_that_stands_still_is_given_up(line: Any, fault: Fault) -> None:
     async with line(retries=1, **SOON) as at:
@@ -279,12 +201,15 @@ async def test_a_store_that_stands_still_is_given_up(line: Any, fault: Fault) ->
             await at.storage.get("f/a")
 
 
+@pytest.mark.case("S25")
 async def test_a_store_that_takes_no_more_of_a_body_is_given_up(line: Any) -> None:
-    async with line(first(Stall("body", at=1), times=99, method="PUT"), retries=0, part_size=32 * MIB, **SOON) as at:
+    stall = first(Stall("body", at=1), times=99, method="PUT")
+    async with line(stall, ends=False, retries=0, part_size=32 * MIB, **SOON) as at:
         with pytest.raises(UnavailableError, match="stood still"):
             await at.storage.put("f/a", bytes(20 * MIB))  # more than all buffers on the way hold
 
 
+@pytest.mark.case("S24")
 @pytest.mark.parametrize("fault", [Dribble("answer", 100, 0.05), Stall("head"), Reply(503)])
 async def test_nothing_hangs_past_its_deadline(line: Any, fault: Fault) -> None:
     clock = asyncio.get_running_loop().time
@@ -297,6 +222,7 @@ async def test_nothing_hangs_past_its_deadline(line: Any, fault: Fault) -> None:
         assert clock() - start < 4  # far from what the fault takes: 150 seconds, 5, and minutes
 
 
+@pytest.mark.case("S21", "S22")
 async def test_a_store_that_is_overloaded_is_asked_again_and_then_no_more(line: Any) -> None:
     slow = fault_proxy.error("SlowDown")
     async with line(first(slow, times=2, method="GET"), retries=2) as at:
@@ -308,16 +234,38 @@ async def test_a_store_that_is_overloaded_is_asked_again_and_then_no_more(line: 
         assert len(at.proxy.faults) == 2 + 3
 
 
+@pytest.mark.case("S38")
 async def test_a_connection_that_the_server_closed_between_two_requests_is_not_noticed(line: Any) -> None:
     def rule(exchange: Exchange) -> Fault | None:
         return Close("fin") if exchange.number % 2 else Close("rst")
 
+    async def closed(at: Line) -> None:
+        async with asyncio.timeout(10):
+            while at.proxy.open_connections:
+                await asyncio.sleep(0.001)
+
     async with line(rule) as at:
         for number in range(10):
-            await at.storage.put(f"f/{number}", b"1", if_absent=True)
-            assert await at.storage.get(f"f/{number}") == b"1"
+            info = await at.storage.put(f"f/{number}", b"1", if_absent=True)
+            await closed(at)
+            await at.storage.put(f"f/{number}", b"2", if_match=info.etag)
+            await closed(at)
+            assert await at.storage.get(f"f/{number}") == b"2"
+            await closed(at)
+        assert at.asked("PUT") == 20
 
 
+@pytest.mark.case("S38")
+async def test_a_connection_that_the_server_closes_at_the_same_moment_is_not_noticed_either(line: Any) -> None:
+    """Only creations can be in doubt then, for they may have been done and undone."""
+    async with line(lambda exchange: Close("fin") if exchange.number % 2 else Close("rst")) as at:
+        for number in range(10):
+            info = await at.storage.put(f"f/{number}", b"1")
+            await at.storage.put(f"f/{number}", b"2", if_match=info.etag)
+            assert await at.storage.get(f"f/{number}") == b"2"
+
+
+@pytest.mark.case("S17")
 @pytest.mark.parametrize("page", [b"<html><body>Please log in</body></html>", b"", b"\x00\xff"])
 async def test_a_page_that_is_no_answer_of_s3_is_no_object(line: Any, page: bytes) -> None:
     portal = Rewrite(lambda _: Reply(200, page, (("Content-Type", "text/html"),)))
@@ -346,6 +294,7 @@ OPERATIONS = 520
 TASKS = 4
 
 
+@pytest.mark.case("S2", "S11", "S12", "S14", "S21", "S35")
 async def test_of_many_faulty_operations_none_gives_a_wrong_byte_and_none_acknowledged_is_lost(line: Any) -> None:
     dice = random.Random(20_261_123)
 

@@ -192,7 +192,10 @@ def test_a_program_that_ends_in_the_middle_ends_at_once_and_leaves_nothing(
         assert program.returncode == (-signal.SIGINT if ending == "ctrl-c" else 0), said.decode()
         for word in (b"destroyed", b"never awaited", b"Unclosed", b"ResourceWarning", b"never retrieved"):
             assert word not in said, said.decode()
-        assert referee.uploads("bucket") == []
+        # The end of a loop cancels every task, that which waits for the answer to CreateMultipartUpload included: such
+        # an upload has no parts, and is left to the doctor.
+        assert [upload.key for upload in referee.uploads("bucket") if upload.parts] == []
+        referee.state.bucket("bucket").uploads.clear()
     for key, found in referee.objects("bucket").items():
         if key.startswith("e/"):
             assert found.size in (3000, 300_000)

@@ -240,6 +240,8 @@ def test_whatever_is_done_with_a_session_touches_nothing_outside_of_it(opened: O
             assert outside(place) == before
 
         nothing_outside()
+        runner.run(Session(storage, "s2").files.put("a", b"mine"))
+        assert outside(place) != before  # so it would be seen
         runner.run(storage.aclose())
     assert min(done, refused) > 10
 

@@ -207,6 +207,7 @@ class FaultProxy(Hosted):
     """In front of one server. Without a rule it is a plain proxy.
 
     `refuses(number)` says of a new connection whether it is reset at once, before anything is read from it.
+    `meanwhile()`, in a thread, is what others do between the server's answer and the fault that it meets.
     """
 
     def __init__(self, upstream_host: str, upstream_port: int, rule: Rule | None = None) -> None:
@@ -214,6 +215,7 @@ class FaultProxy(Hosted):
         self.upstream = (upstream_host, upstream_port)
         self.rule: Rule = rule or (lambda exchange: None)
         self.refuses: Callable[[int], bool] = lambda number: False
+        self.meanwhile: Callable[[], object] = lambda: None
         self.log: list[Entry] = []
         self.connections = 0
 
@@ -270,6 +272,8 @@ class FaultProxy(Hosted):
         try:
             answer = await _hand_over(client, upstream, head, pieces)
             entry.status = int(answer.line[1])
+            if entry.fault is not None:
+                await asyncio.to_thread(self.meanwhile)
             return await _hand_back(client, upstream, head, answer, entry.fault, act)
         finally:
             upstream.writer.transport.abort()

@@ -6,12 +6,15 @@ bring it back. So the SDK and the HTTP client, which know nothing of that, are k
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
 from botocore.exceptions import ClientError, ConnectTimeoutError, ProxyConnectionError
+
+LONGEST_WAIT = 20.0  # seconds between two attempts: the SDK's own
 
 # Of the request under way:
 once: ContextVar[bool] = ContextVar("micelio_s3_once", default=False)  # whether it has a condition
@@ -31,18 +34,34 @@ def is_conditional(operation: str, parameters: Mapping[str, Any], headers: Mappi
     return bool(headers) or not parameters.keys().isdisjoint(("IfMatch", "IfNoneMatch"))
 
 
-def stop_unless_not_done(
-    response: tuple[Any, Mapping[str, Any]] | None, caught_exception: Exception | None, operation: Any, **_: object
-) -> None:
-    """Asked by the SDK whether to send the request again: raise if that could do it twice. What an answer refuses is
-    left to the SDK, which may know where to turn instead."""
-    if not once.get():
-        return
-    error = caught_exception
-    if response is not None and _status_of(response[1]) >= 500:
-        error = ClientError(response[1], operation.name)  # type: ignore[arg-type]  # the SDK's own answer
-    if error is not None and not was_not_done(error):
+def seconds_to_wait(
+    most_attempts: int,
+    *,
+    response: tuple[Any, Mapping[str, Any]] | None,
+    caught_exception: Exception | None,
+    attempts: int,
+    operation: Any,
+    **_: object,
+) -> float | None:
+    """Asked by the SDK, after an attempt, whether to send the request again, and when: raises if that could do it
+    twice; None leaves it to the SDK, which knows neither 429 nor Retry-After."""
+    if response is None:
+        if once.get() and caught_exception is not None and not was_not_done(caught_exception):
+            raise caught_exception
+        return None
+    status, headers = _status_of(response[1]), response[0].headers
+    error = ClientError(response[1], operation.name)
+    if once.get() and status >= 500 and not was_not_done(error):
         raise error
+    if status in (301, 302, 307) and operation.name == "HeadBucket" and "x-amz-bucket-region" not in headers:
+        raise error  # the SDK asks this to learn the region, and after such an answer it would ask again, for ever
+    if attempts >= most_attempts or status not in (429, 503):
+        return None
+    told = str(headers.get("Retry-After", ""))
+    longest = min(float(told) if told.isdecimal() else 2.0 ** (attempts - 1), LONGEST_WAIT)
+    if told.isdecimal():
+        return longest
+    return random.uniform(0, longest) if status == 429 else None
 
 
 def was_not_done(error: Exception) -> bool:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -31,7 +32,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.httpsession import create_urllib3_context, get_cert_path
 from botocore.loaders import JSONFileLoader
 
-from ...driver import BytesLike, ClosedError, StorageError, UnavailableError
+from ...driver import BytesLike, ClosedError, IntegrityError, StorageError, UnavailableError
 from .._threads import to_the_end
 from . import _again as again
 from ._errors import translate
@@ -78,7 +79,7 @@ class Client:
         sdk.meta.events.register("before-call.s3.HeadObject", self._ask_for_checksum)
         sdk.meta.events.register("before-call.s3.DeleteObjects", self._sum_for_delete)
         sdk.meta.events.register("before-call.s3.CopyObject", _add_headers)
-        sdk.meta.events.register_first("needs-retry.s3", again.stop_unless_not_done)
+        sdk.meta.events.register_first("needs-retry.s3", partial(again.seconds_to_wait, config.retries + 1))
 
     @property
     def is_amazon(self) -> bool:
@@ -123,6 +124,9 @@ class Client:
         except ChecksumRefusedError:
             if not self._may_do_without():
                 raise
+        except IntegrityError:
+            if body is None:
+                raise  # else it was spoilt on its way, and the store has not taken it
         return await self._wait_for(attempt, publishing, late, undo)
 
     async def _wait_for(
@@ -306,7 +310,7 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._ready_context = self._make_context() if self._verify else None
-        self._sessions_sending_once: dict[str | None, aiohttp.ClientSession] = {}
+        self._ready: dict[tuple[str | None, bool], _Straight] = {}
 
     def _make_context(self) -> Any:
         context = create_urllib3_context()
@@ -325,16 +329,14 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
             limit=self._max_pool_connections, ssl=self._ready_context or False, keepalive_timeout=KEPT_ALIVE
         )
 
-    async def _get_session(self, proxy_url: str | None) -> aiohttp.ClientSession:
-        session: aiohttp.ClientSession | None = self._sessions.get(proxy_url)
-        if session is None:
+    async def _get_session(self, proxy_url: str | None) -> _Straight:
+        if (proxy_url, False) not in self._ready:
             session = await self._open_session(connector=self._create_connector(proxy_url))
-            self._sessions[proxy_url] = session
             once = await self._open_session(connector=session.connector, connector_owner=False)
             # What has no body, aiohttp would send again when a kept connection breaks. Not even an option forbids it.
             once._retry_connection = False  # noqa: SLF001
-            self._sessions_sending_once[proxy_url] = once
-        return self._sessions_sending_once[proxy_url] if again.once.get() else session
+            self._ready |= {(proxy_url, False): _Straight(session), (proxy_url, True): _Straight(once)}
+        return self._ready[proxy_url, again.once.get()]
 
     async def _open_session(self, **options: Any) -> aiohttp.ClientSession:
         if _COUNTS_HEADERS:
@@ -364,6 +366,16 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
             if slices is not None:
                 slices.watched = False  # a store may answer before it has taken all
                 again.sent_whole.set(slices.last_taken)
+
+
+class _Straight:
+    """Follows no redirect, which may lead to anybody. Where else a bucket is, the SDK finds out, and signs for that."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    def request(self, method: str, **options: Any) -> Any:
+        return self._session.request(method, allow_redirects=False, **options)
 
 
 class _Slices:

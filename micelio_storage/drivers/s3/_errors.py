@@ -52,6 +52,7 @@ _CODES: Mapping[str, tuple[type[StorageError], str]] = {
     "RequestTimeTooSkewed": (ConfigError, "this machine's clock and the store's are too far apart: set the clock"),
     "AuthorizationHeaderMalformed": (ConfigError, "the region is not the bucket's: set S3_REGION"),
     "PermanentRedirect": (ConfigError, "the bucket is in another region: set S3_REGION"),
+    "TemporaryRedirect": (ConfigError, "the endpoint sends requests elsewhere: set S3_ENDPOINT or S3_REGION"),
     "IllegalLocationConstraintException": (ConfigError, "the bucket is in another region: set S3_REGION"),
     "InvalidStorageClass": (ConfigError, "the store has no such storage class: set S3_STORAGE_CLASS to another"),
     "KMS.NotFoundException": (ConfigError, "there is no such key to encrypt with: set S3_SSE_KMS_KEY_ID to another"),
@@ -77,6 +78,9 @@ _CODES: Mapping[str, tuple[type[StorageError], str]] = {
 }
 _STATUSES: Mapping[int, str] = {
     301: "PermanentRedirect",
+    302: "TemporaryRedirect",
+    307: "TemporaryRedirect",
+    308: "TemporaryRedirect",
     304: "NotModified",
     401: "Unauthorized",
     403: "AccessDenied",
@@ -140,11 +144,13 @@ def _translate_answer(error: sdk.ClientError) -> StorageError:
         return ChecksumRefusedError(f"the store refuses checksums: {_cut(said)}")
     if code not in _CODES:
         code = _STATUSES.get(status, code)
+    attempts = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) + 1
     if code in _CODES:
         kind, words = _CODES[code]
+        if kind is UnavailableError and attempts > 1:
+            words = f"{words} ({attempts} times)"
         region = answer.get("Region")
         return kind(f"{words} (it says {region})" if region and kind is ConfigError else words)
-    attempts = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) + 1
     if status >= 500 or code in ("InternalError", "ServiceUnavailable"):
         return UnavailableError(f"the store failed {attempts} times: {_cut(code)} {_cut(said)}")
     return StorageError(f"the store says {_cut(code)}: {_cut(said)}")

@@ -113,25 +113,28 @@ class Writes:
         """The object if it is this write's after all; None if it is as the condition wants it, as if nothing had been
         done yet; else the error that says what is known."""
         refused = isinstance(error, (PreconditionFailedError, NotFoundError)) and options.condition is not None
+        found, info = None, None
         try:
-            found: Answer | None = await self.client.call("head_object", Key=str(key))
+            found = await self.client.call("head_object", Key=str(key))
+            info = answers.info_of(found)
         except NotFoundError:
-            found = None
+            pass
         except StorageError as second:
             if refused and not lost and not self.client.was_sent_again(error):
                 raise _refusal(options) from error
+            if isinstance(error, NotDoneError) and not lost:
+                raise error from second
             raise _ambiguous(error) from second
         mark = _mark_of(found)
-        if mark == write_id + answers.built_on(options):
-            assert found is not None  # or it had no mark
-            return answers.info_of(found)
+        if info is not None and mark == write_id + answers.built_on(options):
+            return info
         if not lost and refused:
             raise _refusal(options) from error
         if not lost and isinstance(error, (NotFoundError, NotDoneError)):
             raise error  # a multipart upload or the bucket is gone, or the store was not asked
-        if isinstance(error, UnavailableError) and _is_as_wanted(found, options):
+        if isinstance(error, UnavailableError) and _is_as_wanted(info, options):
             return None
-        if found is not None and options.condition is not None and _came_first(mark, answers.built_on(options)):
+        if info is not None and options.condition is not None and _came_first(mark, answers.built_on(options)):
             raise _refusal(options) from error
         raise _ambiguous(error) from error
 
@@ -241,11 +244,11 @@ def _mark_of(found: Answer | None) -> str:
     return "" if found is None else str(found.get("Metadata", {}).get(answers.WRITE_ID, ""))
 
 
-def _is_as_wanted(found: Answer | None, options: WriteOptions) -> bool:
+def _is_as_wanted(info: ObjectInfo | None, options: WriteOptions) -> bool:
     """Whether the object is in the state that the condition asks for."""
     if isinstance(options.condition, IfMatch):
-        return found is not None and answers.etag_of(found) == options.condition.etag
-    return found is None and options.condition is not None
+        return info is not None and info.etag == options.condition.etag
+    return info is None and options.condition is not None
 
 
 def _came_first(mark: str, wanted: str) -> bool:
