@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -29,7 +30,7 @@ class Lifecycle:
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.was_open = False
-        self.streams: set[Closable] = set()
+        self.streams: weakref.WeakSet[Closable] = weakref.WeakSet()  # one that is dropped open warns at once
         self.turn = anyio.Lock()
 
     def opened(self) -> None:

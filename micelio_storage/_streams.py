@@ -85,7 +85,8 @@ class Reader:
 
     async def __anext__(self) -> bytes:
         """The next bytes, never empty, at most `chunk_size` of them."""
-        piece = await self._next()
+        with self._call("read"):
+            piece = await self._next(self._chunk_size)
         if not piece:
             raise StopAsyncIteration
         return bytes(piece)
@@ -93,9 +94,10 @@ class Reader:
     async def read(self, size: int = -1) -> bytes:
         """The next `size` bytes, fewer only at the end, b"" after it; all the rest by default."""
         pieces = []
-        while size and (piece := await self._next(size if size > 0 else READ_SIZE)):
-            pieces.append(piece)
-            size -= len(piece) if size > 0 else 0
+        with self._call("read"):
+            while size and (piece := await self._next(size if size > 0 else READ_SIZE)):
+                pieces.append(piece)
+                size -= len(piece) if size > 0 else 0
         return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
 
     async def aclose(self) -> None:
@@ -111,14 +113,12 @@ class Reader:
             raise ClosedError("the reader is not open: use it inside `async with storage.open_read(...)`")
         return self._download
 
-    async def _next(self, most: int | None = None) -> memoryview | bytes:
-        """The next bytes, at most `most` or the chunk size of them; empty at the end."""
+    async def _next(self, most: int | None) -> memoryview | bytes:
+        """The next bytes, at most `most` of them; empty at the end."""
         self._open_download()
-        most = most or self._chunk_size
         if not self._rest:
-            with self._call("read"):
-                assert self._chunks is not None  # set whenever the download is
-                piece = await anext(self._chunks, b"")
+            assert self._chunks is not None  # set whenever the download is
+            piece = await anext(self._chunks, b"")
             if most is None or len(piece) <= most:
                 return piece
             self._rest = memoryview(piece)

@@ -222,6 +222,16 @@ async def test_nothing_hangs_past_its_deadline(line: Any, fault: Fault) -> None:
         assert clock() - start < 4  # far from what the fault takes: 150 seconds, 5, and minutes
 
 
+@pytest.mark.case("S24")
+async def test_a_deadline_is_that_of_a_whole_read_however_many_pieces_come(line: Any) -> None:
+    async with line(read_timeout=5.0) as at:
+        await at.beside.put("f/a", DATA)
+        at.proxy.rule = first(Dribble("answer", 100, 0.05), method="GET")
+        async with at.storage.open_read("f/a", deadline=0.5) as reader:
+            with pytest.raises(DeadlineError):
+                await reader.read()
+
+
 @pytest.mark.case("S21", "S22")
 async def test_a_store_that_is_overloaded_is_asked_again_and_then_no_more(line: Any) -> None:
     slow = fault_proxy.error("SlowDown")

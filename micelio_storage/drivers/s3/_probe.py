@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -26,12 +27,14 @@ from ...driver import (
 from .._threads import to_the_end
 from . import _answers as answers
 from ._trust import ALL_CONDITIONS, NO_CONDITIONS, Trust
+from ._writes import pause
 
 if TYPE_CHECKING:
     from ._client import Client
 
 WRONG = '"0123456789abcdef0123456789abcdef"'  # the ETag of no object
 CLEANING_TIME = 10.0  # seconds
+TRIES = 3  # of a question whose answer is lost
 
 logger = logging.getLogger("micelio_storage")
 
@@ -45,15 +48,15 @@ async def probe(client: Client, prefix: str, stored: answers.Parameters | None =
     await _expect_bucket(client, prefix)
     trial = _Trial(client, f"{prefix}.micelio/probe-{secrets.token_hex(8)}", stored or {})
     questions = (
-        trial.put_if_absent(),
-        trial.put_if_match(),
-        trial.delete_if_match(),
-        trial.complete(IfNoneMatch="*"),
-        trial.complete(IfMatch=WRONG),
-        trial.copy({"If-None-Match": "*"}),
-        trial.copy({"If-Match": WRONG}),
+        trial.put_if_absent,
+        trial.put_if_match,
+        trial.delete_if_match,
+        partial(trial.complete, IfNoneMatch="*"),
+        partial(trial.complete, IfMatch=WRONG),
+        partial(trial.copy, {"If-None-Match": "*"}),
+        partial(trial.copy, {"If-Match": WRONG}),
     )
-    asked = [asyncio.ensure_future(question) for question in questions]
+    asked = [asyncio.ensure_future(_answer_to(question)) for question in questions]
     try:
         held = await asyncio.gather(*asked)
     except AccessDeniedError as error:
@@ -166,6 +169,16 @@ class _Trial:
         except StorageError as error:
             if self._client.code_of(error) != "NoSuchUpload":
                 logger.debug("cleaning up after a probe: %s", error)
+
+
+async def _answer_to(question: Callable[[], Awaitable[bool]]) -> bool:
+    """The answer, asked for anew, on keys of its own, when it gets lost: the client sends no condition twice."""
+    for attempt in range(TRIES - 1):
+        try:
+            return await question()
+        except UnavailableError:
+            await pause(attempt)
+    return await question()
 
 
 async def _refused(call: Awaitable[object]) -> bool:
