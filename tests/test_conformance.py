@@ -89,6 +89,7 @@ def driver(request: pytest.FixtureRequest) -> Driver:
     return DRIVERS[request.param](place)
 
 
+@pytest.mark.case("O68", "O72")
 @pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("driver", DRIVERS, indirect=True)

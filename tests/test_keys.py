@@ -14,6 +14,7 @@ from micelio_storage._keys import MAX_KEY_BYTES, MAX_SEGMENT_BYTES, Prefix, pars
 from micelio_storage.testing._corpus import KEPT_KEYS, KEPT_PREFIXES, NO_KEYS, REFUSED_KEYS, REFUSED_PREFIXES
 
 
+@pytest.mark.case("K1")
 @pytest.mark.parametrize("text", [key for key, _ in REFUSED_KEYS], ids=ascii)
 def test_a_bad_key_is_refused_with_a_short_ascii_sentence(text: str) -> None:
     with pytest.raises(InvalidKeyError) as caught:
@@ -22,6 +23,7 @@ def test_a_bad_key_is_refused_with_a_short_ascii_sentence(text: str) -> None:
     assert str(caught.value).isascii()
 
 
+@pytest.mark.case("K6")
 @pytest.mark.parametrize("text", KEPT_KEYS, ids=ascii)
 def test_a_good_key_is_kept_byte_for_byte(text: str) -> None:
     key = Key.parse(text)
@@ -31,6 +33,7 @@ def test_a_good_key_is_kept_byte_for_byte(text: str) -> None:
     assert f"{key.parent}/{key.name}".lstrip("/") == text.lstrip("/")
 
 
+@pytest.mark.case("K2")
 @pytest.mark.parametrize("value", NO_KEYS, ids=lambda value: type(value).__name__)
 def test_what_is_no_str_is_a_type_error(value: Any) -> None:
     for parse in (Key.parse, Prefix.parse, parse_session_id):
@@ -38,12 +41,14 @@ def test_what_is_no_str_is_a_type_error(value: Any) -> None:
             parse(value)
 
 
+@pytest.mark.case("K4")
 @pytest.mark.parametrize("text", REFUSED_PREFIXES, ids=ascii)
 def test_a_prefix_that_no_key_begins_with_is_refused(text: str) -> None:
     with pytest.raises(InvalidKeyError):
         Prefix.parse(text)
 
 
+@pytest.mark.case("K5")
 @pytest.mark.parametrize("text", KEPT_PREFIXES, ids=ascii)
 def test_a_prefix_is_any_beginning_of_a_key(text: str) -> None:
     assert Prefix.parse(text) == text
@@ -55,6 +60,7 @@ BAD_SESSION_IDS = [
 ]
 
 
+@pytest.mark.case("K3")
 @pytest.mark.parametrize("text", BAD_SESSION_IDS, ids=ascii)
 def test_a_bad_session_id_is_refused(text: str) -> None:
     with pytest.raises(InvalidKeyError):
@@ -66,6 +72,7 @@ def test_a_good_session_id_is_kept(text: str) -> None:
     assert Session(open_storage("memory:"), text).id == text
 
 
+@pytest.mark.case("K8")
 def test_lengths_are_counted_in_bytes_of_utf_8() -> None:
     assert Key.parse("€" * 85)
     with pytest.raises(InvalidKeyError, match=str(MAX_SEGMENT_BYTES)):
@@ -84,6 +91,7 @@ def test_a_key_is_made_by_parsing_and_in_no_other_way() -> None:
         assert type(pickle.loads(pickle.dumps(kind.parse("a/b")))) is kind
 
 
+@pytest.mark.case("K28")
 def test_a_str_with_methods_of_its_own_cannot_cheat() -> None:
     class Liar(str):
         __slots__ = ()
@@ -99,6 +107,7 @@ def test_a_str_with_methods_of_its_own_cannot_cheat() -> None:
     assert Key.parse(Liar("a")) == "a"
 
 
+@pytest.mark.case("K26")
 @given(st.text(max_size=40))
 def test_any_text_is_refused_or_kept(text: str) -> None:
     try:
@@ -109,6 +118,7 @@ def test_any_text_is_refused_or_kept(text: str) -> None:
     assert Prefix.parse(text) == text
 
 
+@pytest.mark.case("K5")
 @given(st.text(alphabet="ab./\\\x00%é", max_size=12))
 def test_every_beginning_of_a_key_is_a_prefix(text: str) -> None:
     try:

@@ -23,6 +23,7 @@ def increment(data: bytes | None) -> bytes:
     return b"%d" % (int(data or b"0") + 1)
 
 
+@pytest.mark.case("C1")
 @pytest.mark.parametrize("keeping", ["xattr", "file"])
 def test_four_processes_with_four_tasks_each_lose_no_update(place: Path, keeping: str) -> None:
     async def count() -> None:
@@ -39,6 +40,7 @@ def test_four_processes_with_four_tasks_each_lose_no_update(place: Path, keeping
     assert (place / "root/counters/one").read_bytes() == b"400"
 
 
+@pytest.mark.case("C3")
 def test_of_many_processes_that_create_a_key_one_wins(place: Path) -> None:
     for number in range(20):
 
@@ -51,6 +53,7 @@ def test_of_many_processes_that_create_a_key_one_wins(place: Path) -> None:
         assert [b"%d" % winner for winner in winners] == [(place / f"root/key{number}").read_bytes()]
 
 
+@pytest.mark.case("C9")
 def test_puts_and_deletes_of_several_processes_in_one_directory_never_fail(place: Path) -> None:
     async def churn() -> None:
         async with open_storage(LocalConfig(path=place / "root", durable=False)) as storage:
@@ -70,6 +73,7 @@ def body(task: int, version: int) -> bytes:
     return (b"%d.%08d;" % (task, version)) * (20_000 if version % 3 else 200_000)
 
 
+@pytest.mark.case("D12")
 @pytest.mark.parametrize("keeping", ["xattr", "file"])
 def test_a_killed_writer_tears_nothing_and_loses_nothing_it_was_told_is_stored(place: Path, keeping: str) -> None:
     moments = random.Random(9)
@@ -138,6 +142,7 @@ async def _check_after_kill(root: Path, keeping: str, acknowledged: dict[int, in
     assert files_below(root) == set()
 
 
+@pytest.mark.case("R3")
 def test_a_gibibyte_in_and_out_adds_under_40_mib_of_memory(tmp_path: Path) -> None:
     async def stream() -> None:
         async with open_storage(LocalConfig(path=tmp_path / "root", durable=False)) as storage:
@@ -167,6 +172,7 @@ def memory(name: str) -> int:
     return int(re.search(rf"{name}:\s+(\d+) kB", text)[1]) * 1024  # type: ignore[index]
 
 
+@pytest.mark.case("C16", "O71")
 def test_a_storage_of_the_parent_says_so_in_a_forked_child(place: Path) -> None:
     async def parent() -> None:
         async with open_storage(LocalConfig(path=place / "root")) as storage:

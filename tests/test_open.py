@@ -59,6 +59,7 @@ BAD_URLS = [
 ]
 
 
+@pytest.mark.case("Z3", "Z5")
 @pytest.mark.parametrize(("url", "says"), BAD_URLS)
 def test_a_url_that_cannot_be_meant_says_what_to_change(url: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -67,6 +68,7 @@ def test_a_url_that_cannot_be_meant_says_what_to_change(url: str, says: str) -> 
     assert "abc" not in str(caught.value)
 
 
+@pytest.mark.case("Z5")
 def test_the_environment_chooses_the_back_end() -> None:
     assert config_from_environ({"STORAGE_LOCAL_PATH": "/srv/x"}) == LocalConfig(path="/srv/x")
     assert config_from_environ({"STORAGE_BACKEND": "", "STORAGE_LOCAL_PATH": "/x"}) == LocalConfig(path="/x")
@@ -75,6 +77,7 @@ def test_the_environment_chooses_the_back_end() -> None:
     assert config_from_environ(environ | {"S3_ENDPOINT": ""}).endpoint is None  # type: ignore[union-attr]
 
 
+@pytest.mark.case("Z5")
 @pytest.mark.parametrize(
     ("environ", "says"),
     [
@@ -90,6 +93,7 @@ def test_a_half_configured_back_end_says_what_to_set(environ: dict[str, str], sa
         open_storage(environ=environ)
 
 
+@pytest.mark.case("Z5")
 def test_asking_for_s3_never_gives_another_back_end() -> None:
     for storage in (
         open_storage("s3://bucket"),

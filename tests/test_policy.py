@@ -28,6 +28,7 @@ def statements(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 # -- shapes
 
 
+@pytest.mark.case("Z7")
 def test_the_iam_policy_allows_what_the_driver_calls_below_the_prefix() -> None:
     assert iam_policy("bucket", "a/b") == {
         "Version": "2012-10-17",
@@ -198,6 +199,7 @@ def matches(pattern: str, text: str) -> bool:
     return re.fullmatch(whole, text, re.DOTALL) is not None
 
 
+@pytest.mark.case("Z7")
 @pytest.mark.parametrize("prefix", ["a", "a*", "a?b", "${aws:username}", "$", ODD])
 def test_letters_of_a_prefix_that_mean_something_to_iam_mean_themselves(prefix: str) -> None:
     found = statements(iam_policy("bucket", prefix))
@@ -229,6 +231,7 @@ def client(server: s3_servers.Server, name: str) -> Any:
     )
 
 
+@pytest.mark.case("Z7")
 @pytest.mark.parametrize("prefix", ["", "a/b", ODD])
 @pytest.mark.parametrize("kms_key", [None, KEY])
 def test_iam_takes_the_policy_and_gives_it_back(

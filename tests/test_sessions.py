@@ -29,6 +29,7 @@ async def storage(request: pytest.FixtureRequest, tmpfs: Path) -> AsyncIterator[
         yield storage
 
 
+@pytest.mark.case("Z10")
 async def test_a_session_has_files_of_its_own(storage: Storage) -> None:
     session = Session(storage, "abc123")
     await session.files.put("src/main.ex", b"IO.puts 1")
@@ -36,6 +37,7 @@ async def test_a_session_has_files_of_its_own(storage: Storage) -> None:
     assert [entry.key async for entry in session.files.list()] == ["src/main.ex"]
 
 
+@pytest.mark.case("K11")
 async def test_a_file_called_metadata_json_is_not_the_sessions_document(storage: Storage) -> None:
     session = Session(storage, "abc123")
     await session.files.put("metadata.json", b"a file")
@@ -76,6 +78,7 @@ async def test_changes_from_many_tasks_are_all_kept(storage: Storage) -> None:
     assert len(await session.metadata()) == 40
 
 
+@pytest.mark.case("Z8")
 @pytest.mark.parametrize(
     ("document", "error"),
     [
@@ -97,6 +100,7 @@ async def test_what_json_cannot_hold_changes_nothing(storage: Storage, document:
 DAMAGED = [b"", b"{", b"[]", b"1", b'{"a": NaN}', b'{"a": 1, "a": 2}', b"\xff", b"[" * 100_000, b" " * ((1 << 20) + 1)]
 
 
+@pytest.mark.case("D31", "Z8")
 @pytest.mark.parametrize("data", DAMAGED, ids=range(len(DAMAGED)))
 async def test_a_damaged_document_is_an_integrity_error_and_the_files_are_still_there(
     storage: Storage, data: bytes
@@ -121,6 +125,7 @@ async def test_usage_counts_files_and_bytes(storage: Storage) -> None:
     assert await session.usage() == Usage(files=2, bytes=7)
 
 
+@pytest.mark.case("O16", "Z10")
 async def test_deleting_a_session_takes_all_of_it_and_nothing_else(storage: Storage) -> None:
     for name in ("s1", "s10", "s1.x"):
         await Session(storage, name).files.put("a", b"1")

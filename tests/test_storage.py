@@ -57,6 +57,7 @@ async def storage() -> AsyncIterator[Storage]:
 # -- what may be put
 
 
+@pytest.mark.case("O27")
 async def test_starlettes_upload_file_can_be_put(storage: Storage) -> None:
     received: list[UploadFile] = []
 
@@ -94,6 +95,7 @@ async def _post_form(app: Starlette) -> bytes:
     return bytes(answer)
 
 
+@pytest.mark.case("O27")
 async def test_aiohttps_stream_reader_can_be_put(storage: Storage) -> None:
     async def receive(request: web.Request) -> web.Response:
         info = await storage.put("received", request.content)
@@ -115,6 +117,7 @@ async def test_aiohttps_stream_reader_can_be_put(storage: Storage) -> None:
     assert await storage.get("received") == BODY
 
 
+@pytest.mark.case("O27", "O32")
 async def test_an_aiofiles_handle_can_be_put(storage: Storage, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(BODY)
     async with aiofiles.open(tmp_path / "file", "rb") as file:
@@ -123,6 +126,7 @@ async def test_an_aiofiles_handle_can_be_put(storage: Storage, tmp_path: Path) -
     assert await storage.get("read") == BODY
 
 
+@pytest.mark.case("O27", "O33")
 async def test_an_async_generator_can_be_put_and_is_closed_whatever_happens(storage: Storage) -> None:
     closed: list[str] = []
 
@@ -144,6 +148,7 @@ async def test_an_async_generator_can_be_put_and_is_closed_whatever_happens(stor
     assert await storage.get("a") == b"onetwothree"
 
 
+@pytest.mark.case("O8")
 @pytest.mark.parametrize(
     ("data", "stored"),
     [
@@ -161,6 +166,7 @@ async def test_whatever_has_bytes_can_be_put(storage: Storage, data: Any, stored
     assert await storage.get("a") == stored
 
 
+@pytest.mark.case("O8")
 @pytest.mark.parametrize(
     "data", ["text", None, 1, ["a"], [b"a"], io.BytesIO(b"a"), {"a": b"b"}, iter([b"a"]), object()]
 )
@@ -173,6 +179,7 @@ async def test_what_has_none_is_a_type_error_before_anything_happens(storage: St
     assert not await storage.exists("a")
 
 
+@pytest.mark.case("O27")
 async def test_a_file_that_reads_without_await_is_refused(storage: Storage) -> None:
     class File:
         def read(self, size: int) -> bytes:
@@ -185,6 +192,7 @@ async def test_a_file_that_reads_without_await_is_refused(storage: Storage) -> N
 # -- open, closed, dropped
 
 
+@pytest.mark.case("O69")
 async def test_a_storage_works_only_while_it_is_open() -> None:
     storage = open_storage("memory:")
     with pytest.raises(ClosedError, match="not open yet"):
@@ -199,6 +207,7 @@ async def test_a_storage_works_only_while_it_is_open() -> None:
         assert not await storage.exists("a")
 
 
+@pytest.mark.case("O69")
 async def test_readers_and_writers_work_only_inside_their_blocks(storage: Storage) -> None:
     writer = storage.open_write("a")
     with pytest.raises(ClosedError):
@@ -219,6 +228,7 @@ async def test_readers_and_writers_work_only_inside_their_blocks(storage: Storag
     await reader.aclose()
 
 
+@pytest.mark.case("O71")
 def test_a_storage_is_of_the_loop_it_was_opened_on() -> None:
     first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
     storage = open_storage("memory:")
@@ -230,6 +240,7 @@ def test_a_storage_is_of_the_loop_it_was_opened_on() -> None:
     second.close()
 
 
+@pytest.mark.case("X12")
 @pytest.mark.parametrize("dropped", ["storage", "reader", "writer"])
 async def test_what_is_dropped_open_is_warned_about(dropped: str, tmpfs: Path) -> None:
     async def drop() -> None:
@@ -342,6 +353,7 @@ async def test_the_logging_hook_logs_each_call_and_failures_louder(caplog: pytes
 # -- errors
 
 
+@pytest.mark.case("O67")
 async def test_an_error_says_where_it_happened_and_never_what_is_above(storage: Storage) -> None:
     with pytest.raises(NotFoundError) as caught:
         await storage.under("tenants/secret-name").get("a/b")
@@ -349,6 +361,7 @@ async def test_an_error_says_where_it_happened_and_never_what_is_above(storage: 
     assert "secret-name" not in repr(caught.value)
 
 
+@pytest.mark.case("O16")
 async def test_several_failed_deletes_come_as_a_group() -> None:
     class Stubborn(MemoryDriver):
         async def delete(self, keys: Any, options: DeleteOptions) -> Any:
@@ -365,6 +378,7 @@ async def test_several_failed_deletes_come_as_a_group() -> None:
 # -- what is derived
 
 
+@pytest.mark.case("O43")
 async def test_a_conditional_delete_has_one_key(storage: Storage) -> None:
     info = await storage.put("a", b"1")
     with pytest.raises(InvalidArgumentError, match="exactly one key"):
@@ -413,6 +427,7 @@ async def test_update_passes_on_what_the_change_raises(storage: Storage) -> None
         await storage.update("a", fail)
 
 
+@pytest.mark.case("Z10")
 async def test_under_a_prefix_nothing_else_can_be_seen_or_touched(storage: Storage) -> None:
     below = storage.under("a/b").under("c/")
     await storage.put("a/b/cx", b"outside")
@@ -432,6 +447,7 @@ async def test_under_a_prefix_nothing_else_can_be_seen_or_touched(storage: Stora
         storage.under(None)  # type: ignore[arg-type]  # what is tested
 
 
+@pytest.mark.case("Z4")
 async def test_url_checks_what_it_is_asked_before_the_driver_is(storage: Storage) -> None:
     for expires in (0, -1, 8 * 24 * 3600, timedelta(days=8)):
         with pytest.raises(InvalidArgumentError):

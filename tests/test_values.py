@@ -65,6 +65,7 @@ SPANS = [
 ]
 
 
+@pytest.mark.case("O19")
 @pytest.mark.parametrize(("offset", "length", "size", "meant"), SPANS)
 def test_a_range_is_what_a_slice_would_be(offset: int, length: int | None, size: int, meant: tuple[int, int]) -> None:
     span = resolve_span(offset, length, size)
@@ -73,6 +74,7 @@ def test_a_range_is_what_a_slice_would_be(offset: int, length: int | None, size:
     assert span.size == meant[1] - meant[0]
 
 
+@pytest.mark.case("O19")
 @pytest.mark.parametrize(("offset", "size"), [(1, 0), (11, 10), (10**18, 10)])
 def test_a_range_behind_the_end_is_an_error(offset: int, size: int) -> None:
     with pytest.raises(RangeError, match=f"{offset} is behind the end"):
@@ -91,6 +93,7 @@ WRITES = [
 ]
 
 
+@pytest.mark.case("O35", "O36", "O37")
 @pytest.mark.parametrize(("condition", "etag", "error"), WRITES)
 def test_a_write_condition_asks_for_the_present_state(condition: Any, etag: str | None, error: Any) -> None:
     if error is None:
@@ -101,6 +104,7 @@ def test_a_write_condition_asks_for_the_present_state(condition: Any, etag: str 
         assert type(caught.value) is error
 
 
+@pytest.mark.case("O25")
 def test_a_read_condition_asks_for_the_present_etag() -> None:
     check_read_conditions(ReadOptions(if_match='"a"', if_none_match='"b"'), '"a"')
     with pytest.raises(PreconditionFailedError):
@@ -141,6 +145,7 @@ BAD_OPTIONS: list[tuple[Callable[..., object], tuple[object, ...], type[Exceptio
 ]
 
 
+@pytest.mark.case("O38", "O63", "Z9")
 @pytest.mark.parametrize(("parse", "arguments", "error"), BAD_OPTIONS)
 def test_a_bad_option_is_refused(parse: Callable[..., object], arguments: tuple[object, ...], error: Any) -> None:
     with pytest.raises(error):
@@ -152,6 +157,7 @@ def test_a_content_type_is_kept_as_it_is(value: str) -> None:
     assert parse_content_type(value) == value
 
 
+@pytest.mark.case("O63")
 def test_metadata_may_have_2000_bytes_empty_values_and_any_language() -> None:
     for metadata in ({}, {"a": ""}, {"name": "früh 日本"}, {"a": "b" * 1999}):
         assert parse_metadata(metadata) == metadata
@@ -162,6 +168,7 @@ def test_what_any_server_hands_on_is_sent_as_it_is(plain: str) -> None:
     assert encode_metadata(plain) == plain
 
 
+@pytest.mark.case("O63")
 @pytest.mark.parametrize("value", ["", " a", "a ", "a  b", "=?utf-8?q?a?=", "früh", "日本"])
 def test_all_else_is_one_encoded_word(value: str) -> None:
     encoded = encode_metadata(value)
@@ -180,6 +187,7 @@ def test_counts_have_bounds() -> None:
             parse_count("limit", wrong, least=1)  # type: ignore[arg-type]
 
 
+@pytest.mark.case("O50")
 @pytest.mark.parametrize("last", ["a", "a/b/", "日本/é", "a" * 1024])
 def test_a_cursor_brings_back_where_the_page_ended(last: str) -> None:
     assert parse_cursor(cursor_after(last)) == last
@@ -188,6 +196,7 @@ def test_a_cursor_brings_back_where_the_page_ended(last: str) -> None:
 ERRORS = [kind for kind in vars(micelio_storage).values() if isinstance(kind, type) and issubclass(kind, StorageError)]
 
 
+@pytest.mark.case("O67")
 @pytest.mark.parametrize("kind", ERRORS)
 def test_an_error_pickles_with_all_that_it_knows(kind: type[StorageError]) -> None:
     error = kind("what happened")
@@ -199,6 +208,7 @@ def test_an_error_pickles_with_all_that_it_knows(kind: type[StorageError]) -> No
     assert (copied.operation, copied.key, copied.driver) == ("put", "a/b", "local")
 
 
+@pytest.mark.case("O67")
 def test_errors_are_also_what_python_calls_them() -> None:
     assert issubclass(NotFoundError, FileNotFoundError)
     assert issubclass(AlreadyExistsError, (FileExistsError, PreconditionFailedError))
@@ -208,6 +218,7 @@ def test_errors_are_also_what_python_calls_them() -> None:
     assert all(issubclass(kind, UnavailableError) for kind in retryable)
 
 
+@pytest.mark.case("K1", "O67")
 def test_a_long_key_is_cut_and_an_odd_one_escaped_in_an_error() -> None:
     error = NotFoundError("there is no such object")
     error.add_context("get", "é" * 500, "local")

@@ -329,7 +329,7 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
             limit=self._max_pool_connections, ssl=self._ready_context or False, keepalive_timeout=KEPT_ALIVE
         )
 
-    async def _get_session(self, proxy_url: str | None) -> _Straight:
+    async def _get_session(self, proxy_url: str | None) -> Any:  # a session, or what sends by it
         if (proxy_url, False) not in self._ready:
             session = await self._open_session(connector=self._create_connector(proxy_url))
             once = await self._open_session(connector=session.connector, connector_owner=False)
