@@ -68,6 +68,7 @@ class Storage:
 
     def __init__(self, driver: Driver, *, hooks: Sequence[Hook] = (), deadline: float | None = None) -> None:
         self._driver = driver
+        self._parse: Callable[[str], Key] = driver.parse if isinstance(driver, PrefixedDriver) else Key.parse
         self._hooks = tuple(hooks)
         self._deadline = parse_deadline(deadline)
         self._lifecycle = Lifecycle()
@@ -144,7 +145,7 @@ class Storage:
         `if_absent`, only where there is none (`AlreadyExistsError`).
         """
         with self._call("put", key, deadline):
-            parsed = Key.parse(key)
+            parsed = self._parse(key)
             options = _write_options(if_match, if_absent, content_type, metadata)
             source = as_source(data)
             if isinstance(source, AsyncGenerator):
@@ -168,19 +169,19 @@ class Storage:
         `if_match`, `NotModifiedError` if it has the ETag `if_none_match`.
         """
         with self._call("get", key, deadline):
-            parsed = Key.parse(key)
+            parsed = self._parse(key)
             data, _ = await self._read_all(parsed, _read_options(offset, length, if_match, if_none_match))
             return data
 
     async def head(self, key: str, *, deadline: float | None = None) -> ObjectInfo:
         """What is known of the object, or `NotFoundError`."""
         with self._call("head", key, deadline):
-            return await self._driver.head(Key.parse(key))
+            return await self._driver.head(self._parse(key))
 
     async def exists(self, key: str, *, deadline: float | None = None) -> bool:
         """Whether there is an object. False means absent and nothing else: any other failure is raised."""
         with self._call("exists", key, deadline):
-            parsed = Key.parse(key)
+            parsed = self._parse(key)
             try:
                 await self._driver.head(parsed)
             except NotFoundError:
@@ -194,7 +195,7 @@ class Storage:
             etag = parse_etag("if_match", if_match)
             if etag is not None and len(keys) != 1:
                 raise InvalidArgumentError("if_match needs exactly one key: each object has its own ETag")
-            parsed = list(dict.fromkeys(map(Key.parse, keys)))
+            parsed = list(dict.fromkeys(map(self._parse, keys)))
             await self._delete(parsed, DeleteOptions(if_match=etag))
 
     # -- streams
@@ -214,7 +215,7 @@ class Storage:
         a chunk. Arguments and errors are those of `get`."""
 
         async def start() -> Download:
-            parsed = Key.parse(key)
+            parsed = self._parse(key)
             options = _read_options(offset, length, if_match, if_none_match, chunk_size)
             return await self._driver.read(parsed, options)
 
@@ -234,7 +235,7 @@ class Storage:
         an exception or cancellation leaves nothing. Arguments and errors are those of `put`."""
 
         async def start() -> Upload:
-            parsed = Key.parse(key)
+            parsed = self._parse(key)
             return await self._driver.upload(parsed, _write_options(if_match, if_absent, content_type, metadata))
 
         return Writer(self._lifecycle, partial(self._call, key=key, deadline=deadline), start)
@@ -252,7 +253,7 @@ class Storage:
     ) -> ObjectInfo:
         """Store a file of the local disk, streaming. Otherwise as `put`; the disk's own errors come as `OSError`."""
         with self._call("upload_file", key, deadline):
-            parsed = Key.parse(key)
+            parsed = self._parse(key)
             options = _write_options(if_match, if_absent, content_type, metadata)
             return await pour(file_chunks(path), partial(self._driver.upload, parsed, options))
 
@@ -262,7 +263,7 @@ class Storage:
         """Write the object to a file of the local disk, streaming. The file appears whole or not at all, over one that
         is there; the disk's own errors come as `OSError`."""
         with self._call("download_file", key, deadline):
-            download = await self._driver.read(Key.parse(key), ReadOptions())
+            download = await self._driver.read(self._parse(key), ReadOptions())
             try:
                 await write_file(path, download)
                 return download.info
@@ -327,7 +328,7 @@ class Storage:
         """Store the source's bytes, content type and metadata under `target`, without passing them through Python where
         the back end can. The conditions are the target's. A copy onto itself changes nothing."""
         with self._call("copy", source, deadline):
-            return await self._copy(Key.parse(source), Key.parse(target), parse_condition(if_match, if_absent))
+            return await self._copy(self._parse(source), self._parse(target), parse_condition(if_match, if_absent))
 
     async def move(
         self,
@@ -341,7 +342,7 @@ class Storage:
         """Copy, then delete the source: never before the target is stored, and (where the driver has conditional
         deletes) not if somebody wrote it meanwhile, which is a `PreconditionFailedError` that leaves both."""
         with self._call("move", source, deadline):
-            old, new = Key.parse(source), Key.parse(target)
+            old, new = self._parse(source), self._parse(target)
             condition = parse_condition(if_match, if_absent)
             seen = await self._driver.head(old)
             info = await self._copy(old, new, condition)
@@ -358,7 +359,7 @@ class Storage:
         `NotFoundError` raised. Content type and metadata stay.
         """
         with self._call("update", key, deadline):
-            parsed = Key.parse(key)
+            parsed = self._parse(key)
             pause = 0.001
             while True:
                 data: bytes | None = None
@@ -394,7 +395,7 @@ class Storage:
         `content_type` and `content_length` (bytes) if they are. `NotSupportedError` where the driver signs none.
         """
         with self._call("url", key, deadline):
-            parsed = Key.parse(key)
+            parsed = self._parse(key)
             request = parse_presign(expires, method, content_type, content_disposition, content_length)
             return await self._driver.presign(parsed, request)
 
@@ -406,8 +407,7 @@ class Storage:
         whole = Key.parse(prefix.removesuffix("/"))
         driver = PrefixedDriver.below(self._driver, Prefix.parse(whole + "/"))
         below = Storage(driver, hooks=self._hooks, deadline=self._deadline)
-        below._lifecycle = self._lifecycle
-        below._owner = False
+        below._lifecycle, below._owner = self._lifecycle, False
         return below
 
     # -- what the calls share

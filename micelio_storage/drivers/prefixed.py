@@ -97,5 +97,11 @@ class PrefixedDriver:
     async def unfinished(self) -> Sequence[str]:
         return await self.inner.unfinished()
 
+    def parse(self, text: str) -> Key:
+        """The key, which has to be one below the prefix too."""
+        key = Key.parse(text)
+        self._below(key)
+        return key
+
     def _below(self, key: Key) -> Key:
         return Key.parse(self.prefix + key)

@@ -14,7 +14,7 @@ import zlib
 
 from ...driver import Key
 from .._threads import Pause, Steps
-from ._root import FILE_MODE, root_is_gone
+from ._root import FILE_MODE, release, root_is_gone
 
 SHARDS = 64  # lock files; two keys that share one only wait for each other's comparison and rename
 FIRST_PAUSE = 0.0005  # seconds: a rename takes 0.01-0.3 ms
@@ -28,7 +28,7 @@ class Locks:
         self._directory = directory
 
     def close(self) -> None:
-        os.close(self._directory)
+        release(self._directory)
 
     def make(self) -> None:
         """Make the lock files that are missing, so that on a full disk a delete still finds its lock."""

@@ -35,7 +35,11 @@ class Root:
     def __init__(self, path: bytes, resolver: Resolver) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.settled: dict[bytes, int] = {}  # inodes of directories whose way from the root is known to be on the disk
-        self.uses_openat2 = resolver == "openat2" or (resolver == "auto" and self._has_openat2())
+        try:
+            self.uses_openat2 = resolver == "openat2" or (resolver == "auto" and self._has_openat2())
+        except BaseException:
+            os.close(self.descriptor)
+            raise
 
     def close(self) -> None:
         os.close(self.descriptor)
@@ -89,19 +93,21 @@ class Root:
         try:
             yield descriptor
         finally:
-            os.close(descriptor)
+            release(descriptor)
 
     def make_directory(self, path: bytes) -> int:
-        """The directory's descriptor, made with all above it where they are missing."""
-        for _ in range(MOST_RACES):
-            try:
-                return self.open_directory(path)
-            except FileNotFoundError:
-                self._make(path)
-            except OSError as error:
-                if error.errno in (errno.ENOTDIR, errno.ELOOP):
-                    raise KeyConflictError("a part of the key's path is no directory") from error
-                raise
+        """The directory's descriptor, made with all above it where they are missing, or none of them is left."""
+        try:
+            for _ in range(MOST_RACES):
+                try:
+                    return self.open_directory(path)
+                except FileNotFoundError:
+                    self._make(path)
+        except OSError as error:
+            self.prune(path)  # what was made for nothing
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                raise KeyConflictError("a part of the key's path is no directory") from error
+            raise
         raise root_is_gone()
 
     def prune(self, path: bytes) -> None:
@@ -112,7 +118,9 @@ class Root:
             try:
                 with self.directory(above) as parent:
                     os.rmdir(name, dir_fd=parent)
-            except OSError:  # not empty, gone, or not ours to remove: it stays, which harms nobody
+            except FileNotFoundError:
+                pass  # gone already, or never made: those above may be empty all the same
+            except OSError:  # not empty, or not ours to remove: it stays, which harms nobody
                 return
             path = above
 
@@ -139,7 +147,7 @@ class Root:
             if os.fstat(self.descriptor).st_nlink == 0:
                 raise root_is_gone() from None
         finally:
-            os.close(parent)
+            release(parent)
 
     def _open(self, path: bytes, flags: int) -> int:
         if self.uses_openat2:
@@ -152,14 +160,13 @@ class Root:
         here = self.descriptor
         try:
             for name in parents:
-                below = os.open(name, _STEP, dir_fd=here)
-                if here != self.descriptor:
-                    os.close(here)
-                here = below
+                above, here = here, os.open(name, _STEP, dir_fd=here)
+                if above != self.descriptor:
+                    release(above)
             return os.open(last, flags, dir_fd=here)
         finally:
             if here != self.descriptor:
-                os.close(here)
+                release(here)
 
     def _has_openat2(self) -> bool:
         try:
@@ -169,6 +176,15 @@ class Root:
                 return False
             raise
         return True
+
+
+def release(descriptor: int) -> None:
+    """Close what nothing was written through: that can lose nothing, and an error of it must not take the place of
+    what was done, nor of a descriptor that was opened meanwhile."""
+    try:
+        os.close(descriptor)
+    except OSError:
+        pass  # Linux has closed it all the same
 
 
 def root_is_gone() -> ConfigError:

@@ -12,9 +12,9 @@ import os
 import secrets
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
-from ._root import DIRECTORY_MODE, FILE_MODE, root_is_gone
+from ._root import DIRECTORY_MODE, FILE_MODE, release, root_is_gone
 
 LOCK_SUFFIX = b".lock"
 
@@ -43,7 +43,8 @@ class Staged:
         descriptor, self.descriptor = self.descriptor, -1
         try:
             if descriptor >= 0:
-                os.close(descriptor)  # first: NFS and FUSE give an open file that loses its name another one
+                with suppress(InterruptedError):  # which Linux says of a descriptor that it has closed
+                    os.close(descriptor)  # first: NFS and FUSE give an open file that loses its name another one
         finally:
             if name is not None:
                 with suppress(FileNotFoundError):  # somebody removed the whole root
@@ -68,7 +69,7 @@ class Staging:
         finally:
             for descriptor in (self._own, self._lock, self._all):
                 if descriptor >= 0:
-                    os.close(descriptor)
+                    release(descriptor)
 
     def create(self) -> Staged:
         """A new, empty staging file."""
@@ -92,8 +93,10 @@ class Staging:
             if lock.endswith(LOCK_SUFFIX):
                 descriptor = self._take(lock, create=False)
                 if descriptor is not None:
-                    _clear(self._all, lock.removesuffix(LOCK_SUFFIX))
-                    os.close(descriptor)
+                    try:
+                        _clear(self._all, lock.removesuffix(LOCK_SUFFIX))
+                    finally:
+                        os.close(descriptor)
 
     def unfinished(self) -> Sequence[str]:
         """The staging files of all processes, at this moment."""
@@ -104,7 +107,7 @@ class Staging:
                 try:
                     found += (os.fsdecode(owner + b"/" + name) for name in _names(descriptor))
                 finally:
-                    os.close(descriptor)
+                    release(descriptor)
         return found
 
     def _make(self) -> None:
@@ -114,13 +117,12 @@ class Staging:
         while lock is None:  # swept between being made and being locked
             name = new_name()
             lock = self._take(name + LOCK_SUFFIX, create=True)
-        try:
+        with ExitStack() as undo:
+            undo.callback(os.close, lock)
+            undo.callback(_clear, self._all, name)
             os.mkdir(name, DIRECTORY_MODE, dir_fd=self._all)
             own = os.open(name, _DIRECTORY, dir_fd=self._all)
-        except BaseException:
-            _clear(self._all, name)
-            os.close(lock)
-            raise
+            undo.pop_all()
         self._name, self._lock, self._own = name, lock, own
 
     def _take(self, name: bytes, *, create: bool) -> int | None:
@@ -130,14 +132,16 @@ class Staging:
             descriptor = os.open(name, flags, FILE_MODE, dir_fd=self._all)
         except FileNotFoundError:
             return None
+        taken = False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_nlink:
-                return descriptor
+            taken = os.fstat(descriptor).st_nlink > 0
         except BlockingIOError:
             pass
-        os.close(descriptor)
-        return None
+        finally:
+            if not taken:
+                os.close(descriptor)
+        return descriptor if taken else None
 
 
 def new_name() -> bytes:
