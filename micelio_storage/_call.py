@@ -33,6 +33,10 @@ class Lifecycle:
         self.streams: weakref.WeakSet[Closable] = weakref.WeakSet()  # one that is dropped open warns at once
         self.turn = anyio.Lock()
 
+    def __reduce__(self) -> tuple[type[Lifecycle], tuple[()]]:
+        """In another process a storage is not open."""
+        return Lifecycle, ()
+
     def opened(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.was_open = True

@@ -1,19 +1,18 @@
-"""Several processes at one root: no update lost, nothing torn by a kill, little memory, nothing left."""
+"""Several processes at one root: no update lost, little memory, nothing left."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import random
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from support.leftovers import files_below
-from support.processes import kill, start, wait_for
+from support.processes import start, wait_for
 
-from micelio_storage import LocalConfig, NotFoundError, Storage, open_storage
+from micelio_storage import LocalConfig, Storage, open_storage
 from micelio_storage.drivers.local import LocalDriver
 
 MIB = 1 << 20
@@ -66,80 +65,6 @@ def test_puts_and_deletes_of_several_processes_in_one_directory_never_fail(place
     children = [start(churn) for _ in range(4)]
     assert [wait_for(child) for child in children] == [0] * 4
     assert files_below(place / "root") == set()
-
-
-def body(task: int, version: int) -> bytes:
-    """Bytes that tell which version they are, wherever one looks."""
-    return (b"%d.%08d;" % (task, version)) * (20_000 if version % 3 else 200_000)
-
-
-@pytest.mark.case("D12")
-@pytest.mark.parametrize("keeping", ["xattr", "file"])
-def test_a_killed_writer_tears_nothing_and_loses_nothing_it_was_told_is_stored(place: Path, keeping: str) -> None:
-    moments = random.Random(9)
-    root = place / "root"
-    kills = 50 if keeping == "xattr" else 10
-    for _ in range(kills):
-        acknowledged = _write_until_killed(root, keeping, moments.randrange(1, 60))
-        asyncio.run(_check_after_kill(root, keeping, acknowledged))
-
-
-def _write_until_killed(root: Path, keeping: str, acknowledgements: int) -> dict[int, int]:
-    """The last version of each task that was acknowledged before the kill."""
-    reading, writing = os.pipe()
-
-    async def write() -> None:
-        async with Storage(LocalDriver(root, keeping=keeping)) as storage:
-
-            async def task(number: int) -> None:
-                for version in range(10**6):
-                    await _store(storage, number, version)
-                    os.write(writing, b"%d %d\n" % (number, version))
-
-            await asyncio.gather(*(task(number) for number in range(8)))
-
-    child = start(write)
-    os.close(writing)
-    last: dict[int, int] = {}
-    with os.fdopen(reading, "rb") as lines:
-        for _ in range(acknowledgements):
-            number, version = map(int, lines.readline().split())
-            last[number] = version
-        kill(child)
-        for line in lines:
-            number, version = map(int, line.split())
-            last[number] = version
-    return last
-
-
-async def _store(storage: Storage, number: int, version: int) -> None:
-    key, metadata = f"tasks/{number}/object", {"version": str(version)}
-    if number % 2:
-        await storage.put(key, body(number, version), metadata=metadata)
-        return
-    async with storage.open_write(key, metadata=metadata) as writer:
-        data = body(number, version)
-        for start_at in range(0, len(data), 300_000):
-            await writer.write(data[start_at : start_at + 300_000])
-
-
-async def _check_after_kill(root: Path, keeping: str, acknowledged: dict[int, int]) -> None:
-    async with Storage(LocalDriver(root, keeping=keeping)) as storage:
-        assert await storage._driver.unfinished() == []
-        for number in range(8):
-            try:
-                async with storage.open_read(f"tasks/{number}/object") as reader:
-                    data, info = await reader.read(), reader.info
-            except NotFoundError:
-                assert number not in acknowledged
-                continue
-            version = int(re.match(rb"\d+\.(\d+);", data)[1])  # type: ignore[index]
-            assert data == body(number, version), "torn"
-            assert info.metadata == {"version": str(version)}, "metadata of another version"
-            if number in acknowledged:
-                assert version >= acknowledged[number], "an acknowledged version is lost"
-        await storage.delete_prefix("tasks/")
-    assert files_below(root) == set()
 
 
 @pytest.mark.case("R3")
