@@ -18,6 +18,7 @@ LONGEST_WAIT = 20.0  # seconds between two attempts: the SDK's own
 
 # Of the request under way:
 once: ContextVar[bool] = ContextVar("micelio_s3_once", default=False)  # whether it has a condition
+made: ContextVar[int] = ContextVar("micelio_s3_made", default=0)  # attempts, before the SDK was asked
 sent_whole: ContextVar[bool] = ContextVar("micelio_s3_sent_whole", default=True)  # whether the store may have all of it
 
 # By these S3 says that it has not begun, or has not got all of the body. All other 500s may come after the deed.
@@ -45,7 +46,10 @@ def seconds_to_wait(
 ) -> float | None:
     """Asked by the SDK, after an attempt, whether to send the request again, and when: raises if that could do it
     twice; None leaves it to the SDK, which knows neither 429 nor Retry-After."""
+    attempts += made.get()
     if response is None:
+        if caught_exception is not None and made.get() and attempts >= most_attempts:
+            raise caught_exception
         if once.get() and caught_exception is not None and not was_not_done(caught_exception):
             raise caught_exception
         return None
@@ -55,6 +59,9 @@ def seconds_to_wait(
         raise error
     if status in (301, 302, 307) and operation.name == "HeadBucket" and "x-amz-bucket-region" not in headers:
         raise error  # the SDK asks this to learn the region, and after such an answer it would ask again, for ever
+    if made.get() and attempts >= most_attempts and (status == 429 or status >= 500):
+        error.response.setdefault("ResponseMetadata", {})["RetryAttempts"] = attempts - 1
+        raise error
     if attempts >= most_attempts or status not in (429, 503):
         return None
     told = str(headers.get("Retry-After", ""))

@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import logging
 import os
+import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -38,6 +39,7 @@ from . import _again as again
 from ._errors import translate
 from ._gently import parse_json
 from ._signals import ChecksumRefusedError, NotDoneError
+from ._wire import NAMES, NotPlainError, Wire
 
 if TYPE_CHECKING:
     from ..._config import S3Config
@@ -52,6 +54,7 @@ CANCELLED_WAIT = 5.0  # seconds that a cancelled write waits for its answer, so 
 Answer: TypeAlias = dict[str, Any]
 
 _body: ContextVar[memoryview | None] = ContextVar("micelio_s3_body", default=None)  # of the request under way
+_key: ContextVar[str | None] = ContextVar("micelio_s3_key", default=None)
 _headers: ContextVar[Mapping[str, str] | None] = ContextVar("micelio_s3_headers", default=None)  # that the SDK lacks
 
 logger = logging.getLogger("micelio_storage")
@@ -79,6 +82,12 @@ class Client:
         sdk.meta.events.register("before-call.s3.HeadObject", self._ask_for_checksum)
         sdk.meta.events.register("before-call.s3.DeleteObjects", self._sum_for_delete)
         sdk.meta.events.register("before-call.s3.CopyObject", _add_headers)
+        self._most_attempts = config.retries + 1
+        self.wire: Wire | None = None
+        if config.retry_mode == "standard" and not self._signs_bodies:
+            self.wire = Wire(sdk._endpoint.http_session.send, self._find_credentials)  # noqa: SLF001  # the SDK hides it
+            for name in NAMES.values():
+                sdk.meta.events.register(f"before-send.s3.{name}", self._learn)
         sdk.meta.events.register_first("needs-retry.s3", partial(again.seconds_to_wait, config.retries + 1))
 
     @property
@@ -241,7 +250,7 @@ class Client:
         _headers.set(headers)
         again.once.set(again.is_conditional(operation, parameters, headers))
         try:
-            answer: Answer = await getattr(self._sdk, operation)(Bucket=self.bucket, **parameters)
+            answer = await self._attempt(operation, parameters, body)
         except Exception as error:
             failure = translate(error)
             code = self.code_of(failure)
@@ -253,6 +262,32 @@ class Client:
             raise failure from error
         self._bucket_seen = True
         return answer
+
+    async def _attempt(self, operation: str, parameters: dict[str, Any], body: BytesLike | None) -> Answer:
+        """A plain request goes straight to the store. Whatever comes of it but a plain answer, the SDK settles."""
+        again.made.set(0)
+        if self.wire is not None and operation in NAMES:
+            try:
+                return await self.wire.request(operation, parameters, len(body or b""), checksums=self.checksums)
+            except NotPlainError as error:
+                if error.failure is not None:
+                    if self._most_attempts == 1 or (again.once.get() and not again.was_not_done(error.failure)):
+                        raise error.failure from error
+                    await asyncio.sleep(min(error.pause, again.LONGEST_WAIT) or random.uniform(0, 1))
+                    again.made.set(1)
+        _key.set(parameters.get("Key"))
+        answer: Answer = await getattr(self._sdk, operation)(Bucket=self.bucket, **parameters)
+        return answer
+
+    async def _find_credentials(self) -> Any:
+        found = self._sdk._request_signer._credentials  # noqa: SLF001  # the SDK shows them nowhere else
+        return await found.get_frozen_credentials()
+
+    def _learn(self, request: Any, **_: object) -> None:
+        """Take the way to the bucket from what the SDK is about to send."""
+        key = _key.get()
+        if self.wire is not None and key is not None:
+            self.wire.learn(key, request.url, request.headers)
 
     async def _head_again(self, parameters: Mapping[str, Any]) -> Answer:
         """An answer to HEAD has no body that says what is refused, or whether object or bucket is missing: GET has."""

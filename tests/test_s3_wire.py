@@ -1,0 +1,188 @@
+"""The short road of the hot requests: signed as AWS publishes it, the same request as the SDK's, and left to the SDK
+whenever the answer is not a plain one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from support import fault_proxy
+from support.fault_proxy import Cut, first
+from support.s3_servers import Server
+from support.s3_storage import KIB, driver_for
+from support.strict_s3 import StrictS3
+
+from micelio_storage import NotFoundError, Storage, UnavailableError
+from micelio_storage.drivers.s3._signing import Credentials, Signer, encoded_path
+from micelio_storage.drivers.s3._wire import _moment
+
+# https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
+EXAMPLE = Credentials(access_key="AKIAIOSFODNN7EXAMPLE", secret_key="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+EXAMPLE_TIME = datetime(2013, 5, 24, tzinfo=UTC)
+EMPTY = hashlib.sha256(b"").hexdigest()
+WELCOME = hashlib.sha256(b"Welcome to Amazon S3.").hexdigest()
+EXAMPLES: Mapping[str, tuple[str, str, str, dict[str, str], str, str]] = {
+    "get": (
+        "GET", "/test.txt", "", {"range": "bytes=0-9"}, EMPTY,
+        "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41",
+    ),
+    "put": (
+        "PUT", "/" + encoded_path("test$file.text"), "",
+        {"date": "Fri, 24 May 2013 00:00:00 GMT", "x-amz-storage-class": "REDUCED_REDUNDANCY"}, WELCOME,
+        "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd",
+    ),
+    "list": (
+        "GET", "/", "max-keys=2&prefix=J", {}, EMPTY,
+        "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7",
+    ),
+}  # fmt: skip
+# What the SDK sends besides: who sent it, how often, and when; and what differs from one request to the next.
+OF_THE_SDK = {
+    "amz-sdk-invocation-id", "amz-sdk-request", "user-agent", "authorization", "x-amz-date", "accept", "expect",
+}  # fmt: skip
+KEYS = ["a", "\u00e9/ +%&?#=~*'()!;:@,$", "a/ /b", "x" * 200]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_published_examples_are_signed_as_published(name: str) -> None:
+    method, path, query, more, payload, signature = EXAMPLES[name]
+    headers = {"host": "examplebucket.s3.amazonaws.com"} | more
+    signer = Signer("us-east-1")
+    for _ in range(2):  # with a new key, and with the kept one
+        signed = dict(headers)
+        signer.sign(method, path, query, signed, payload, EXAMPLE, EXAMPLE_TIME)
+        assert signed["authorization"].endswith(f"Signature={signature}")
+
+
+def test_a_key_is_kept_for_one_day_and_one_secret() -> None:
+    signer, seen = Signer("us-east-1"), set()
+    for secret in ("one", "other"):
+        for day in (1, 2):
+            headers = {"host": "h"}
+            keys = Credentials(access_key="a", secret_key=secret)
+            signer.sign("GET", "/", "", headers, EMPTY, keys, datetime(2026, 1, day, tzinfo=UTC))
+            fresh = {"host": "h"}
+            Signer("us-east-1").sign("GET", "/", "", fresh, EMPTY, keys, datetime(2026, 1, day, tzinfo=UTC))
+            assert headers == fresh
+            seen.add(headers["authorization"])
+    assert len(seen) == 4
+
+
+def test_secrets_are_not_shown() -> None:
+    assert "sesame" not in repr(Credentials(access_key="a", secret_key="sesame", token="open sesame"))
+
+
+def test_times_are_read_in_the_usual_form_and_in_others() -> None:
+    moment = datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)
+    for text in ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:37 +0000", "06 Nov 1994 08:49:37 GMT"):
+        assert _moment(text) == moment
+    for text in ("", "0", "tomorrow", "Sun, 06 Xyz 1994 08:49:37 GMT", "Sun, 99 Nov 1994 08:49:37 GMT"):
+        assert _moment(text) is None
+
+
+@pytest.fixture
+async def storage(small_parts_server: Server) -> AsyncIterator[Storage]:
+    driver = driver_for(small_parts_server, part_size=64 * KIB, conditions="all", sse="AES256")
+    async with Storage(driver) as storage:
+        await storage.delete_prefix("wire/")
+        await storage.put("wire/first", b"the SDK's: it shows the way")
+        yield storage
+        await storage.delete_prefix("wire/")
+
+
+async def work(storage: Storage, key: str) -> list[object]:
+    """Each of the hot requests, with each of their parameters; what came of them, but for times and ETags of parts."""
+    metadata = {"n": "\u00e9", "blanks": "a  b"}
+    put = await storage.put(key, b"1", content_type="text/plain; charset=utf-8", metadata=metadata)
+    found: list[object] = [put.size, put.etag, put.checksum, put.metadata, put.content_type]
+    await storage.put(key, b"12345", if_match=put.etag)
+    info = await storage.head(key)
+    found += [info.size, info.etag, info.checksum, info.metadata, info.content_type]
+    found += [await storage.get(key), await storage.get(key, offset=1, length=2, if_match=info.etag)]
+    await storage.put(key, bytes(200 * KIB))
+    found += [await storage.get(key)]
+    await storage.delete(key)
+    for call in (storage.get, storage.head):
+        with pytest.raises(NotFoundError) as caught:
+            await call(key)
+        found.append(str(caught.value))
+    await storage.put(key, b"", if_absent=True)
+    return found
+
+
+def requests_of(referee: StrictS3) -> list[tuple[object, ...]]:
+    """What was sent, without what differs each time."""
+    lines: list[tuple[object, ...]] = []
+    for request in filter(lambda request: request.status, referee.log):  # not connections that end with nothing said
+        headers = {name.lower(): value for name, value in request.headers.items() if name.lower() not in OF_THE_SDK}
+        headers = {n: "..." if n in ("x-amz-meta-micelio-write", "if-match") else v for n, v in headers.items()}
+        query = {name: "..." if name == "uploadId" else value for name, value in request.query.items()}
+        lines.append((request.method, request.operation, request.key, query, headers))
+    return lines
+
+
+@pytest.mark.parametrize("key", KEYS)
+async def test_requests_and_answers_are_those_of_the_sdk(
+    storage: Storage, small_parts_server: Server, key: str
+) -> None:
+    referee, client = small_parts_server.referee, storage._driver._parts.client
+    assert referee is not None
+    results, sent = [], []
+    for wire in (client.wire, None):
+        client.wire = wire
+        before = wire.requests if wire else 0
+        referee.log.clear()
+        results.append(await work(storage, f"wire/{key}"))
+        sent.append(requests_of(referee))
+        await storage.delete(f"wire/{key}")
+        if wire:
+            assert wire.requests - before >= 10  # or nothing was compared
+    assert results[0] == results[1]
+    assert sent[0] == sent[1]
+
+
+@pytest.mark.parametrize("fields", [{"retry_mode": "adaptive"}, {"checksums": "off"}])
+async def test_the_sdk_does_it_where_more_is_asked_than_the_short_road_knows(
+    small_parts_server: Server, fields: dict[str, Any]
+) -> None:
+    async with Storage(driver_for(small_parts_server, conditions="all", **fields)) as storage:
+        assert storage._driver._parts.client.wire is None
+        await storage.put("wire/a", b"1")
+        assert await storage.get("wire/a") == b"1"
+
+
+@pytest.mark.parametrize(
+    "fault", [Cut("head"), Cut("body"), fault_proxy.error("SlowDown"), fault_proxy.error("InternalError")]
+)
+async def test_what_fails_on_the_short_road_goes_on_by_the_sdks(small_parts_server: Server, fault: Any) -> None:
+    host, port = small_parts_server.endpoint.removeprefix("http://").split(":")
+    with fault_proxy.running(host, int(port)) as proxy:
+        async with Storage(driver_for(small_parts_server, conditions="all", endpoint=proxy.endpoint)) as storage:
+            await storage.put("wire/a", b"0")
+            wire = storage._driver._parts.client.wire
+            proxy.rule = first(fault, method="PUT", target="/wire/a")
+            sent = wire.requests
+            await storage.put("wire/a", b"1")
+            assert wire.requests == sent + 1
+            assert len(proxy.faults) == 1
+            assert await storage.get("wire/a") == b"1"
+            assert wire.requests == sent + 2
+
+
+async def test_one_attempt_is_one_attempt(small_parts_server: Server) -> None:
+    """The short road's attempt counts among those that are configured."""
+    host, port = small_parts_server.endpoint.removeprefix("http://").split(":")
+    with fault_proxy.running(host, int(port)) as proxy:
+        for retries in (0, 1, 2):
+            driver = driver_for(small_parts_server, conditions="all", endpoint=proxy.endpoint, retries=retries)
+            async with Storage(driver) as storage:
+                await storage.put("wire/a", b"0")
+                already = len(proxy.faults)
+                proxy.rule = first(fault_proxy.error("InternalError"), times=99, method="GET")
+                with pytest.raises(UnavailableError):
+                    await storage.get("wire/a")
+                assert len(proxy.faults) - already == retries + 1
+                proxy.rule = lambda exchange: None
