@@ -60,8 +60,8 @@ def seconds_to_wait(
     if status in (301, 302, 307) and operation.name == "HeadBucket" and "x-amz-bucket-region" not in headers:
         raise error  # the SDK asks this to learn the region, and after such an answer it would ask again, for ever
     if made.get() and attempts >= most_attempts and (status == 429 or status >= 500):
-        error.response.setdefault("ResponseMetadata", {})["RetryAttempts"] = attempts - 1
-        raise error
+        made_so_far = {"RetryAttempts": attempts - 1, "HTTPStatusCode": status}
+        raise ClientError({**response[1], "ResponseMetadata": made_so_far}, operation.name)
     if attempts >= most_attempts or status not in (429, 503):
         return None
     told = str(headers.get("Retry-After", ""))
