@@ -61,10 +61,13 @@ def start_writeback(descriptor: int, offset: int = 0, length: int = 0) -> None:
 def _openat2(libc: Any, directory: int, path: bytes, how: _OpenHow) -> int:
     if libc is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    descriptor: int = libc.syscall(
-        ctypes.c_long(_OPENAT2), ctypes.c_long(directory), path, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))
-    )
-    if descriptor < 0:
+    how_long = ctypes.c_size_t(ctypes.sizeof(how))
+    while True:
+        descriptor: int = libc.syscall(
+            ctypes.c_long(_OPENAT2), ctypes.c_long(directory), path, ctypes.byref(how), how_long
+        )
+        if descriptor >= 0:
+            return descriptor
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), path)
-    return descriptor
+        if number != errno.EINTR:  # which Python's own calls do not show either (PEP 475)
+            raise OSError(number, os.strerror(number), path)

@@ -28,6 +28,7 @@ from ...driver import (
     PresignRequest,
     ReadOptions,
     StorageError,
+    UnavailableError,
     WriteOptions,
 )
 from .._threads import Lane, Steps, sync_directory, to_the_end
@@ -266,7 +267,7 @@ def _open_root(place: Place, resolver: Resolver) -> CachedReads:
         ) from error
     except OSError as error:
         kind = translate(error)
-        if isinstance(kind, OutOfSpaceError):
+        if isinstance(kind, (OutOfSpaceError, UnavailableError)):
             raise
         raise ConfigError(
             f"{os.fsdecode(path)!r} cannot be opened ({error.strerror}): set STORAGE_LOCAL_PATH to a directory of yours"

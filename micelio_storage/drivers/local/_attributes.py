@@ -18,6 +18,7 @@ from typing import Literal, TypeAlias
 
 from ...driver import DEFAULT_CONTENT_TYPE, IntegrityError, Key, OutOfSpaceError
 from .._checksums import ALGORITHM
+from ._root import release
 
 Keeping: TypeAlias = Literal["auto", "xattr", "file"]
 
@@ -111,7 +112,7 @@ class AttributeFiles:
         self._directory = directory
 
     def close(self) -> None:
-        os.close(self._directory)
+        release(self._directory)
 
     def open_shelf(self, key: Key) -> int:
         """A descriptor of the directory of the key's versions, made if need be."""
@@ -137,7 +138,7 @@ class AttributeFiles:
         try:
             return os.read(descriptor, MOST_BYTES)
         finally:
-            os.close(descriptor)
+            release(descriptor)
 
     def expect_none(self, key: Key, version: bytes) -> None:
         """Raise `IntegrityError` if there are attributes of the same file and time, but of another size."""
@@ -149,7 +150,7 @@ class AttributeFiles:
         try:
             names = os.listdir(descriptor)
         finally:
-            os.close(descriptor)
+            release(descriptor)
         if any(os.fsencode(name).rpartition(b"-")[0] == file_and_time for name in names):
             raise IntegrityError("the object does not have the size with which it was stored")
 
@@ -165,7 +166,7 @@ class AttributeFiles:
             for name in names - {version}:
                 os.unlink(name, dir_fd=descriptor)
         finally:
-            os.close(descriptor)
+            release(descriptor)
         if version not in names:
             os.rmdir(shelf, dir_fd=self._directory)
 

@@ -16,7 +16,7 @@ from ...driver import Key, ObjectInfo, ReadOptions, Span, check_read_conditions,
 from .._checksums import check_whole
 from .._libc import file_system_type, open_cached
 from ._attributes import Attributes
-from ._root import FILE_FLAGS, NO_OBJECT, Root
+from ._root import FILE_FLAGS, NO_OBJECT, Root, release
 from ._store import describe
 
 LARGEST = 64 << 10  # bytes copied on the loop: about 10 us
@@ -65,7 +65,7 @@ class CachedReads:
         try:
             return self._info(descriptor)
         finally:
-            os.close(descriptor)
+            release(descriptor)
 
     def read(self, key: Key, options: ReadOptions) -> tuple[ObjectInfo, Span, bytes] | None:
         """The object's info, the range of it that is meant, and those bytes, if all of it is in memory."""
@@ -84,7 +84,7 @@ class CachedReads:
             check_whole(data, info.checksum if span.size == info.size else None)
             return info, span, data
         finally:
-            os.close(descriptor)
+            release(descriptor)
 
     def _turned(self) -> None:
         self._streak = 0

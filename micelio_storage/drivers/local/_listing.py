@@ -16,7 +16,7 @@ from contextlib import closing
 
 from ..._keys import MAX_KEY_BYTES, is_key_segment
 from ...driver import Entry, Key, ListOptions, Page, Prefix, cursor_after, parse_cursor
-from ._root import OWN_DIRECTORY, Root
+from ._root import OWN_DIRECTORY, Root, release
 from ._store import etag_of, modified_at
 
 MOST_WALKS = 16  # listings whose next page goes on where the last one stopped; others find their place again
@@ -137,8 +137,9 @@ class _Statuses:
 
     def close(self) -> None:
         """Give the directory back."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            release(descriptor)
 
     def of(self, key: str) -> os.stat_result | None:
         """None for what has gone, or is no regular file any more."""
@@ -153,7 +154,7 @@ class _Statuses:
 
     def _move(self, path: str) -> None:
         self.close()
-        self._descriptor, self._path = -1, None
+        self._path = None
         self._descriptor = self._root.open_directory(_directory_path(path))
         self._path = path
 

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,7 +32,7 @@ from .._threads import settle
 from ._attributes import DEFAULTS, Attributes, decode, read_from_inode
 from ._cached import CachedReads
 from ._errors import system_errors
-from ._root import MOST_RACES, Root
+from ._root import MOST_RACES, Root, release
 from ._store import Store, describe, version_of
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Reads:
     def head(self, key: Key) -> ObjectInfo:
         """What is known of the object."""
         descriptor, status, attributes = self.open_version(key)
-        os.close(descriptor)
+        release(descriptor)
         return describe(status, attributes)
 
     def open(self, key: Key, options: ReadOptions) -> Opened:
@@ -93,9 +94,9 @@ class Reads:
             data = _read_span(descriptor, span)
             check_whole(data, wanted)
         except BaseException:
-            os.close(descriptor)
+            release(descriptor)
             raise
-        os.close(descriptor)
+        release(descriptor)
         return Opened(info, span, data, None)
 
     def open_version(self, key: Key) -> tuple[int, os.stat_result, Attributes]:
@@ -114,9 +115,9 @@ class Reads:
                     self._cached.learn(status, attributes)
                     return descriptor, status, attributes
             except BaseException:
-                os.close(descriptor)
+                release(descriptor)
                 raise
-            os.close(descriptor)  # replaced while its attributes were looked for
+            release(descriptor)  # replaced while its attributes were looked for
         raise UnavailableError("the object is replaced faster than it can be read")
 
     def _is_present(self, key: Key, status: os.stat_result) -> bool:
@@ -124,7 +125,7 @@ class Reads:
             descriptor, present = self._root.open_object(key)
         except NotFoundError:
             return False
-        os.close(descriptor)
+        release(descriptor)
         return version_of(present) == version_of(status)
 
 
@@ -243,7 +244,7 @@ class LockedFile(io.FileIO):
             return count
 
     def close(self) -> None:
-        with self._turn:
+        with self._turn, suppress(OSError):  # it was read, or the descriptor is its owner's to close
             super().close()
 
 

@@ -13,7 +13,7 @@ from ...driver import ConfigError, ObjectInfo
 from .._threads import sync_directory
 from ._attributes import AttributeFiles, Attributes, Keeping, inode_keeps_attributes
 from ._locks import Locks
-from ._root import DIRECTORY_MODE, OWN_DIRECTORY, Root
+from ._root import DIRECTORY_MODE, OWN_DIRECTORY, Root, release
 from ._staging import Staged, Staging
 
 COARSEST_TIME = 1_000_000  # ns: a version is told from the next by its time, and an inode is not reused as fast as that
@@ -40,7 +40,7 @@ class Store:
             if not self.in_inode or _exists(own, b"attributes"):
                 self.files = AttributeFiles(_make(own, b"attributes"))
             undo.pop_all()
-        os.close(own)
+        release(own)
 
     def _probe(self, keeping: Keeping) -> tuple[bool, bool]:
         """Whether inodes keep attributes here, and files can be linked."""

@@ -30,7 +30,7 @@ from ._attributes import AttributeFiles, Attributes, write_to_inode
 from ._cached import CachedReads
 from ._errors import translate
 from ._reads import Reads
-from ._root import MOST_RACES, Root, root_is_gone
+from ._root import MOST_RACES, Root, release, root_is_gone
 from ._staging import Staged, new_name
 from ._store import Stamps, Store, describe, etag_of, version_of
 
@@ -81,7 +81,7 @@ class Writes:
             finally:
                 staged.discard()
         finally:
-            os.close(descriptor)
+            release(descriptor)
 
     def publish(self, staged: Staged, key: Key, options: WriteOptions, checksum: str | None) -> Steps[ObjectInfo]:
         """Make the staged file the object, or raise and change nothing. `checksum` is that of all its bytes."""
@@ -103,9 +103,9 @@ class Writes:
         parent = yield from self._put_in_place(store, staged, key, options.condition, status, encoded)
         try:
             if self._durable:
-                yield from self._sync_path(key.parent.encode(), parent)
+                yield from self._sync_path(key.parent.encode(), parent, synced=store.files is not None)
         finally:
-            os.close(parent)
+            release(parent)
         if self._cached.enabled:
             self._cached.learn(os.fstat(staged.descriptor), attributes)
         return describe(status, attributes)
@@ -125,7 +125,7 @@ class Writes:
             yield from self._leave(parents)
         finally:
             for descriptor in parents.values():
-                os.close(descriptor)
+                release(descriptor)
         return failures
 
     def _put_in_place(
@@ -143,11 +143,11 @@ class Writes:
                 if store.files is not None:
                     yield from self._tidy(store.files, key, version_of(status), parent)
             except BaseException:
-                os.close(parent)
+                release(parent)
                 raise
             return parent
         finally:
-            os.close(lock)
+            release(lock)
 
     def _enter(self, staged: Staged, key: Key, condition: Condition, *, linking: bool) -> int:
         """Give the staged file the key's place; directories that vanish or turn out empty meanwhile are tried again."""
@@ -162,7 +162,7 @@ class Writes:
                 raise
             finally:
                 if not entered:
-                    os.close(parent)
+                    release(parent)
             if entered:
                 return parent
         raise root_is_gone()
@@ -231,7 +231,7 @@ class Writes:
             finally:
                 note.discard()
         finally:
-            os.close(shelf)
+            release(shelf)
 
     def _tidy(self, files: AttributeFiles, key: Key, version: bytes | None, parent: int) -> Steps[None]:
         """Remove the attributes of the versions before, once the disk knows that these are gone."""
@@ -239,10 +239,12 @@ class Writes:
             yield SyncDirectory(parent)
         files.keep_only(key, version)
 
-    def _sync_path(self, path: bytes, descriptor: int) -> Steps[None]:
-        """Have the directory's entries on the disk, and the entries of all above it that lead to it: those only the
-        first time, for a directory that was there before may be another writer's, which has not synced it yet."""
-        yield SyncDirectory(descriptor)
+    def _sync_path(self, path: bytes, descriptor: int, *, synced: bool) -> Steps[None]:
+        """Have the directory's entries on the disk (unless they are `synced` already), and the entries of all above it
+        that lead to it: those only the first time, for a directory that was there before may be another writer's, which
+        has not synced it yet."""
+        if not synced:
+            yield SyncDirectory(descriptor)
         new: dict[bytes, int] = {}
         inode = os.fstat(descriptor).st_ino
         while path and self._root.settled.get(path) != inode:
@@ -255,7 +257,7 @@ class Writes:
                 yield SyncDirectory(above)
                 inode = os.fstat(above).st_ino
             finally:
-                os.close(above)
+                release(above)
         if len(self._root.settled) > MOST_SETTLED:
             self._root.settled.clear()
         self._root.settled.update(new)
@@ -277,7 +279,7 @@ class Writes:
             if store.files is not None:
                 yield from self._tidy(store.files, key, None, parents[path])
         finally:
-            os.close(lock)
+            release(lock)
 
     def _leave(self, parents: dict[bytes, int]) -> Steps[None]:
         """Sync the directories that lost objects, and remove those that are empty now."""
@@ -286,7 +288,7 @@ class Writes:
                 yield SyncDirectory(descriptor)
         while parents:
             path, descriptor = parents.popitem()
-            os.close(descriptor)
+            release(descriptor)
             self._root.prune(path)
 
 
