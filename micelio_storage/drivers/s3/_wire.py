@@ -118,19 +118,19 @@ class Wire:
         if address is None or not parameters.keys() <= _KNOWN:
             raise NotPlainError
         method = _METHODS[operation]
-        path = f"{address.path}/{encoded_path(parameters['Key'])}"
-        query = "&".join([f"{name}={encoded(str(parameters[p]))}" for p, name in _QUERY.items() if p in parameters])
+        name = encoded_path(parameters["Key"])
+        query = "&".join([f"{q}={encoded(str(parameters[p]))}" for p, q in _QUERY.items() if p in parameters])
         headers = _headers_of(parameters)
         headers["host"] = address.host
         if checksums and method != "PUT":
             headers["x-amz-checksum-mode"] = "ENABLED"
         found = await self._credentials()
         keys = Credentials(access_key=found.access_key, secret_key=found.secret_key, token=found.token)
-        address.signer.sign(method, path, query, headers, UNSIGNED, keys, datetime.now(UTC))
+        address.signer.sign(method, f"{address.path}/{name}", query, headers, UNSIGNED, keys, datetime.now(UTC))
         headers["user-agent"] = address.agent
         if method == "PUT":
             headers["Content-Length"] = str(length)  # as the transport calls it
-        url = f"{address.base}/{encoded_path(parameters['Key'])}{'?' if query else ''}{query}"
+        url = f"{address.base}/{name}{'?' if query else ''}{query}"
         self.requests += 1
         try:
             response = await self._send(Request(method, url, headers, operation == "get_object"))
@@ -139,7 +139,9 @@ class Wire:
         return await self._parse(operation, response)
 
     async def _parse(self, operation: str, response: Any) -> Answer:
-        told: dict[str, str] = response.headers
+        told = {
+            name.lower(): value for name, value in response.raw.headers.items()
+        }  # the SDK's own are slow to look at
         status: int = response.status_code
         if status >= 300:
             await self._refuse(NAMES[operation], status, told, response)
