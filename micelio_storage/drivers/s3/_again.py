@@ -22,7 +22,7 @@ made: ContextVar[int] = ContextVar("micelio_s3_made", default=0)  # attempts, be
 sent_whole: ContextVar[bool] = ContextVar("micelio_s3_sent_whole", default=True)  # whether the store may have all of it
 
 # By these S3 says that it has not begun, or has not got all of the body. All other 500s may come after the deed.
-_NOT_DONE = frozenset({
+NOT_DONE = frozenset({
     "SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded",
     "RequestTimeout",
 })  # fmt: skip
@@ -59,7 +59,7 @@ def seconds_to_wait(
         raise error
     if status in (301, 302, 307) and operation.name == "HeadBucket" and "x-amz-bucket-region" not in headers:
         raise error  # the SDK asks this to learn the region, and after such an answer it would ask again, for ever
-    if made.get() and attempts >= most_attempts and (status == 429 or status >= 500):
+    if made.get() and attempts >= most_attempts and (status >= 500 or was_not_done(error)):
         made_so_far = {"RetryAttempts": attempts - 1, "HTTPStatusCode": status}
         raise ClientError({**response[1], "ResponseMetadata": made_so_far}, operation.name)
     if attempts >= most_attempts or status not in (429, 503):
@@ -75,7 +75,7 @@ def was_not_done(error: Exception) -> bool:
     """Whether the failure shows that the store has not done what it was asked for: it says so, or was never asked, or
     got a part of the body only."""
     if isinstance(error, ClientError):
-        return error.response.get("Error", {}).get("Code") in _NOT_DONE or _status_of(error.response) == 429
+        return error.response.get("Error", {}).get("Code") in NOT_DONE or _status_of(error.response) == 429
     if isinstance(error, ConnectTimeoutError | ProxyConnectionError) or not sent_whole.get():
         return True
     cause = getattr(error, "kwargs", {}).get("error")  # the SDK calls all broken connections the same

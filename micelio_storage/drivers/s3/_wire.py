@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError, ConnectionEr
 from botocore.parsers import RestXMLParser
 from yarl import URL
 
+from ._again import NOT_DONE
 from ._signing import UNSIGNED, Credentials, Signer, encoded, encoded_path
 
 Answer: TypeAlias = dict[str, Any]
@@ -67,13 +68,20 @@ class NotPlainError(Exception):
         self.pause = pause  # seconds that the store wants to be left alone; 0 if it did not say
 
 
+class Headers(dict[str, str]):
+    """Headers that do not show themselves: a signature and a token are among them."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} headers>"
+
+
 @dataclass(slots=True)
 class Request:
     """What the SDK's transport takes of a request."""
 
     method: str
     url: str
-    headers: dict[str, str]
+    headers: Headers
     stream_output: bool
     body: Any = None
 
@@ -124,9 +132,7 @@ class Wire:
         headers["host"] = address.host
         if checksums and method != "PUT":
             headers["x-amz-checksum-mode"] = "ENABLED"
-        found = await self._credentials()
-        keys = Credentials(access_key=found.access_key, secret_key=found.secret_key, token=found.token)
-        address.signer.sign(method, f"{address.path}/{name}", query, headers, UNSIGNED, keys, datetime.now(UTC))
+        await self._sign(address.signer, method, f"{address.path}/{name}", query, headers)
         headers["user-agent"] = address.agent
         if method == "PUT":
             headers["Content-Length"] = str(length)  # as the transport calls it
@@ -137,6 +143,12 @@ class Wire:
         except (HTTPClientError, ConnectionError) as error:
             raise NotPlainError(error) from error
         return await self._parse(operation, response)
+
+    async def _sign(self, signer: Signer, method: str, path: str, query: str, headers: Headers) -> None:
+        """In a call of its own: what is secret here is in no traceback of what comes after."""
+        found = await self._credentials()
+        keys = Credentials(access_key=found.access_key, secret_key=found.secret_key, token=found.token)
+        signer.sign(method, path, query, headers, UNSIGNED, keys, datetime.now(UTC))
 
     async def _parse(self, operation: str, response: Any) -> Answer:
         told = {
@@ -162,17 +174,19 @@ class Wire:
         except Exception as error:  # the answer breaks off; it is an error in any case
             raise NotPlainError(ConnectionClosedError(error=error, endpoint_url=response.url)) from error
         refusal = ClientError(_parser.parse({"body": data, "headers": told, "status_code": status}, None), name)
-        if status in _OVERLOADED:
+        if status in _OVERLOADED or refusal.response["Error"].get("Code") in NOT_DONE:
             wait = told.get("retry-after", "")
             raise NotPlainError(refusal, float(wait) if wait.isdecimal() else 0)
-        moved = status == 400 and (refusal.response["Error"]["Code"] in _ELSEWHERE or "x-amz-bucket-region" in told)
+        moved = status == 400 and (refusal.response["Error"].get("Code") in _ELSEWHERE or "x-amz-bucket-region" in told)
         if moved or status in (301, 302, 307, 308):
             raise NotPlainError  # the SDK finds out where the bucket is
         raise refusal
 
 
-def _headers_of(parameters: Mapping[str, Any]) -> dict[str, str]:
-    headers = {name: str(parameters[parameter]) for parameter, name in _SENT.items() if parameter in parameters}
+def _headers_of(parameters: Mapping[str, Any]) -> Headers:
+    headers = Headers(
+        {name: str(parameters[parameter]) for parameter, name in _SENT.items() if parameter in parameters}
+    )
     for name, value in parameters.get("Metadata", {}).items():
         headers[_META + name] = value
     return headers
