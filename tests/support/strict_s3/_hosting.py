@@ -9,8 +9,15 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 _PATIENCE = 10  # seconds for the thread to start or stop the server
-_STEPS = 5  # of the loop, at most, until a connection that was accepted has its transport
+_STEPS = (
+    5  # of the loop, at most, until a connection that was accepted has its transport, or one that is closed has none
+)
 _BUFFER = 512 * 1024  # bytes: no head may be longer, and no more is read ahead
+
+
+async def _steps() -> None:
+    for _ in range(_STEPS):
+        await asyncio.sleep(0)
 
 
 class Hosted:
@@ -42,13 +49,14 @@ class Hosted:
         # A connection that is being accepted while its server closes is never closed (Server._attach fails on it).
         for listening in self._server.sockets:
             asyncio.get_running_loop().remove_reader(listening.fileno())
-        for _ in range(_STEPS):
-            await asyncio.sleep(0)
+        await _steps()
         self._server.close()
+        await _steps()  # uvloop has accepted until here
         while self._connections:
             for connection in self._connections:
                 connection.cancel()
             await asyncio.wait(self._connections)
+            await _steps()  # a transport is closed two steps after it was told to
         await self._server.wait_closed()
         self._server = None
 
