@@ -79,11 +79,25 @@ def whole_seconds(time: datetime) -> datetime:
 
 
 def _time_of(answer: Answer) -> datetime:
-    text = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    text = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+    return whole_seconds(parse_time(text) or datetime.now(UTC))
+
+
+_MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
+
+
+def parse_time(text: str) -> datetime | None:
+    """The time that HTTP's usual form says, or any other: the SDK's way to read it takes half of a GET's parsing."""
     try:
-        return whole_seconds(parsedate_to_datetime(text))
-    except (TypeError, ValueError):
-        return datetime.now(UTC).replace(microsecond=0)
+        day, month, year = int(text[5:7]), _MONTHS.index(text[8:11]) // 3 + 1, int(text[12:16])
+        if text.endswith(" GMT"):
+            return datetime(year, month, day, int(text[17:19]), int(text[20:22]), int(text[23:25]), tzinfo=UTC)
+    except ValueError:
+        pass  # another form
+    try:
+        return parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return None
 
 
 def decode_metadata(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -74,7 +74,7 @@ class Client:
         self._most_attempts = config.retries + 1
         self.wire: Wire | None = None
         if config.retry_mode == "standard" and not self._signs_bodies:
-            self.wire = Wire(sdk._endpoint.http_session.send, self._find_credentials)  # noqa: SLF001  # the SDK hides it
+            self.wire = Wire(sdk._endpoint.http_session, self._find_credentials)  # noqa: SLF001  # the SDK hides it
             for name in NAMES.values():
                 sdk.meta.events.register(f"before-send.s3.{name}", self._learn)
         sdk.meta.events.register_first("needs-retry.s3", partial(again.seconds_to_wait, config.retries + 1))
@@ -257,7 +257,7 @@ class Client:
         again.made.set(0)
         if self.wire is not None and operation in NAMES:
             try:
-                return await self.wire.request(operation, parameters, len(body or b""), checksums=self.checksums)
+                return await self.wire.request(operation, parameters, body, checksums=self.checksums)
             except NotPlainError as error:
                 if error.failure is not None:
                     if self._most_attempts == 1 or (again.once.get() and not again.was_not_done(error.failure)):

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from ._client import Answer, Client
 
 
+GIVEN_AT_ONCE = 1 << 20  # bytes of parts that are there already, summed on the loop: then other tasks have their turn
+
+
 class Reads:
     """Reads from one bucket."""
 
@@ -181,7 +184,7 @@ class S3Download:
         self._chunk_size = chunk_size
         self._check = self._make_check()
         self._open = True
-        self._reading = False
+        self._since_turn = 0  # bytes given out since other tasks could run
         self._rest = memoryview(b"")
         self._window: deque[asyncio.Task[list[bytes]]] = deque()
         self._ready: deque[bytes] = deque()
@@ -205,9 +208,13 @@ class S3Download:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
             if not self._rest:
-                self._rest = memoryview(await self._next())
-            if not self._rest:
-                return
+                piece = await self._next()
+                if not piece:
+                    return
+                if self._chunk_size is None or len(piece) <= self._chunk_size:
+                    yield piece
+                    continue
+                self._rest = memoryview(piece)
             yield bytes(self._take(self._chunk_size or len(self._rest)))
 
     def _take(self, size: int) -> memoryview:
@@ -238,6 +245,10 @@ class S3Download:
         self._check_open()
         if piece and self._check is not None:
             self._check.add(piece)
+        self._since_turn += len(piece)
+        if self._since_turn >= GIVEN_AT_ONCE:
+            self._since_turn = 0
+            await asyncio.sleep(0)
         return piece
 
     async def _fetch(self) -> bytes:

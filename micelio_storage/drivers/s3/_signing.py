@@ -45,7 +45,7 @@ class Signer:
         """Add what signs the request to its headers, whose names are in lower case and have the host among them. Path
         and query are encoded, the query in the order of its names; `payload` is the body's SHA-256, or says why not.
         `now` is in UTC."""
-        stamp = now.strftime("%Y%m%dT%H%M%SZ")
+        stamp = now.isoformat(timespec="seconds")[:19].replace("-", "").replace(":", "") + "Z"  # strftime takes 6 us
         headers["x-amz-date"] = stamp
         headers["x-amz-content-sha256"] = payload
         if credentials.token is not None:

@@ -11,15 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn, TypeAlias
 
 from botocore.exceptions import ClientError, ConnectionClosedError, ConnectionError, HTTPClientError  # noqa: A004
 from botocore.parsers import RestXMLParser
 from yarl import URL
 
+from ...driver import BytesLike
 from ._again import NOT_DONE
+from ._answers import parse_time
 from ._signing import UNSIGNED, Credentials, Signer, encoded, encoded_path
+from ._transport import Answered, Transport
 
 Answer: TypeAlias = dict[str, Any]
 
@@ -75,23 +77,13 @@ class Headers(dict[str, str]):
         return f"<{len(self)} headers>"
 
 
-@dataclass(slots=True)
-class Request:
-    """What the SDK's transport takes of a request."""
-
-    method: str
-    url: str
-    headers: Headers
-    stream_output: bool
-    body: Any = None
-
-
 @dataclass(frozen=True, slots=True)
 class _Address:
     """How the bucket is reached."""
 
     base: str  # of the URL, up to the slash before the key
-    path: str  # the same without scheme and host
+    origin: URL  # scheme, host and port of it
+    path: str  # the rest of it
     host: str
     agent: str
     signer: Signer
@@ -100,8 +92,8 @@ class _Address:
 class Wire:
     """One attempt at a request, if it is a plain one."""
 
-    def __init__(self, send: Callable[..., Any], credentials: Callable[[], Any]) -> None:
-        self._send = send
+    def __init__(self, transport: Transport, credentials: Callable[[], Any]) -> None:
+        self._transport = transport
         self._credentials = credentials
         self._address: _Address | None = None
         self.requests = 0  # sent here
@@ -111,35 +103,42 @@ class Wire:
         authorization, agent = (_text(headers.get(name, "")) for name in ("Authorization", "User-Agent"))
         base, slash, rest = url.partition("?")[0].rpartition("/" + encoded_path(key))
         scope = authorization.partition("Credential=")[2].partition(",")[0].split("/")
-        if not slash or rest or len(scope) != 5 or scope[3] != "s3":
-            self._address = None  # signed in another way, or not at all
+        if not slash or rest or len(scope) != 5 or scope[3] != "s3" or not self._transport.is_direct(url):
+            self._address = None  # signed in another way, or not at all; or sent to a proxy
             return
         there = URL(base, encoded=True)
         host = there.raw_authority.rpartition("@")[2]
         known = self._address
         if known is None or (known.base, known.agent) != (base, agent) or scope[2] != known.signer.region:
-            self._address = _Address(base, there.raw_path.rstrip("/"), host, agent, Signer(scope[2]))
+            path = there.raw_path.rstrip("/")
+            self._address = _Address(base, there.origin(), path, host, agent, Signer(scope[2]))
 
-    async def request(self, operation: str, parameters: Mapping[str, Any], length: int, *, checksums: bool) -> Answer:
+    async def request(
+        self, operation: str, parameters: Mapping[str, Any], body: BytesLike | None, *, checksums: bool
+    ) -> Answer:
         """The answer as the SDK would give it, or the error; `NotPlainError` where the SDK has to go on."""
         address = self._address
         if address is None or not parameters.keys() <= _KNOWN:
             raise NotPlainError
         method = _METHODS[operation]
-        name = encoded_path(parameters["Key"])
+        path = f"{address.path}/{encoded_path(parameters['Key'])}"
         query = "&".join([f"{q}={encoded(str(parameters[p]))}" for p, q in _QUERY.items() if p in parameters])
         headers = _headers_of(parameters)
         headers["host"] = address.host
         if checksums and method != "PUT":
             headers["x-amz-checksum-mode"] = "ENABLED"
-        await self._sign(address.signer, method, f"{address.path}/{name}", query, headers)
+        await self._sign(address.signer, method, path, query, headers)
         headers["user-agent"] = address.agent
+        headers["accept-encoding"] = "identity"
         if method == "PUT":
-            headers["Content-Length"] = str(length)  # as the transport calls it
-        url = f"{address.base}/{name}{'?' if query else ''}{query}"
+            headers["content-length"] = str(len(body or b""))
+        target = f"{path}?{query}" if query else path
         self.requests += 1
         try:
-            response = await self._send(Request(method, url, headers, operation == "get_object"))
+            view = memoryview(body) if body else None
+            response = await self._transport.ask(
+                method, address.origin, target, headers, view, stream=operation == "get_object"
+            )
         except (HTTPClientError, ConnectionError) as error:
             raise NotPlainError(error) from error
         return await self._parse(operation, response)
@@ -150,29 +149,27 @@ class Wire:
         keys = Credentials(access_key=found.access_key, secret_key=found.secret_key, token=found.token)
         signer.sign(method, path, query, headers, UNSIGNED, keys, datetime.now(UTC))
 
-    async def _parse(self, operation: str, response: Any) -> Answer:
-        told = {
-            name.lower(): value for name, value in response.raw.headers.items()
-        }  # the SDK's own are slow to look at
-        status: int = response.status_code
+    async def _parse(self, operation: str, response: Answered) -> Answer:
+        told = {name.lower(): value for name, value in response.headers.items()}
+        status = response.status
         if status >= 300:
             await self._refuse(NAMES[operation], status, told, response)
         answer: Answer = {_TOLD[name]: value for name, value in told.items() if name in _TOLD}
         if operation in ("get_object", "head_object"):
-            answer |= {_TIMES[name]: time for name in _TIMES.keys() & told.keys() if (time := _moment(told[name]))}
+            answer |= {_TIMES[name]: time for name in _TIMES.keys() & told.keys() if (time := parse_time(told[name]))}
             answer["Metadata"] = {name[len(_META) :]: value for name, value in told.items() if name.startswith(_META)}
             if "content-length" in told:
                 answer["ContentLength"] = int(told["content-length"])
         if operation == "get_object":
-            answer["Body"] = response.raw
+            answer["Body"] = response
         answer["ResponseMetadata"] = {"HTTPStatusCode": status, "HTTPHeaders": told, "RetryAttempts": 0}
         return answer
 
-    async def _refuse(self, name: str, status: int, told: Mapping[str, str], response: Any) -> NoReturn:
+    async def _refuse(self, name: str, status: int, told: Mapping[str, str], response: Answered) -> NoReturn:
         try:
-            data = await response.content
+            data = await response.read()
         except Exception as error:  # the answer breaks off; it is an error in any case
-            raise NotPlainError(ConnectionClosedError(error=error, endpoint_url=response.url)) from error
+            raise NotPlainError(ConnectionClosedError(error=error, endpoint_url=str(response.url))) from error
         refusal = ClientError(_parser.parse({"body": data, "headers": told, "status_code": status}, None), name)
         if status in _OVERLOADED or refusal.response["Error"].get("Code") in NOT_DONE:
             wait = told.get("retry-after", "")
@@ -194,20 +191,3 @@ def _headers_of(parameters: Mapping[str, Any]) -> Headers:
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
-
-
-_MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
-
-
-def _moment(text: str) -> datetime | None:
-    """The time that HTTP's usual form says, or any other: the SDK's way to read it takes half of a GET's parsing."""
-    try:
-        day, month, year = int(text[5:7]), _MONTHS.index(text[8:11]) // 3 + 1, int(text[12:16])
-        if text.endswith(" GMT"):
-            return datetime(year, month, day, int(text[17:19]), int(text[20:22]), int(text[23:25]), tzinfo=UTC)
-    except ValueError:
-        pass  # another form
-    try:
-        return parsedate_to_datetime(text)
-    except (ValueError, TypeError):
-        return None
