@@ -67,6 +67,8 @@ class Client:
         self.checksums = config.checksums != "off"
         self.endpoint: str = sdk.meta.endpoint_url
         self.region: str = sdk.meta.region_name
+        transport: Transport = sdk._endpoint.http_session  # noqa: SLF001  # the SDK hides it
+        self.pace = transport.pace
         sdk.meta.events.register("before-call.s3.GetObject", self._ask_for_checksum)
         sdk.meta.events.register("before-call.s3.HeadObject", self._ask_for_checksum)
         sdk.meta.events.register("before-call.s3.DeleteObjects", self._sum_for_delete)
@@ -74,7 +76,7 @@ class Client:
         self._most_attempts = config.retries + 1
         self.wire: Wire | None = None
         if config.retry_mode == "standard" and not self._signs_bodies:
-            self.wire = Wire(sdk._endpoint.http_session, self._find_credentials)  # noqa: SLF001  # the SDK hides it
+            self.wire = Wire(transport, self._find_credentials)
             for name in NAMES.values():
                 sdk.meta.events.register(f"before-send.s3.{name}", self._learn)
         sdk.meta.events.register_first("needs-retry.s3", partial(again.seconds_to_wait, config.retries + 1))

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from ..._config import S3Config
     from ._client import Answer, Client
 
-
-GIVEN_AT_ONCE = 1 << 20  # bytes of parts that are there already, summed on the loop: then other tasks have their turn
+COMES_AT_ONCE = 256 << 10  # bytes, at most: what asyncio takes from a socket
 
 
 class Reads:
@@ -133,6 +132,9 @@ class Stretch:
         if self._body is None:
             self._body = await self._ask()
         body = self._body
+        await self._reads.client.pace.take(
+            min(COMES_AT_ONCE, self._stop - self._at)
+        )  # behind it, a cancelled read loses data
         with self._reads.client.errors():
             data: bytes = await body.content.readany()
         if self._body is not body:
@@ -184,7 +186,6 @@ class S3Download:
         self._chunk_size = chunk_size
         self._check = self._make_check()
         self._open = True
-        self._since_turn = 0  # bytes given out since other tasks could run
         self._rest = memoryview(b"")
         self._window: deque[asyncio.Task[list[bytes]]] = deque()
         self._ready: deque[bytes] = deque()
@@ -237,6 +238,9 @@ class S3Download:
     async def _next(self) -> bytes:
         """The next bytes of the span; b"" behind the last."""
         self._check_open()
+        if self._ready:
+            await self._reads.client.pace.take(len(self._ready[0]))
+            self._check_open()
         try:
             piece = await self._fetch()
         except UnavailableError:
@@ -245,10 +249,6 @@ class S3Download:
         self._check_open()
         if piece and self._check is not None:
             self._check.add(piece)
-        self._since_turn += len(piece)
-        if self._since_turn >= GIVEN_AT_ONCE:
-            self._since_turn = 0
-            await asyncio.sleep(0)
         return piece
 
     async def _fetch(self) -> bytes:

@@ -25,6 +25,7 @@ from yarl import URL
 
 from . import _again as again
 from . import _lean as lean
+from ._pace import Pace
 
 SLICE = 256 << 10  # bytes handed to the socket at a time: 8 MiB at once stalled the loop for 0.1-2.4 s (measured)
 AT_ONCE = (
@@ -46,6 +47,7 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.pace = Pace()
         assert isinstance(self._timeout, aiohttp.ClientTimeout)
         self._times = self._timeout
         self._ready_context = self._make_context() if self._verify else None
@@ -148,7 +150,7 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
         """The body in slices, each of which has to be taken in time."""
         patience = self._times.sock_read or 0
         async with asyncio.timeout(patience) as limit:
-            slices = _Slices(body, limit, patience)
+            slices = _Slices(body, limit, patience, self.pace)
             try:
                 yield slices
             finally:
@@ -206,10 +208,11 @@ class _Slices:
     """A body that is sent piece by piece, and again from the start if need be. A server that does not take the next
     piece in time is given up; nobody else would notice."""
 
-    def __init__(self, body: memoryview, limit: asyncio.Timeout, patience: float) -> None:
+    def __init__(self, body: memoryview, limit: asyncio.Timeout, patience: float, pace: Pace) -> None:
         self._body = body
         self._limit = limit
         self._patience = patience
+        self._pace = pace
         self.watched = True
         self.last_taken = False
 
@@ -218,8 +221,8 @@ class _Slices:
         for start in range(0, len(self._body), SLICE):
             self._watch(clock() + self._patience)
             self.last_taken = start + SLICE >= len(self._body)
+            await self._pace.take(SLICE)
             yield self._body[start : start + SLICE]
-            await asyncio.sleep(0)  # a socket that takes all at once would hold the loop for 4 ms
         self._watch(None)  # from here on aiohttp watches the time
 
     def _watch(self, until: float | None) -> None:
