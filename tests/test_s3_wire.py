@@ -3,13 +3,17 @@ whenever the answer is not a plain one."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp.base_protocol import BaseProtocol
+from botocore.parsers import ResponseParserError
 from support import fault_proxy
 from support.fault_proxy import Cut, first
 from support.s3_servers import Server
@@ -18,6 +22,8 @@ from support.strict_s3 import StrictS3
 
 from micelio_storage import NotFoundError, Storage, UnavailableError
 from micelio_storage.drivers.s3._answers import parse_time
+from micelio_storage.drivers.s3._pace import Pace
+from micelio_storage.drivers.s3._pages import read_listing
 from micelio_storage.drivers.s3._signing import Credentials, Signer, encoded_path
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
@@ -105,6 +111,12 @@ async def work(storage: Storage, key: str) -> list[object]:
     found += [await storage.get(key), await storage.get(key, offset=1, length=2, if_match=info.etag)]
     await storage.put(key, bytes(200 * KIB))
     found += [await storage.get(key)]
+    for delimiter in (None, "/"):
+        page = await storage.list_page("wire/", limit=1, delimiter=delimiter)
+        found += [[(entry.key, entry.size, entry.etag) for entry in page.entries], list(page.prefixes)]
+        if page.cursor:
+            rest = await storage.list_page("wire/", limit=9, delimiter=delimiter, cursor=page.cursor)
+            found += [[(entry.key, entry.size) for entry in rest.entries], list(rest.prefixes)]
     await storage.delete(key)
     for call in (storage.get, storage.head):
         with pytest.raises(NotFoundError) as caught:
@@ -145,6 +157,40 @@ async def test_requests_and_answers_are_those_of_the_sdk(
             assert wire.requests - before >= 10  # or nothing was compared
     assert results[0] == results[1]
     assert sent[0] == sent[1]
+
+
+LISTING = """<?xml version="1.0" encoding="UTF-8"?>
+<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name><Prefix>p%20</Prefix>{encoding}
+<Contents><Key>a%20b+c</Key><LastModified>2009-10-12T17:50:30.000Z</LastModified><ETag>&quot;e&quot;</ETag>
+<Size>7</Size><Owner><ID>1</ID></Owner></Contents><CommonPrefixes><Prefix>d%2Fe</Prefix></CommonPrefixes>
+<NextContinuationToken>t&amp;</NextContinuationToken><IsTruncated>true</IsTruncated></ListBucketResult>"""
+
+
+async def read(text: str) -> dict[str, Any]:
+    loop = asyncio.get_running_loop()
+    content = aiohttp.StreamReader(BaseProtocol(loop), 1 << 16, loop=loop)
+    content.feed_data(text.encode())
+    content.feed_eof()
+    return await read_listing(content, Pace())
+
+
+async def test_a_listing_is_read_as_the_sdk_reads_it() -> None:
+    plain = await read(LISTING.format(encoding=""))
+    line = {"Key": "a%20b+c", "Size": 7, "ETag": '"e"', "LastModified": datetime(2009, 10, 12, 17, 50, 30, tzinfo=UTC)}
+    told = {"IsTruncated": True, "NextContinuationToken": "t&"}
+    assert plain == {"Contents": [line], "CommonPrefixes": [{"Prefix": "d%2Fe"}], **told}
+    coded = await read(LISTING.format(encoding="<EncodingType>url</EncodingType>"))
+    assert coded["Contents"] == [line | {"Key": "a b c"}]
+    assert coded["CommonPrefixes"] == [{"Prefix": "d/e"}]
+
+
+@pytest.mark.parametrize("text", [
+    "", "no XML", LISTING[:400], "<Error><Code>InternalError</Code></Error>", "<html/>",
+    LISTING.replace("<Size>7</Size>", ""), LISTING.replace("<Size>7", "<Size>seven"), LISTING.replace("2009-10-12T17", "noon"),
+])  # fmt: skip
+async def test_what_is_no_listing_is_no_empty_listing(text: str) -> None:
+    with pytest.raises(ResponseParserError):
+        await read(text.format(encoding="") if "{encoding}" in text else text)
 
 
 @pytest.mark.parametrize("fields", [{"retry_mode": "adaptive"}, {"checksums": "off"}])

@@ -276,9 +276,8 @@ class Client:
 
     def _learn(self, request: Any, **_: object) -> None:
         """Take the way to the bucket from what the SDK is about to send."""
-        key = _key.get()
-        if self.wire is not None and key is not None:
-            self.wire.learn(key, request.url, request.headers)
+        if self.wire is not None:
+            self.wire.learn(_key.get(), request.url, request.headers)
 
     async def _head_again(self, parameters: Mapping[str, Any]) -> Answer:
         """An answer to HEAD has no body that says what is refused, or whether object or bucket is missing: GET has."""

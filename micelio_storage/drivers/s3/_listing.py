@@ -16,9 +16,12 @@ from ...driver import (
     parse_cursor,
 )
 from . import _answers as answers
+from ._pace import IN_A_TURN, Pace
 
 if TYPE_CHECKING:
     from ._client import Answer, Client
+
+MADE_AT_ONCE = 100  # entries: about 0.5 ms
 
 
 async def list_page(client: Client, prefix: Prefix, options: ListOptions) -> Page:
@@ -31,7 +34,7 @@ async def list_page(client: Client, prefix: Prefix, options: ListOptions) -> Pag
         following = answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else None
         if following in passed:
             raise UnavailableError("the listing has no end: the store says that more follows, but not where")
-        page = _page(answer, after, f"{following}\n{after}" if following else None)
+        page = await _page(answer, after, f"{following}\n{after}" if following else None, client.pace)
         if page.entries or page.prefixes or following is None:
             return page
         passed.add(following)
@@ -45,8 +48,11 @@ def _parameters(prefix: Prefix, options: ListOptions, token: str, after: str) ->
     return parameters | {name: value for name, value in optional.items() if value}
 
 
-def _page(answer: Answer, after: str, following: str | None) -> Page:
-    entries = [entry for line in answer.get("Contents", []) if (entry := _entry(line)) is not None]
+async def _page(answer: Answer, after: str, following: str | None, pace: Pace) -> Page:
+    lines, entries = answer.get("Contents", []), []
+    for start in range(0, len(lines), MADE_AT_ONCE):
+        await pace.take(IN_A_TURN // 2)
+        entries += [entry for line in lines[start : start + MADE_AT_ONCE] if (entry := _entry(line)) is not None]
     folded = [line["Prefix"] for line in answer.get("CommonPrefixes", [])]
     return Page(
         entries=sorted(entries, key=lambda entry: entry.key),

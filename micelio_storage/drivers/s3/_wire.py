@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeAlias
 
+import aiohttp
 from botocore.exceptions import ClientError, ConnectionClosedError, ConnectionError, HTTPClientError  # noqa: A004
 from botocore.parsers import RestXMLParser
 from yarl import URL
@@ -20,14 +21,32 @@ from yarl import URL
 from ...driver import BytesLike
 from ._again import NOT_DONE
 from ._answers import parse_time
+from ._pages import read_listing
 from ._signing import UNSIGNED, Credentials, Signer, encoded, encoded_path
 from ._transport import Answered, Transport
 
 Answer: TypeAlias = dict[str, Any]
 
-NAMES = {"get_object": "GetObject", "head_object": "HeadObject", "put_object": "PutObject", "upload_part": "UploadPart"}
-_METHODS = {"get_object": "GET", "head_object": "HEAD", "put_object": "PUT", "upload_part": "PUT"}
-_QUERY = {"PartNumber": "partNumber", "UploadId": "uploadId"}  # in the order of their names
+NAMES = {
+    "get_object": "GetObject",
+    "head_object": "HeadObject",
+    "list_objects_v2": "ListObjectsV2",
+    "put_object": "PutObject",
+    "upload_part": "UploadPart",
+}
+_METHODS = {"head_object": "HEAD", "put_object": "PUT", "upload_part": "PUT"}  # all others: GET
+_ALWAYS = {"list_objects_v2": {"EncodingType": "url", "ListType": "2"}}
+_QUERY = {
+    "ContinuationToken": "continuation-token",
+    "Delimiter": "delimiter",
+    "EncodingType": "encoding-type",
+    "ListType": "list-type",
+    "MaxKeys": "max-keys",
+    "PartNumber": "partNumber",
+    "Prefix": "prefix",
+    "StartAfter": "start-after",
+    "UploadId": "uploadId",
+}  # in the order of their names, which signatures want
 _SENT = {
     "ContentType": "content-type",
     "IfMatch": "if-match",
@@ -98,14 +117,16 @@ class Wire:
         self._address: _Address | None = None
         self.requests = 0  # sent here
 
-    def learn(self, key: str, url: str, headers: Mapping[str, Any]) -> None:
-        """Take from a request of the SDK how it is done."""
+    def learn(self, key: str | None, url: str, headers: Mapping[str, Any]) -> None:
+        """Take from a request of the SDK, about an object or the bucket, how it is done."""
         authorization, agent = (_text(headers.get(name, "")) for name in ("Authorization", "User-Agent"))
-        base, slash, rest = url.partition("?")[0].rpartition("/" + encoded_path(key))
+        whole, rest = url.partition("?")[0], f"/{encoded_path(key)}" if key else ""
         scope = authorization.partition("Credential=")[2].partition(",")[0].split("/")
-        if not slash or rest or len(scope) != 5 or scope[3] != "s3" or not self._transport.is_direct(url):
+        plain = whole.endswith(rest) and len(scope) == 5 and scope[3] == "s3"
+        if not plain or not self._transport.is_direct(url):
             self._address = None  # signed in another way, or not at all; or sent to a proxy
             return
+        base = whole.removesuffix(rest).rstrip("/")
         there = URL(base, encoded=True)
         host = there.raw_authority.rpartition("@")[2]
         known = self._address
@@ -114,18 +135,19 @@ class Wire:
             self._address = _Address(base, there.origin(), path, host, agent, Signer(scope[2]))
 
     async def request(
-        self, operation: str, parameters: Mapping[str, Any], body: BytesLike | None, *, checksums: bool
+        self, operation: str, parameters: dict[str, Any], body: BytesLike | None, *, checksums: bool
     ) -> Answer:
         """The answer as the SDK would give it, or the error; `NotPlainError` where the SDK has to go on."""
         address = self._address
         if address is None or not parameters.keys() <= _KNOWN:
             raise NotPlainError
-        method = _METHODS[operation]
-        path = f"{address.path}/{encoded_path(parameters['Key'])}"
+        method = _METHODS.get(operation, "GET")
+        parameters = parameters | _ALWAYS.get(operation, {})
+        path = f"{address.path}/{encoded_path(parameters['Key'])}" if "Key" in parameters else address.path or "/"
         query = "&".join([f"{q}={encoded(str(parameters[p]))}" for p, q in _QUERY.items() if p in parameters])
         headers = _headers_of(parameters)
         headers["host"] = address.host
-        if checksums and method != "PUT":
+        if checksums and operation in ("get_object", "head_object"):
             headers["x-amz-checksum-mode"] = "ENABLED"
         await self._sign(address.signer, method, path, query, headers)
         headers["user-agent"] = address.agent
@@ -136,9 +158,7 @@ class Wire:
         self.requests += 1
         try:
             view = memoryview(body) if body else None
-            response = await self._transport.ask(
-                method, address.origin, target, headers, view, stream=operation == "get_object"
-            )
+            response = await self._transport.ask(method, address.origin, target, headers, view, stream=method == "GET")
         except (HTTPClientError, ConnectionError) as error:
             raise NotPlainError(error) from error
         return await self._parse(operation, response)
@@ -160,10 +180,20 @@ class Wire:
             answer["Metadata"] = {name[len(_META) :]: value for name, value in told.items() if name.startswith(_META)}
             if "content-length" in told:
                 answer["ContentLength"] = int(told["content-length"])
+        if operation == "list_objects_v2":
+            answer |= await self._read_listing(response)
         if operation == "get_object":
             answer["Body"] = response
         answer["ResponseMetadata"] = {"HTTPStatusCode": status, "HTTPHeaders": told, "RetryAttempts": 0}
         return answer
+
+    async def _read_listing(self, response: Answered) -> Answer:
+        try:
+            return await read_listing(response.content, self._transport.pace)
+        except aiohttp.ClientError as error:
+            raise NotPlainError(ConnectionClosedError(error=error, endpoint_url=str(response.url))) from error
+        finally:
+            response.close()  # if it was read to its end, its connection is kept all the same
 
     async def _refuse(self, name: str, status: int, told: Mapping[str, str], response: Answered) -> NoReturn:
         try:
