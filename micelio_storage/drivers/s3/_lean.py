@@ -48,7 +48,9 @@ class Reply:
         return self._data
 
     def close(self) -> None:
-        """Give up what has not come yet, and the connection with it."""
+        """Give up what has not come yet, and the connection with it. Who waits for it is told."""
+        if not self.content.is_eof() and self.content.exception() is None:
+            self.content.set_exception(aiohttp.ClientConnectionError("the connection was closed"))
         self._connection.close()
 
     def _release(self) -> None:

@@ -261,6 +261,7 @@ class S3Upload:
             else:
                 taken = min(room, len(view), TAKEN_AT_ONCE)
                 await self._writes.client.pace.take(taken)
+                self._check_open()
                 self._buffer.add(view[:taken], summed=self._writes.client.checksums)
                 view = view[taken:]
 

@@ -135,10 +135,10 @@ class Stretch:
         await self._reads.client.pace.take(
             min(COMES_AT_ONCE, self._stop - self._at)
         )  # behind it, a cancelled read loses data
+        self._look_at(body)
         with self._reads.client.errors():
             data: bytes = await body.content.readany()
-        if self._body is not body:
-            raise UnavailableError("the connection was closed meanwhile")
+        self._look_at(body)
         if not data:
             raise UnavailableError("the answer ended before all its bytes had come")
         data = data[: self._stop - self._at]
@@ -148,6 +148,10 @@ class Stretch:
         else:
             self._reads.idle(self)
         return data
+
+    def _look_at(self, body: Any) -> None:
+        if self._body is not body:
+            raise UnavailableError("the connection was closed meanwhile")
 
     async def _ask(self) -> Any:
         wanted = f"bytes={self._at}-{self._stop - 1}"
