@@ -1,0 +1,92 @@
+"""What each operation asks of S3, request by request: what it costs there. docs/performance.md counts on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeAlias
+
+import pytest
+from support.s3_conformance import on_loops
+from support.s3_servers import Server
+from support.s3_storage import KIB, driver_for
+
+from micelio_storage import Session, Storage
+
+PART = 64 * KIB
+PARTS = 5  # of a large object: four and a half
+
+Step: TypeAlias = Callable[[Storage], Awaitable[object]]
+
+
+@pytest.fixture
+async def storage(small_parts_server: Server) -> AsyncIterator[Storage]:
+    async with Storage(driver_for(small_parts_server, part_size=PART, conditions="all")) as storage:
+        for key in ("cost/small", "sessions/cost/files/a", "sessions/cost/files/b"):
+            await storage.put(key, b"1")
+        await storage.put("cost/large", large())
+        await storage.put("sessions/cost/metadata.json", b"{}\n")
+        yield storage
+        await storage.delete_prefix("cost/")
+        await storage.delete_prefix("sessions/")
+
+
+async def large() -> AsyncIterator[bytes]:
+    for _ in range(9):
+        yield bytes(PART // 2)
+
+
+async def update(storage: Storage) -> None:
+    await storage.update("cost/small", lambda data: b"2")
+
+
+async def update_session(storage: Storage) -> None:
+    await Session(storage, "cost").update_metadata(lambda document: document | {"n": 1})
+
+
+async def list_all(storage: Storage) -> list[str]:
+    return [entry.key async for entry in storage.list("cost/")]
+
+
+COSTS: dict[str, tuple[Step, dict[str, int]]] = {
+    "put": (lambda storage: storage.put("cost/new", b"1"), {"PutObject": 1}),
+    "put, create-only": (lambda storage: storage.put("cost/created", b"1", if_absent=True), {"PutObject": 1}),
+    "put, large": (
+        lambda storage: storage.put("cost/new", large()),
+        {"CreateMultipartUpload": 1, "UploadPart": PARTS, "CompleteMultipartUpload": 1},
+    ),
+    "get": (lambda storage: storage.get("cost/small"), {"GetObject": 1}),
+    "get, a range": (lambda storage: storage.get("cost/large", offset=7, length=9), {"GetObject": 1}),
+    "get, large": (lambda storage: storage.get("cost/large"), {"GetObject": PARTS}),
+    "head": (lambda storage: storage.head("cost/small"), {"HeadObject": 1}),
+    "exists": (lambda storage: storage.exists("cost/small"), {"HeadObject": 1}),
+    "update": (update, {"GetObject": 1, "PutObject": 1}),
+    "copy": (lambda storage: storage.copy("cost/small", "cost/copy"), {"HeadObject": 1, "CopyObject": 1}),
+    "list, a page": (list_all, {"ListObjectsV2": 1}),
+    "delete": (lambda storage: storage.delete("cost/small"), {"DeleteObject": 1}),
+    "delete, a thousand": (
+        lambda storage: storage.delete(*(f"cost/{number}" for number in range(1000))),
+        {"DeleteObjects": 1},
+    ),
+    "a session's metadata": (lambda storage: Session(storage, "cost").metadata(), {"GetObject": 1}),
+    "a session's metadata changed": (update_session, {"GetObject": 1, "PutObject": 1}),
+    "a session's usage": (lambda storage: Session(storage, "cost").usage(), {"ListObjectsV2": 1}),
+    "a session deleted": (
+        lambda storage: Session(storage, "cost").delete(),
+        {"ListObjectsV2": 1, "DeleteObjects": 1},
+    ),
+    "a signed URL": (lambda storage: storage.url("cost/small", expires=60), {}),
+}
+
+
+@on_loops("asyncio")
+@pytest.mark.parametrize("name", COSTS)
+async def test_an_operation_costs_no_more_requests_than_it_has_to(
+    storage: Storage, small_parts_server: Server, name: str
+) -> None:
+    referee = small_parts_server.referee
+    assert referee is not None
+    step, wanted = COSTS[name]
+    referee.log.clear()
+    await step(storage)
+    assert dict(Counter(request.operation for request in referee.log if request.status)) == wanted
