@@ -66,7 +66,7 @@ class S3Config:
     endpoint: str | None = None
     public_endpoint: str | None = None
     url_style: Literal["auto", "path", "virtual"] = "auto"
-    # Against a server that answers at once, puts of 5, 8, 16, 32 MiB parts, four at a time, move 815, 805, 799, 622 MiB/s
+    # On a server that answers at once, puts of 5, 8, 16, 32 MiB parts, four at a time, move 815, 805, 799, 622 MiB/s
     # and take 25, 40, 80, 160 MiB; one part at a time is as fast there, but waits for each answer of a store far away.
     # Gets: 989, 970, 835, 886 MiB/s. So the smallest parts that keep the requests few: 8 MiB, four of them.
     part_size: int = 8 * MIB

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
@@ -25,6 +25,7 @@ from micelio_storage.drivers.s3._answers import parse_time
 from micelio_storage.drivers.s3._pace import Pace
 from micelio_storage.drivers.s3._pages import read_listing
 from micelio_storage.drivers.s3._signing import Credentials, Signer, encoded_path
+from micelio_storage.drivers.s3._wire import Wire
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 EXAMPLE = Credentials(access_key="AKIAIOSFODNN7EXAMPLE", secret_key="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
@@ -186,11 +187,64 @@ async def test_a_listing_is_read_as_the_sdk_reads_it() -> None:
 
 @pytest.mark.parametrize("text", [
     "", "no XML", LISTING[:400], "<Error><Code>InternalError</Code></Error>", "<html/>",
-    LISTING.replace("<Size>7</Size>", ""), LISTING.replace("<Size>7", "<Size>seven"), LISTING.replace("2009-10-12T17", "noon"),
+    LISTING.replace("<Size>7</Size>", ""), LISTING.replace("<Size>7", "<Size>seven"),
+    LISTING.replace("2009-10-12T17", "noon"),
 ])  # fmt: skip
 async def test_what_is_no_listing_is_no_empty_listing(text: str) -> None:
     with pytest.raises(ResponseParserError):
         await read(text.format(encoding="") if "{encoding}" in text else text)
+
+
+async def _missing(storage: Storage) -> None:
+    assert not await storage.exists("wire/b/bucket/missing")
+
+
+@pytest.mark.parametrize("first_call", [
+    _missing,
+    lambda storage: storage.list_page("wire/"),
+    lambda storage: storage.delete("wire/b/missing"),
+    lambda storage: storage.put("wire/b/bucket/a", b"1"),
+    lambda storage: storage.delete_prefix("wire/"),
+])  # fmt: skip
+async def test_whatever_is_asked_first_all_goes_to_its_own_key(
+    small_parts_server: Server, first_call: Callable[[Storage], Awaitable[object]]
+) -> None:
+    """The address is learnt from the SDK's requests, some of which are made by others."""
+    async with Storage(driver_for(small_parts_server, conditions="all")) as storage:
+        for _ in range(2):
+            await first_call(storage)
+            storage._driver._parts.client._bucket_seen = False  # then the SDK is asked behind a HEAD of the short road
+            await asyncio.gather(*(storage.exists(f"wire/{n}") for n in range(3)))
+        await storage.put("wire/a", b"1")
+        await storage.put("wire/a", b"2")
+        await storage.put("wire/c/bucket", bytes(100_000))
+        assert storage._driver._parts.client.wire.requests >= 2
+        referee = small_parts_server.referee
+        assert referee is not None
+        asked = {request.key for request in referee.log if request.key is not None}
+        assert all(key.count("wire/") <= 1 and not key.startswith("bucket") for key in asked)
+        assert await storage.get("wire/a") == b"2"
+        assert {entry.key async for entry in storage.list("wire/")} - {"wire/b/bucket/a"} == {"wire/a", "wire/c/bucket"}
+        await storage.delete_prefix("wire/")
+
+
+@pytest.mark.parametrize("url", [
+    "http://host/bucket/wrong/key", "http://host/other/key", "https://other.host/key", "https://bucket.host/x/key",
+    "http://host/bucket/key2", "http://host/key",
+])  # fmt: skip
+def test_an_address_that_is_not_the_buckets_is_not_learnt(url: str) -> None:
+    wire = Wire(_Direct(), "bucket", lambda: None)  # type: ignore[arg-type]
+    signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=a/20260101/r/s3/aws4_request, SignedHeaders=host"}
+    for right in ("http://host/bucket/key", "https://bucket.host/key", "https://host/path/bucket/key"):
+        wire.learn("key", right, signed)
+        assert wire._address is not None
+    wire.learn("key", url, signed)
+    assert wire._address is None
+
+
+class _Direct:
+    def is_direct(self, url: str) -> bool:
+        return True
 
 
 @pytest.mark.parametrize("fields", [{"retry_mode": "adaptive"}, {"checksums": "off"}])

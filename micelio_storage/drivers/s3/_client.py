@@ -76,7 +76,7 @@ class Client:
         self._most_attempts = config.retries + 1
         self.wire: Wire | None = None
         if config.retry_mode == "standard" and not self._signs_bodies:
-            self.wire = Wire(transport, self._find_credentials)
+            self.wire = Wire(transport, self.bucket, self._find_credentials)
             for name in NAMES.values():
                 sdk.meta.events.register(f"before-send.s3.{name}", self._learn)
         sdk.meta.events.register_first("needs-retry.s3", partial(again.seconds_to_wait, config.retries + 1))
@@ -274,13 +274,15 @@ class Client:
         found = self._sdk._request_signer._credentials  # noqa: SLF001  # the SDK shows them nowhere else
         return await found.get_frozen_credentials()
 
-    def _learn(self, request: Any, **_: object) -> None:
-        """Take the way to the bucket from what the SDK is about to send."""
-        if self.wire is not None:
-            self.wire.learn(_key.get(), request.url, request.headers)
+    def _learn(self, request: Any, event_name: str, **_: object) -> None:
+        """Take the way to the bucket from what the SDK is about to send, if it is known for which key that is."""
+        key = "" if event_name.endswith(".ListObjectsV2") else _key.get()
+        if self.wire is not None and key is not None:
+            self.wire.learn(key, request.url, request.headers)
 
     async def _head_again(self, parameters: Mapping[str, Any]) -> Answer:
         """An answer to HEAD has no body that says what is refused, or whether object or bucket is missing: GET has."""
+        _key.set(parameters["Key"])
         try:
             told = await self._sdk.get_object(Bucket=self.bucket, Key=parameters["Key"])
             told["Body"].close()

@@ -111,27 +111,29 @@ class _Address:
 class Wire:
     """One attempt at a request, if it is a plain one."""
 
-    def __init__(self, transport: Transport, credentials: Callable[[], Any]) -> None:
+    def __init__(self, transport: Transport, bucket: str, credentials: Callable[[], Any]) -> None:
         self._transport = transport
+        self._bucket = bucket
         self._credentials = credentials
         self._address: _Address | None = None
         self.requests = 0  # sent here
 
-    def learn(self, key: str | None, url: str, headers: Mapping[str, Any]) -> None:
-        """Take from a request of the SDK, about an object or the bucket, how it is done."""
+    def learn(self, key: str, url: str, headers: Mapping[str, Any]) -> None:
+        """Take from a request of the SDK how it is done. `key` is empty if it is about the bucket."""
         authorization, agent = (_text(headers.get(name, "")) for name in ("Authorization", "User-Agent"))
         whole, rest = url.partition("?")[0], f"/{encoded_path(key)}" if key else ""
-        scope = authorization.partition("Credential=")[2].partition(",")[0].split("/")
-        plain = whole.endswith(rest) and len(scope) == 5 and scope[3] == "s3"
-        if not plain or not self._transport.is_direct(url):
-            self._address = None  # signed in another way, or not at all; or sent to a proxy
-            return
         base = whole.removesuffix(rest).rstrip("/")
         there = URL(base, encoded=True)
-        host = there.raw_authority.rpartition("@")[2]
+        host, path = there.raw_authority.rpartition("@")[2], there.raw_path.rstrip("/")
+        scope = authorization.partition("Credential=")[2].partition(",")[0].split("/")
+        is_plain = whole.endswith(rest) and len(scope) == 5 and scope[3] == "s3" and self._transport.is_direct(url)
+        if not is_plain or not (
+            path.endswith(f"/{self._bucket}") or (host.startswith(f"{self._bucket}.") and not path)
+        ):
+            self._address = None  # signed in another way, or not at all; or sent to a proxy; or not to the bucket
+            return
         known = self._address
         if known is None or (known.base, known.agent) != (base, agent) or scope[2] != known.signer.region:
-            path = there.raw_path.rstrip("/")
             self._address = _Address(base, there.origin(), path, host, agent, Signer(scope[2]))
 
     async def request(
