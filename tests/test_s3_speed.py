@@ -4,6 +4,8 @@ to others. That each is used, and that each is safe."""
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 from typing import Any
 
 import pytest
@@ -12,10 +14,11 @@ from hypothesis import strategies as st
 from support import fault_proxy
 from support.fault_proxy import Cut, first
 from support.s3_servers import Server
-from support.s3_storage import KIB, MIB, driver_for
+from support.s3_storage import KIB, MIB, config_for, driver_for, session_for
 
 from micelio_storage import Storage
 from micelio_storage.drivers._checksums import crc64nvme
+from micelio_storage.drivers.s3 import S3Driver
 from micelio_storage.drivers.s3 import _lean as lean
 from micelio_storage.drivers.s3._pace import IN_A_TURN, Pace
 from micelio_storage.drivers.s3._sums import combined
@@ -142,3 +145,23 @@ async def test_one_connection_serves_all_requests_that_come_one_after_the_other(
                 await storage.head("speed/a")
             await storage.delete("speed/a")
             assert proxy.connections == before
+
+
+@pytest.mark.parametrize(("fast_enough", "requests"), [(1.0, {1}), (1e12, {4, 5}), (math.inf, {6})])
+async def test_ranges_are_fetched_beside_an_answer_that_is_slow(
+    small_parts_server: Server, fast_enough: float, requests: set[int]
+) -> None:
+    """Of six parts: all in one answer; two, and a piece, in the first and one in each more; one in each."""
+    data = os.urandom(6 * MIB)
+    config = config_for(small_parts_server, part_size=MIB, conditions="all")
+    async with Storage(S3Driver(config, session=session_for(small_parts_server), fast_enough=fast_enough)) as storage:
+        await storage.put("speed/a", data)
+        referee = small_parts_server.referee
+        assert referee is not None
+        for offset in (0, 1000):
+            referee.log.clear()
+            async with storage.open_read("speed/a", offset=offset) as reader:
+                assert b"".join([chunk async for chunk in reader]) == data[offset:]
+            assert sum(request.operation == "GetObject" for request in referee.log) in requests
+            assert await storage.get("speed/a", offset=offset) == data[offset:]
+        await storage.delete("speed/a")

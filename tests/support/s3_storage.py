@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -31,9 +32,11 @@ def session_for(server: Server) -> aioboto3.Session:
 
 
 def driver_for(server: Server, *, largest_copy: int | None = None, **fields: Any) -> S3Driver:
-    """A driver for the server, with its credentials."""
-    more = {} if largest_copy is None else {"largest_copy": largest_copy}
-    return S3Driver(config_for(server, **fields), session=session_for(server), **more)
+    """A driver for the server, with its credentials. With parts smaller than S3's it reads in parallel ranges, however
+    fast the server is."""
+    config = config_for(server, **fields)
+    fast_enough = math.inf if config.part_size < 5 * MIB else None
+    return S3Driver(config, session=session_for(server), largest_copy=largest_copy, fast_enough=fast_enough)
 
 
 def set_credentials(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:

@@ -43,18 +43,25 @@ class S3Driver:
     The configuration's `prefix` is for the driver around this one (`PrefixedDriver`); here it only says where scratch
     keys may be made, and whose multipart uploads are looked at. `session` is where credentials come from, by default
     the SDK's chain. `largest_copy` is the most bytes that one CopyObject copies, by default 512 MiB; more is copied in
-    parts.
+    parts. `fast_enough` is how many bytes a second one answer has to bring, by default 200 MiB: beside a slower one the
+    next ranges are fetched (always, if it is infinite).
     """
 
     name = "s3"
 
     def __init__(
-        self, config: S3Config, *, session: aioboto3.Session | None = None, largest_copy: int | None = None
+        self,
+        config: S3Config,
+        *,
+        session: aioboto3.Session | None = None,
+        largest_copy: int | None = None,
+        fast_enough: float | None = None,
     ) -> None:
         self.capabilities: Capabilities = NO_CONDITIONS if config.conditions == "none" else ALL_CONDITIONS
         self.config = config
         self._session = session
         self._largest_copy = largest_copy
+        self._fast_enough = fast_enough
         self._parts: Parts | None = None
 
     def __repr__(self) -> str:
@@ -64,7 +71,9 @@ class S3Driver:
     async def open(self) -> None:
         lane = Lane("s3", most_workers=2)
         try:
-            self._parts = await lane.run(_make_parts, self.config, self._session, lane, self._largest_copy)
+            self._parts = await lane.run(
+                _make_parts, self.config, self._session, lane, self._largest_copy, self._fast_enough
+            )
             self.capabilities = await self._parts.find_out(self.capabilities, self._prefix())
         except BaseException:
             await to_the_end(self._give_up(lane))
@@ -135,10 +144,16 @@ class S3Driver:
         return self._parts
 
 
-def _make_parts(config: S3Config, session: aioboto3.Session | None, lane: Lane, largest_copy: int | None) -> Parts:
+def _make_parts(
+    config: S3Config,
+    session: aioboto3.Session | None,
+    lane: Lane,
+    largest_copy: int | None,
+    fast_enough: float | None,
+) -> Parts:
     """In a thread: the import alone takes 300 ms."""
     with gently():
-        parts: Parts = _imported().Parts(config, session, lane, largest_copy)
+        parts: Parts = _imported().Parts(config, session, lane, largest_copy, fast_enough)
         return parts
 
 

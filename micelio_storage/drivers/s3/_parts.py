@@ -13,7 +13,7 @@ from ._copies import LARGEST_AT_ONCE, Copies
 from ._listing import list_page
 from ._multipart import S3Upload
 from ._probe import probe
-from ._reads import Reads
+from ._reads import FAST_ENOUGH, Reads
 from ._sums import Sums
 from ._trust import Trust
 from ._writes import Writes
@@ -30,14 +30,19 @@ class Parts:
     """One client, and what reads and writes through it."""
 
     def __init__(
-        self, config: S3Config, session: aioboto3.Session | None, lane: Lane, largest_copy: int | None
+        self,
+        config: S3Config,
+        session: aioboto3.Session | None,
+        lane: Lane,
+        largest_copy: int | None,
+        fast_enough: float | None,
     ) -> None:
         client = make_client(config, session)
         sums = Sums(lane)
         self._config = config
         self.client: Client = client
         self.lane = lane
-        self.reads = Reads(client, config, sums)
+        self.reads = Reads(client, config, sums, fast_enough=fast_enough or FAST_ENOUGH)
         self.writes = Writes(client, config, sums)
         self.copies = Copies(self.writes, largest_at_once=largest_copy or LARGEST_AT_ONCE)
         self.uploads: set[S3Upload] = set()

@@ -1,9 +1,10 @@
-"""Reads: one GET for what is small, parallel ranges in order for what is large, and the rest again from where an answer
-broke, always of the version that the read began with."""
+"""Reads: one GET, with parallel ranges behind it in order where one answer is slow, and the rest again from where an
+answer broke; always of the version that the read began with."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -32,16 +33,20 @@ if TYPE_CHECKING:
     from ..._config import S3Config
     from ._client import Answer, Client
 
+# Bytes a second that one answer has to bring, or the next ranges are fetched beside it. AWS gives some 90 MB/s each. A
+# store near by gives more in one: SeaweedFS 950 MiB/s against 430 in four ranges, nginx 1,330 against 1,200.
+FAST_ENOUGH = 200 << 20
 COMES_AT_ONCE = 256 << 10  # bytes, at most: what asyncio takes from a socket
 
 
 class Reads:
     """Reads from one bucket."""
 
-    def __init__(self, client: Client, config: S3Config, sums: Sums) -> None:
+    def __init__(self, client: Client, config: S3Config, sums: Sums, *, fast_enough: float = FAST_ENOUGH) -> None:
         self.client = client
         self.config = config
         self.sums = sums
+        self.fast_enough = fast_enough
         self.downloads: set[S3Download] = set()
         self._idle: dict[Stretch, None] = {}  # those with a connection that nobody reads from, longest first
 
@@ -106,6 +111,8 @@ class Stretch:
         self._at = span.start
         self._stop = span.stop
         self._body = body
+        self.taken = 0  # bytes
+        self.waited = 0.0  # seconds, for them
         if body is not None:
             reads.idle(self)
 
@@ -136,13 +143,17 @@ class Stretch:
             min(COMES_AT_ONCE, self._stop - self._at)
         )  # behind it, a cancelled read loses data
         self._look_at(body)
+        clock = asyncio.get_running_loop().time
+        asked = clock()
         with self._reads.client.errors():
             data: bytes = await body.content.readany()
+        self.waited += clock() - asked
         self._look_at(body)
         if not data:
             raise UnavailableError("the answer ended before all its bytes had come")
         data = data[: self._stop - self._at]
         self._at += len(data)
+        self.taken += len(data)
         if self._at == self._stop:
             self._finish(body)
         else:
@@ -171,6 +182,11 @@ class Stretch:
         if not body.content.at_eof():
             body.close()
 
+    def end_behind(self, size: int) -> int:
+        """Read no more than so many bytes more; returns where that is."""
+        self._stop = min(self._stop, self._at + size)
+        return self._stop
+
     def let_go(self) -> None:
         """Close the connection. The next read asks for a new one."""
         self._reads.busy(self)
@@ -193,10 +209,9 @@ class S3Download:
         self._rest = memoryview(b"")
         self._window: deque[asyncio.Task[list[bytes]]] = deque()
         self._ready: deque[bytes] = deque()
-        part = reads.config.part_size
-        first = span if span.size <= 2 * part else Span(span.start, span.start + part)
-        self._asked = first.stop
-        self._first = Stretch(reads, key, info.etag, first, body)
+        self._first = Stretch(reads, key, info.etag, span, body)
+        self._in_ranges = math.isinf(reads.fast_enough) and span.size > 2 * reads.config.part_size
+        self._asked = self._first.end_behind(reads.config.part_size if self._in_ranges else span.size)
 
     def _make_check(self) -> Check | None:
         checksum = self.info.checksum
@@ -258,6 +273,7 @@ class S3Download:
     async def _fetch(self) -> bytes:
         self._look_ahead()
         if piece := await self._first.next():
+            self._judge()
             return piece
         if not self._ready and self._window:
             task = self._window[0]
@@ -268,6 +284,16 @@ class S3Download:
             self._ready.extend(task.result())
             self._look_ahead()
         return self._ready.popleft() if self._ready else b""
+
+    def _judge(self) -> None:
+        """After each part's worth of the first answer: leave the rest to ranges if it has come slowly."""
+        first, part = self._first, self._reads.config.part_size
+        if self._in_ranges or first.taken < part:
+            return
+        self._in_ranges = first.waited * self._reads.fast_enough > first.taken
+        first.taken, first.waited = 0, 0.0
+        if self._in_ranges:
+            self._asked = first.end_behind(part)
 
     def _look_ahead(self) -> None:
         """Have the next ranges fetched, `concurrency` of them at a time."""
