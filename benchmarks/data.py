@@ -23,6 +23,12 @@ def keys(top: str, count: int, *, directories: int) -> list[str]:
     return [f"{top}/s{number % directories:04}/files/{number:06}.bin" for number in range(count)]
 
 
+def new_items(top: str, count: int, size: int = OBJECT) -> list[tuple[str, bytes]]:
+    """Keys below `top` that nobody had before, in the same few directories every time, with new bytes for each."""
+    numbers = itertools.islice(_number, count)
+    return [(f"{top}/s{number % SESSIONS:04}/files/{number:09}.bin", piece(size)) for number in numbers]
+
+
 def piece(size: int = PIECE) -> bytes:
     """New bytes, at most a MiB of them, for one copy: making real noise would be all that a stream's figure shows."""
     return b"".join((next(_number).to_bytes(8, "little"), _NOISE[8:size]))

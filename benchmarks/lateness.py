@@ -23,6 +23,11 @@ class Lateness:
         ordered = sorted(self.ticks)
         return 1e3 * ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
 
+    def figures(self) -> dict[str, float]:
+        """What is said of it."""
+        shares = {"ms late, max": 1.0, "ms late, p99": 0.99, "ms late, p50": 0.5}
+        return {unit: self.milliseconds(share) for unit, share in shares.items()}
+
 
 @asynccontextmanager
 async def ticking() -> AsyncIterator[Lateness]:

@@ -1,67 +1,65 @@
-"""How much memory one transfer takes at its worst, in a process of its own so that nobody else's peak is counted.
-
-Linux keeps the peak of a process (VmHWM) and forgets it when asked (`man 5 proc`, clear_refs, since 4.0). What is in
-the page cache, tmpfs included, is not the process's.
-"""
+"""How much memory one streamed transfer takes at its worst, in a process of its own."""
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import json
-import sys
-from collections.abc import Awaitable
-from pathlib import Path
+from collections.abc import Sequence
 
-from .contestants import CONTESTANTS
+from . import charts, child, local, venues
+from .areas import Area, Size
+from .data import MIB
+from .measuring import Figures, Run, Turn, Venue, Workload
 
-_PROJECT = Path(__file__).parent.parent
-
-
-async def measure(name: str, root: Path, size: int) -> dict[str, float]:
-    """MiB above the start, for a stream of `size` bytes in and out again. `root` must not exist yet."""
-    arguments = ("-m", "benchmarks.memory", name, str(root), str(size))
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, cwd=_PROJECT, stdout=asyncio.subprocess.PIPE
-    )
-    answer, _ = await child.communicate()
-    if child.returncode:
-        raise RuntimeError(f"the process that measures the memory of {name} failed")
-    peaks: dict[str, float] = json.loads(answer)
-    return peaks
+SIZES = {"quick": 64 * MIB, "usual": 1024 * MIB, "full": 2048 * MIB}  # bytes of the object
+MOST = (*local.READERS, "aioboto3", "s3fs")
+EVERYBODY = (*MOST, "ours durable", "opendal atomic", "obstore unsigned")
 
 
-async def _stream(name: str, root: Path, size: int) -> dict[str, float]:
-    contestant = CONTESTANTS[name](root)
-    await contestant.open()
-    try:
-        return {
-            "in MiB": await _peak(contestant.put_stream("large.bin", size), size),
-            "out MiB": await _peak(contestant.get_stream("large.bin"), size),
-        }
-    finally:
-        await contestant.aclose()
+def workloads(size: Size) -> Sequence[Workload]:
+    total = SIZES[size]
+    equal = f"one object of {total // MIB:,} MiB in pieces of 1 MiB, new bytes each; S3: parts of 8 MiB, 4 at once"
+    names = MOST if size == "quick" else EVERYBODY
+    return [
+        Workload(name="put", run=_put(total), contestants=names, equal=equal),
+        Workload(name="get", run=_get(total), contestants=names, equal=equal),
+    ]
 
 
-async def _peak(transfer: Awaitable[int], size: int) -> float:
-    gc.collect()
-    _forget_peak()
-    start = _highest()
-    if await transfer != size:
-        raise RuntimeError("not all of the stream arrived")
-    return (_highest() - start) / 1024
+def _put(total: int) -> Run:
+    async def run(turn: Turn) -> Figures:
+        try:
+            return await child.ask(turn, "memory of put", total)
+        finally:
+            await turn.place.remove_large("memory/put.bin")
+
+    return run
 
 
-def _forget_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
+def _get(total: int) -> Run:
+    async def run(turn: Turn) -> Figures:
+        await turn.place.large(total)
+        return await child.ask(turn, "memory of get", total)
+
+    return run
 
 
-def _highest() -> int:
-    """KiB that were resident at the worst moment since the peak was last forgotten."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+def _venues() -> tuple[Sequence[Venue], Sequence[str]]:
+    found, notes = venues.one_s3(opened=False)
+    return [*venues.local(venues.TMPFS, opened=False), *found], notes
 
 
-if __name__ == "__main__":
-    _, _name, _root, _size = sys.argv
-    print(json.dumps(asyncio.run(_stream(_name, Path(_root), int(_size)))))
+AREA = Area(
+    name="memory",
+    title="Memory of one streamed transfer",
+    rounds=1,
+    venues=_venues,
+    workloads=workloads,
+    draw=lambda records, _: charts.figures(
+        records, "MiB above the start", "MiB above the start, at most (less is better)"
+    ),
+    remarks=(
+        (
+            "The highest that was resident (VmHWM) above the process after a first small object. The source's own "
+            "piece of 1 MiB is in it, the page cache is not."
+        ),
+    ),
+)

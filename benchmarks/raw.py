@@ -19,12 +19,12 @@ class Calls:
 
     def __init__(self, root: Path, *, durable: bool) -> None:
         self._root = os.fspath(root) + "/"
-        self._staging = self._root + ".staging/"
+        self._staging = f"{self._root}.staging{'-durable' if durable else ''}/"
         self._durable = durable
         self._number = itertools.count()
 
     def open(self) -> None:
-        os.makedirs(self._staging)
+        os.makedirs(self._staging, exist_ok=True)
 
     def put(self, key: str, data: bytes) -> int:
         return self.put_pieces(key, (data,))
