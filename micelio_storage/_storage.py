@@ -37,11 +37,11 @@ from ._types import (
     WriteOptions,
     check_write_condition,
     parse_condition,
-    parse_content_type,
-    parse_count,
     parse_etag,
-    parse_metadata,
+    parse_list_options,
     parse_presign,
+    parse_read_options,
+    parse_write_options,
 )
 from .driver import Download, Driver, Upload
 from .drivers._threads import to_the_end
@@ -49,6 +49,7 @@ from .drivers.prefixed import PrefixedDriver
 
 Change: TypeAlias = Callable[[bytes | None], Awaitable[bytes | None] | bytes | None]
 
+DELETED_AT_ONCE = 10_000  # keys: a flat directory is read anew after each removal, and these are a few MiB
 READS = 5  # of an object that others replace again and again
 LONGEST_PAUSE = 0.1  # seconds between two tries of `update`; the first pause is at most 1 ms
 
@@ -146,7 +147,7 @@ class Storage:
         """
         with self._call("put", key, deadline):
             parsed = self._parse(key)
-            options = _write_options(if_match, if_absent, content_type, metadata)
+            options = parse_write_options(if_match, if_absent, content_type, metadata)
             source = as_source(data)
             if isinstance(source, AsyncGenerator):
                 return await pour(source, partial(self._driver.upload, parsed, options))
@@ -170,7 +171,7 @@ class Storage:
         """
         with self._call("get", key, deadline):
             parsed = self._parse(key)
-            data, _ = await self._read_all(parsed, _read_options(offset, length, if_match, if_none_match))
+            data, _ = await self._read_all(parsed, parse_read_options(offset, length, if_match, if_none_match))
             return data
 
     async def head(self, key: str, *, deadline: float | None = None) -> ObjectInfo:
@@ -216,7 +217,7 @@ class Storage:
 
         async def start() -> Download:
             parsed = self._parse(key)
-            options = _read_options(offset, length, if_match, if_none_match, chunk_size)
+            options = parse_read_options(offset, length, if_match, if_none_match, chunk_size)
             return await self._driver.read(parsed, options)
 
         return Reader(self._lifecycle, partial(self._call, key=key, deadline=deadline), start, chunk_size)
@@ -236,7 +237,7 @@ class Storage:
 
         async def start() -> Upload:
             parsed = self._parse(key)
-            return await self._driver.upload(parsed, _write_options(if_match, if_absent, content_type, metadata))
+            return await self._driver.upload(parsed, parse_write_options(if_match, if_absent, content_type, metadata))
 
         return Writer(self._lifecycle, partial(self._call, key=key, deadline=deadline), start)
 
@@ -254,7 +255,7 @@ class Storage:
         """Store a file of the local disk, streaming. Otherwise as `put`; the disk's own errors come as `OSError`."""
         with self._call("upload_file", key, deadline):
             parsed = self._parse(key)
-            options = _write_options(if_match, if_absent, content_type, metadata)
+            options = parse_write_options(if_match, if_absent, content_type, metadata)
             return await pour(file_chunks(path), partial(self._driver.upload, parsed, options))
 
     async def download_file(
@@ -299,7 +300,7 @@ class Storage:
         into `prefixes`. `cursor` is the former page's."""
         with self._call("list", prefix, deadline):
             parsed = Prefix.parse(prefix)
-            return await self._driver.list_page(parsed, _list_options(limit, cursor, start_after, delimiter))
+            return await self._driver.list_page(parsed, parse_list_options(limit, cursor, start_after, delimiter))
 
     async def delete_prefix(self, prefix: str, *, everything: bool = False, deadline: float | None = None) -> int:
         """Remove all objects whose keys begin with `prefix`; returns how many. The empty prefix needs `everything`."""
@@ -309,9 +310,13 @@ class Storage:
                 raise InvalidArgumentError("the empty prefix is every object: say everything=True if that is meant")
             count, cursor, more = 0, None, True
             while more:
-                page = await self._driver.list_page(parsed, ListOptions(cursor=cursor))
-                await self._delete([entry.key for entry in page.entries], DeleteOptions())
-                count, cursor, more = count + len(page.entries), page.cursor, page.cursor is not None
+                keys: list[Key] = []
+                while more and len(keys) < DELETED_AT_ONCE:
+                    page = await self._driver.list_page(parsed, ListOptions(cursor=cursor))
+                    keys += [entry.key for entry in page.entries]
+                    cursor, more = page.cursor, page.cursor is not None
+                await self._delete(keys, DeleteOptions())
+                count += len(keys)
             return count
 
     # -- from object to object
@@ -414,8 +419,8 @@ class Storage:
 
     def _call(self, name: str, key: object, deadline: float | None) -> Call:
         shown = str.__str__(key) if isinstance(key, str) else None
-        operation = Operation(name=name, key=shown, driver=self._driver.name)
         limit = self._deadline if deadline is None else parse_deadline(deadline)
+        operation = Operation(name=name, key=shown, driver=self._driver.name)
         return Call(self._lifecycle, operation, self._hooks, limit)
 
     async def _read_all(self, key: Key, options: ReadOptions) -> tuple[bytes, ObjectInfo]:
@@ -453,44 +458,6 @@ class Storage:
             raise ExceptionGroup(
                 f"{len(failures)} of {len(keys)} objects could not be deleted", list(failures.values())
             )
-
-
-def _write_options(
-    if_match: str | None, if_absent: bool, content_type: str | None, metadata: Mapping[str, str] | None
-) -> WriteOptions:
-    return WriteOptions(
-        condition=parse_condition(if_match, if_absent),
-        content_type=parse_content_type(content_type),
-        metadata=parse_metadata(metadata),
-    )
-
-
-def _read_options(
-    offset: int, length: int | None, if_match: str | None, if_none_match: str | None, chunk_size: int | None = None
-) -> ReadOptions:
-    if not isinstance(offset, int) or isinstance(offset, bool):
-        raise TypeError(f"offset is an int, not {type(offset).__name__}")
-    return ReadOptions(
-        offset=offset,
-        length=parse_count("length", length, least=0),
-        if_match=parse_etag("if_match", if_match),
-        if_none_match=parse_etag("if_none_match", if_none_match),
-        chunk_size=parse_count("chunk_size", chunk_size, least=1),
-    )
-
-
-def _list_options(
-    limit: int, cursor: str | None, start_after: str | None, delimiter: Literal["/"] | None
-) -> ListOptions:
-    parse_count("limit", limit, least=1, most=MAX_PAGE)
-    if cursor is not None and not isinstance(cursor, str):
-        raise TypeError(f"cursor is a str, not {type(cursor).__name__}")
-    if cursor is not None and start_after is not None:
-        raise InvalidArgumentError("cursor and start_after exclude each other: a cursor knows where it was")
-    if delimiter not in (None, "/"):
-        raise InvalidArgumentError("delimiter is '/' or None")
-    after = None if start_after is None else Prefix.parse(start_after)
-    return ListOptions(limit=limit, cursor=cursor, start_after=after, delimiter=delimiter)
 
 
 def _successor(seen: ObjectInfo | None) -> WriteOptions:

@@ -17,7 +17,7 @@ from ._errors import (
     PreconditionFailedError,
     RangeError,
 )
-from ._keys import Key
+from ._keys import Key, Prefix
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 
@@ -345,3 +345,44 @@ def parse_count(name: str, value: int | None, *, least: int, most: int | None = 
     if value < least or (most is not None and value > most):
         raise InvalidArgumentError(f"{name} is at least {least}" + (f" and at most {most}" if most is not None else ""))
     return value
+
+
+def parse_write_options(
+    if_match: str | None, if_absent: bool, content_type: str | None, metadata: Mapping[str, str] | None
+) -> WriteOptions:
+    """How to write, as a call was told."""
+    return WriteOptions(
+        condition=parse_condition(if_match, if_absent),
+        content_type=parse_content_type(content_type),
+        metadata=parse_metadata(metadata),
+    )
+
+
+def parse_read_options(
+    offset: int, length: int | None, if_match: str | None, if_none_match: str | None, chunk_size: int | None = None
+) -> ReadOptions:
+    """What to read, as a call was told."""
+    if not isinstance(offset, int) or isinstance(offset, bool):
+        raise TypeError(f"offset is an int, not {type(offset).__name__}")
+    return ReadOptions(
+        offset=offset,
+        length=parse_count("length", length, least=0),
+        if_match=parse_etag("if_match", if_match),
+        if_none_match=parse_etag("if_none_match", if_none_match),
+        chunk_size=parse_count("chunk_size", chunk_size, least=1),
+    )
+
+
+def parse_list_options(
+    limit: int, cursor: str | None, start_after: str | None, delimiter: Literal["/"] | None
+) -> ListOptions:
+    """Which page, as a call was told."""
+    parse_count("limit", limit, least=1, most=MAX_PAGE)
+    if cursor is not None and not isinstance(cursor, str):
+        raise TypeError(f"cursor is a str, not {type(cursor).__name__}")
+    if cursor is not None and start_after is not None:
+        raise InvalidArgumentError("cursor and start_after exclude each other: a cursor knows where it was")
+    if delimiter not in (None, "/"):
+        raise InvalidArgumentError("delimiter is '/' or None")
+    after = None if start_after is None else Prefix.parse(start_after)
+    return ListOptions(limit=limit, cursor=cursor, start_after=after, delimiter=delimiter)

@@ -31,6 +31,7 @@ from ...driver import (
     UnavailableError,
     WriteOptions,
 )
+from .._libc import keep_freed_memory
 from .._threads import Lane, Steps, sync_directory, to_the_end
 from ._attributes import Keeping
 from ._cached import CachedReads
@@ -143,8 +144,8 @@ class LocalDriver:
             staged, raw = await parts.change.run(parts.stage, undo=_discard)
         self._check_still(parts, staged.forget)
 
-        def publish(checksum: str) -> Steps[ObjectInfo]:
-            return parts.writes.publish(staged, key, options, checksum)
+        def publish(size: int, checksum: str) -> Steps[ObjectInfo]:
+            return parts.writes.publish(staged, key, options, size, checksum)
 
         return LocalUpload(staged, raw, publish, parts.heavy, parts.copiers, parts.transfers, durable=self._durable)
 
@@ -272,6 +273,7 @@ def _open_root(place: Place, resolver: Resolver) -> CachedReads:
         raise ConfigError(
             f"{os.fsdecode(path)!r} cannot be opened ({error.strerror}): set STORAGE_LOCAL_PATH to a directory of yours"
         ) from error
+    keep_freed_memory()
     return CachedReads(root)
 
 

@@ -39,16 +39,18 @@ class Attributes:
 
     def encode(self) -> bytes:
         """As JSON, short enough for ext4 to keep it in the inode itself; empty when there is nothing to keep."""
-        kept: dict[str, object] = {}
-        if self.checksum is not None:
-            kept |= {ALGORITHM: self.checksum.removeprefix(f"{ALGORITHM}:"), "size": self.size}
+        kept: list[str] = []
+        if self.checksum is not None:  # by hand, for it is all that most have, and two numbers need no escaping
+            crc, size = self.checksum.removeprefix(f"{ALGORITHM}:"), "null" if self.size is None else self.size
+            kept.append(f'"{ALGORITHM}":"{crc}","size":{size}')
         if self.content_type != DEFAULT_CONTENT_TYPE:
-            kept["content_type"] = self.content_type
+            kept.append(f'"content_type":{_json(self.content_type)}')
         if self.metadata:
-            kept["metadata"] = dict(self.metadata)
-        return json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode() if kept else b""
+            kept.append(f'"metadata":{_json(dict(self.metadata))}')
+        return f"{{{','.join(kept)}}}".encode() if kept else b""
 
 
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 DEFAULTS = Attributes()
 
 

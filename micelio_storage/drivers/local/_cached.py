@@ -11,17 +11,16 @@ import asyncio
 import errno
 import os
 import stat
+from collections import deque
 
 from ...driver import Key, ObjectInfo, ReadOptions, Span, check_read_conditions, missing, resolve_span
 from .._checksums import check_whole
 from .._libc import file_system_type, open_cached
-from ._attributes import Attributes
+from ._known import Known
 from ._root import FILE_FLAGS, NO_OBJECT, Root, release
-from ._store import describe
 
 LARGEST = 64 << 10  # bytes copied on the loop: about 10 us
-MOST_IN_A_ROW = 16  # reads before other tasks have their turn: together under a millisecond
-MOST_KNOWN = 4_000  # versions whose attributes are remembered: up to 4 MiB
+MOST_IN_A_ROW = 32  # reads before other tasks have their turn: together under a millisecond
 
 _TMPFS = 0x01021994
 _KNOWN_TYPES = {_TMPFS, 0xEF53, 0x58465342}  # ext4, xfs (linux/magic.h)
@@ -36,26 +35,25 @@ class CachedReads:
         kind = file_system_type(root.descriptor)
         self._plainly = kind == _TMPFS
         self.enabled = root.uses_openat2 and kind in _KNOWN_TYPES and hasattr(os, "RWF_NOWAIT") and _works(root)
-        self._known: dict[tuple[int, ...], Attributes] = {}
+        self._known = Known(root.device)
+        self.learn = self._known.learn
         self._streak = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     def close(self) -> None:
         """Close the root, which nobody else has yet."""
         self.root.close()
 
-    def learn(self, status: os.stat_result, attributes: Attributes) -> None:
-        """Remember the attributes of a version. Whoever changes them by hand changes its ctime, and so the version."""
-        if len(self._known) >= MOST_KNOWN:
-            self._known.clear()
-        self._known[_version(status)] = attributes
-
     async def turn(self) -> None:
-        """Let other tasks run now and then: a read that never waits would never let them."""
+        """Wait until a read may go on: only so many do in one turn of the loop, and a read that never waits would let
+        no other task have its own. They go on in the order in which they came."""
         if self._streak == 0:
             asyncio.get_running_loop().call_soon(self._turned)
         self._streak += 1
         if self._streak > MOST_IN_A_ROW:
-            await asyncio.sleep(0)
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
 
     def head(self, key: Key) -> ObjectInfo | None:
         """What is known of the object, if it is known without waiting."""
@@ -88,6 +86,13 @@ class CachedReads:
 
     def _turned(self) -> None:
         self._streak = 0
+        while self._waiting and self._streak < MOST_IN_A_ROW:
+            waiter = self._waiting.popleft()
+            if not waiter.done():  # else it was cancelled
+                waiter.set_result(None)
+                self._streak += 1
+        if self._streak:
+            asyncio.get_running_loop().call_soon(self._turned)
 
     def _open(self, key: Key) -> int:
         """A descriptor, or -1 where a thread has to look."""
@@ -106,8 +111,7 @@ class CachedReads:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise missing()
-        attributes = self._known.get(_version(status))
-        return None if attributes is None else describe(status, attributes)
+        return self._known.info(status)
 
     def _read(self, descriptor: int, start: int, size: int) -> bytes | None:
         if self._plainly:
@@ -121,10 +125,6 @@ class CachedReads:
                 return None
             raise
         return bytes(buffer) if count == size else None
-
-
-def _version(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size
 
 
 def _works(root: Root) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import io
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,7 +38,9 @@ from ._store import Store, describe, version_of
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-CHUNK = 1 << 20  # bytes in a chunk of a stream: smaller ones cost hops, larger ones only memory (measured)
+CHUNK = 1 << 20  # bytes in a chunk of a stream
+HOP = 3 << 20  # bytes that all streams together move in one hop each, which itself costs as much as a MiB
+MOST_PIECES = 48  # of them, should the chunks wanted be small
 SMALL = 256 << 10  # bytes that are read at once, when the object is opened
 WHOLE = 64 << 20  # bytes in one call when everything is wanted
 
@@ -89,7 +91,8 @@ class Reads:
             wanted = info.checksum if span.size == info.size else None
             if span.size > SMALL:
                 os.lseek(descriptor, span.start, os.SEEK_SET)
-                file = LockedFile(descriptor, "rb", check=Check(wanted, info.size) if wanted else None)
+                check = Check(wanted, info.size) if wanted else None
+                file = LockedFile(descriptor, "rb", check=check, piece=min(options.chunk_size or CHUNK, WHOLE))
                 return Opened(info, span, b"", file)
             data = _read_span(descriptor, span)
             check_whole(data, wanted)
@@ -150,6 +153,12 @@ def shrunk() -> IntegrityError:
     return IntegrityError("the object became shorter while it was read: something else writes in the root")
 
 
+def bytes_in_a_hop(transfers: Collection[Transfer]) -> int:
+    """For one of these: several chunks when it is alone. Many keep the threads busy, so that a hop waits for no thread
+    to wake, and memory that is used again before it leaves the processor's cache is worth more."""
+    return max(CHUNK, HOP // (len(transfers) or 1))
+
+
 class LocalDownload:
     """One version: an open file keeps it, whatever happens to the name."""
 
@@ -157,6 +166,7 @@ class LocalDownload:
         self.info = opened.info
         self.span = opened.span
         self._small: bytes | None = opened.data if opened.file is None else None
+        self._raw = opened.file
         self._file: AsyncFileIO | None = None
         if opened.file is not None:
             self._file = wrap(opened.file, loop=asyncio.get_running_loop(), executor=executor)
@@ -165,15 +175,16 @@ class LocalDownload:
         self._ending: asyncio.Task[None] | None = None
         self._left = opened.span.size
         self._chunk_size = min(chunk_size or CHUNK, WHOLE)
-        self._flight: asyncio.Task[bytes] | None = None
+        self._ready: list[bytes] = []  # the last one is the next
+        self._flight: asyncio.Task[list[bytes]] | None = None
 
     async def readall(self) -> bytes:
         if self._small is not None:
             data, self._small, self._left = self._small[len(self._small) - self._left :], b"", 0
             return data
-        pieces = []
-        while self._left:
-            pieces.append(await self._take(WHOLE))
+        if self._raw is not None:
+            self._raw.piece = self._chunk_size = WHOLE
+        pieces = [piece async for piece in self]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -183,11 +194,14 @@ class LocalDownload:
                 self._left -= min(self._left, self._chunk_size)
                 yield self._small[start : len(self._small) - self._left]
             else:
-                yield await self._take(self._chunk_size, ahead=True)
+                if not self._ready:
+                    await self._fetch()
+                yield self._pop()
 
     async def aclose(self) -> None:
         """Close, once the thread that may still read has come back."""
         file, self._file = self._file, None
+        self._ready = []
         if file is not None:
             self._ending = asyncio.ensure_future(close_behind(self._flight, file))
         if self._ending is not None:
@@ -196,27 +210,32 @@ class LocalDownload:
                 self._transfers.discard(self)
                 self._ending.result()
 
-    async def _take(self, size: int, *, ahead: bool = False) -> bytes:
-        """The next bytes; with `ahead`, those behind them are read as soon as the loop turns."""
+    def _pop(self) -> bytes:
+        """The next piece. While the last ones that are ready are consumed, those behind them are read."""
+        piece = self._ready.pop()
+        self._left -= len(piece)
+        if self._flight is None and len(self._ready) * self._chunk_size <= CHUNK and self._file is not None:
+            left = self._left - sum(map(len, self._ready))
+            self._flight = self._start(self._file, left) if left else None
+        return piece
+
+    async def _fetch(self) -> None:
         if self._file is None:
             raise ClosedError("the download is closed")
-        flight = self._flight or self._start(self._file, size)
-        self._flight = flight
+        flight = self._flight = self._flight or self._start(self._file, self._left)
         with system_errors():
             await asyncio.wait([flight])
             self._flight = None
             if self._file is None:
                 raise ClosedError("the download was closed meanwhile")
-            piece = flight.result()
-        if not piece:
+            self._ready = flight.result()
+        if not self._ready:
             raise shrunk()
-        self._left -= len(piece)
-        if ahead and self._left:
-            self._flight = self._start(self._file, size)
-        return piece
+        self._ready.reverse()
 
-    def _start(self, file: AsyncFileIO, size: int) -> asyncio.Task[bytes]:
-        return asyncio.ensure_future(file.read(min(size, self._left)))
+    def _start(self, file: AsyncFileIO, left: int) -> asyncio.Task[list[bytes]]:
+        chunks = min(bytes_in_a_hop(self._transfers) // self._chunk_size, MOST_PIECES) or 1
+        return asyncio.ensure_future(file.readlines(min(chunks * self._chunk_size, left)))
 
 
 class LockedFile(io.FileIO):
@@ -224,9 +243,12 @@ class LockedFile(io.FileIO):
     another file's by then. What is read is checked, and what is written is summed, by the thread that has it at hand.
     """
 
-    def __init__(self, descriptor: int, mode: str, *, closefd: bool = True, check: Check | None = None) -> None:
+    def __init__(
+        self, descriptor: int, mode: str, *, closefd: bool = True, check: Check | None = None, piece: int = CHUNK
+    ) -> None:
         self._turn = threading.Lock()  # first: the base closes itself when it fails
         self._check = check
+        self.piece = piece
         self.crc = 0  # of all that was written
         super().__init__(descriptor, mode, closefd)
 
@@ -237,11 +259,27 @@ class LockedFile(io.FileIO):
                 self._check.add(data)
             return data
 
+    def readlines(self, hint: int | None = -1) -> list[bytes]:
+        """The next `hint` bytes in pieces, fewer only at the end: what `aiofiles` has for several in one hop."""
+        pieces: list[bytes] = []
+        left = hint or 0
+        while left > 0 and (piece := self.read(min(left, self.piece))):
+            pieces.append(piece)
+            left -= len(piece)
+        return pieces
+
     def write(self, data: ReadableBuffer) -> int:
         with self._turn:
             count = super().write(data) or 0
             self.crc = crc64nvme(memoryview(data)[:count], self.crc)
             return count
+
+    def writelines(self, lines: Iterable[ReadableBuffer]) -> None:
+        """All of these pieces, however little the system takes at a time."""
+        for line in lines:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[self.write(rest) :]
 
     def close(self) -> None:
         with self._turn, suppress(OSError):  # it was read, or the descriptor is its owner's to close

@@ -36,6 +36,7 @@ class Root:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.settled: dict[bytes, int] = {}  # inodes of directories whose way from the root is known to be on the disk
         try:
+            self.device = os.fstat(self.descriptor).st_dev
             self.uses_openat2 = resolver == "openat2" or (resolver == "auto" and self._has_openat2())
         except BaseException:
             os.close(self.descriptor)

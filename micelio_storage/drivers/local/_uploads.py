@@ -14,22 +14,21 @@ from .._checksums import kept_checksum
 from .._libc import start_writeback
 from .._threads import Lane, Steps, one_step, to_the_end
 from ._errors import system_errors
-from ._reads import CHUNK, LockedFile, Transfer, wait_out
+from ._reads import CHUNK, LockedFile, Transfer, bytes_in_a_hop, wait_out
 from ._staging import Staged
 
-WRITEBACK = (
-    16 << 20
-)  # bytes written between two hints to the kernel to begin with them: so the sync at the end is short
+JOINED = 64 << 10  # bytes: smaller pieces are copied together on the loop, for each by itself costs a call
+WRITEBACK = 16 << 20  # bytes between two hints to the kernel to begin writing: so the sync at the end is short
 
 
 class LocalUpload:
-    """Bytes on their way into a staging file, at most two chunks of them in memory."""
+    """Bytes on their way into a staging file, at most what two hops move (and a chunk) of them in memory."""
 
     def __init__(
         self,
         staged: Staged,
         raw: LockedFile,
-        publish: Callable[[str], Steps[ObjectInfo]],
+        publish: Callable[[int, str], Steps[ObjectInfo]],
         lane: Lane,
         executor: Executor,
         transfers: set[Transfer],
@@ -43,7 +42,9 @@ class LocalUpload:
         self._file = wrap(self._raw, loop=asyncio.get_running_loop(), executor=executor)
         self._executor = executor
         self._durable = durable
-        self._buffer = bytearray()
+        self._joined = bytearray()
+        self._pieces: list[BytesLike] = []
+        self._waiting = 0  # bytes in them
         self._flight: asyncio.Task[None] | None = None
         self._written = 0
         self._open = True
@@ -53,20 +54,23 @@ class LocalUpload:
     async def write(self, data: BytesLike) -> None:
         self._check_open()
         with system_errors():
-            if self._buffer or len(data) < CHUNK:
-                self._buffer += data
-                if len(self._buffer) >= CHUNK:
-                    await self._flush()
+            if len(data) < JOINED:
+                self._joined += data
+                if len(self._joined) >= CHUNK:
+                    await self._add_joined()
                 return
+            await self._add_joined()
             view = memoryview(data)
             for start in range(0, len(view), CHUNK):
                 piece = view[start : start + CHUNK]
-                await self._push(piece if isinstance(data, bytes) else bytes(piece))
+                await self._add(piece if isinstance(data, bytes) else bytes(piece))
 
     async def commit(self) -> ObjectInfo:
         self._check_open()
         with system_errors():
-            await self._flush()
+            await self._add_joined()
+            await self._land()
+            self._start()
             await self._land()
             self._check_open()
             info = await self._lane.finish(self._end())
@@ -78,7 +82,7 @@ class LocalUpload:
         """Throw the staging file away, once the thread that may still write has come back."""
         if self._open:
             self._open = False
-            self._buffer = bytearray()
+            self._joined, self._pieces = bytearray(), []
             with (
                 system_errors(),
                 contextlib.suppress(ClosedError),
@@ -98,19 +102,27 @@ class LocalUpload:
         if not self._open:
             raise ClosedError("the upload is done or was aborted")
 
-    async def _flush(self) -> None:
-        if self._buffer:
-            piece, self._buffer = self._buffer, bytearray()
-            await self._push(piece)
+    async def _add_joined(self) -> None:
+        if self._joined:
+            piece, self._joined = self._joined, bytearray()
+            await self._add(piece)
 
-    async def _push(self, piece: BytesLike) -> None:
-        """Start writing a piece that nobody else will change, when the one before it is written."""
-        await self._land()
+    async def _add(self, piece: BytesLike) -> None:
+        """Take a piece that nobody else will change. It is written with all that came while others were written."""
+        self._pieces.append(piece)
+        self._waiting += len(piece)
+        if self._flight is None or self._flight.done() or self._waiting >= bytes_in_a_hop(self._transfers):
+            await self._land()
+            self._start()
+
+    def _start(self) -> None:
         self._check_open()
-        self._flight = asyncio.ensure_future(self._write(memoryview(piece)))
+        if self._pieces:
+            pieces, self._pieces, self._waiting = self._pieces, [], 0
+            self._flight = asyncio.ensure_future(self._write(pieces))
 
     async def _land(self) -> None:
-        """Wait for the piece being written; an error of it comes out here."""
+        """Wait for what is being written; an error of it comes out here."""
         flight = self._flight
         if flight is not None:
             await asyncio.wait([flight])
@@ -118,18 +130,16 @@ class LocalUpload:
             self._flight = None
             flight.result()
 
-    async def _write(self, rest: memoryview) -> None:
+    async def _write(self, pieces: list[BytesLike]) -> None:
+        await self._file.writelines(pieces)
         before = self._written // WRITEBACK
-        while rest:
-            count = await self._file.write(rest)
-            rest = rest[count:]
-            self._written += count
+        self._written += sum(map(len, pieces))
         if self._durable and self._written // WRITEBACK > before:
             await asyncio.get_running_loop().run_in_executor(self._executor, start_writeback, self._staged.descriptor)
 
     def _end(self) -> Steps[ObjectInfo]:
         try:
-            return (yield from self._publish(kept_checksum(self._raw.crc)))
+            return (yield from self._publish(self._written, kept_checksum(self._raw.crc)))
         finally:
             self._discard()
 

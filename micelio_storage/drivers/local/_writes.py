@@ -61,7 +61,7 @@ class Writes:
         staged = self._store().staging.create()
         try:
             write_all(staged.descriptor, data)
-            return (yield from self.publish(staged, key, options, kept_checksum(crc64nvme(data, 0))))
+            return (yield from self.publish(staged, key, options, len(data), kept_checksum(crc64nvme(data, 0))))
         finally:
             staged.discard()
 
@@ -77,20 +77,22 @@ class Writes:
                     content_type=options.content_type or attributes.content_type,
                     metadata=attributes.metadata if options.metadata is None else options.metadata,
                 )
-                return (yield from self.publish(staged, target, kept, attributes.checksum))
+                return (yield from self.publish(staged, target, kept, status.st_size, attributes.checksum))
             finally:
                 staged.discard()
         finally:
             release(descriptor)
 
-    def publish(self, staged: Staged, key: Key, options: WriteOptions, checksum: str | None) -> Steps[ObjectInfo]:
-        """Make the staged file the object, or raise and change nothing. `checksum` is that of all its bytes."""
+    def publish(
+        self, staged: Staged, key: Key, options: WriteOptions, size: int, checksum: str | None
+    ) -> Steps[ObjectInfo]:
+        """Make the staged file the object, or raise and change nothing. `checksum` is that of all its `size` bytes."""
         store = self._store()
         attributes = Attributes(
             content_type=options.content_type or DEFAULT_CONTENT_TYPE,
             metadata=dict(options.metadata or {}),
             checksum=checksum,
-            size=None if checksum is None else os.fstat(staged.descriptor).st_size,
+            size=None if checksum is None else size,
         )
         encoded = attributes.encode()
         if encoded and store.in_inode:

@@ -1,0 +1,196 @@
+"""What the local driver does to be quick must not show: chunks that travel together, rows of bytes for what is known of
+versions, reads on the loop that take turns."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from micelio_storage import LocalConfig, ObjectInfo, Storage, open_storage
+from micelio_storage.drivers.local import _cached, _known
+from micelio_storage.drivers.local._attributes import Attributes, decode
+from micelio_storage.drivers.local._known import Known
+from micelio_storage.drivers.local._reads import CHUNK, HOP
+
+BYTES_EACH = 256  # of a version that is remembered, at most: 160 to 200 were measured
+
+
+@pytest.fixture
+async def storage(tmpfs: Path) -> AsyncIterator[Storage]:
+    async with open_storage(LocalConfig(path=tmpfs / "root", durable=False)) as storage:
+        yield storage
+
+
+@pytest.mark.parametrize("chunk_size", [1000, 65_536, CHUNK, CHUNK + 1, HOP + 7, 64 << 20, None])
+async def test_chunks_that_travel_together_have_the_size_that_was_asked_for(
+    storage: Storage, chunk_size: int | None
+) -> None:
+    data = os.urandom(2 * HOP + 12_345)
+    await storage.put("a", data)
+    async with storage.open_read("a", chunk_size=chunk_size) as reader:
+        chunks = [chunk async for chunk in reader]
+    assert b"".join(chunks) == data
+    assert {len(chunk) for chunk in chunks[:-1]} <= {chunk_size or CHUNK}
+
+
+async def test_the_rest_comes_whole_after_some_chunks(storage: Storage) -> None:
+    data = os.urandom(3 * HOP + 5)
+    await storage.put("a", data)
+    for taken in range(5):
+        async with storage.open_read("a", offset=3) as reader:
+            chunks = [await anext(reader) for _ in range(taken)]
+            assert b"".join(chunks) + await reader.read() == data[3:]
+
+
+@pytest.mark.parametrize("chunk_size", [4096, None])
+async def test_no_more_than_a_hop_is_read_ahead_of_a_slow_reader(
+    storage: Storage, tmpfs: Path, chunk_size: int | None
+) -> None:
+    await storage.put("a", bytes(10 * HOP))
+    async with storage.open_read("a", chunk_size=chunk_size) as reader:
+        for count in range(1, 8):
+            taken = count * len(await anext(reader))
+            while (position := _position(tmpfs / "root" / "a")) < taken:
+                await asyncio.sleep(0)
+            assert position - taken <= HOP + CHUNK
+
+
+async def test_pieces_of_all_sizes_and_kinds_are_written_in_order(storage: Storage) -> None:
+    """The writer's own buffers are its own again after each write, whatever still waits for the disk."""
+    sizes = [1, 65_535, 65_536, CHUNK - 1, 7, 0, CHUNK, 3 * CHUNK + 5, 100_000, 2 * HOP + 1, 3]
+    kinds: list[Callable[[bytearray], bytes | bytearray | memoryview]] = [bytes, bytearray, memoryview]
+    for kind in kinds:
+        written = bytearray()
+        async with storage.open_write("a") as writer:
+            for size in sizes:
+                piece = bytearray(os.urandom(size))
+                written += piece
+                handed_in = kind(piece)
+                await writer.write(handed_in)
+                if isinstance(handed_in, bytearray):
+                    handed_in[:] = bytes(size)
+                piece[:] = bytes(size)
+        assert await storage.get("a") == written
+        assert (writer.info.size, await storage.head("a")) == (len(written), writer.info)
+
+
+@pytest.mark.parametrize("text", ["text/plain", 'a/b; c="d\\e"', "x/" + 200 * "y"])
+@pytest.mark.parametrize("metadata", [{}, {"a": '"', "b": "\u65e5\u672c\\"}])
+@pytest.mark.parametrize("checksum", [None, "crc64nvme:XqIH+vN3/oQ="])
+def test_attributes_are_what_was_kept(text: str, metadata: dict[str, str], checksum: str | None) -> None:
+    kept = Attributes(content_type=text, metadata=metadata, checksum=checksum, size=5 if checksum else None)
+    assert decode(kept.encode()) == kept
+
+
+def test_the_latest_versions_are_known_and_the_oldest_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_known, "MOST_PLAIN", 100)
+    monkeypatch.setattr(_known, "MOST_WITH_METADATA", 100)
+    for metadata in ({}, {"a": "1"}):
+        known, statuses = Known(1), [_status(number) for number in range(110)]
+        for status in statuses:
+            known.learn(status, Attributes(metadata=metadata))
+        infos = [known.info(status) for status in statuses]
+        assert infos[:10] == [None] * 10
+        assert [info and info.size for info in infos[10:]] == [1] * 100
+
+
+def test_a_version_that_is_known_takes_few_bytes() -> None:
+    count, known = 3000, Known(1)
+    learnt = [(_status(number), Attributes(checksum=f"crc64nvme:{number:011}=", size=1)) for number in range(count)]
+    tracemalloc.start()
+    try:
+        for status, attributes in learnt:
+            known.learn(status, attributes)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken / count < BYTES_EACH
+    assert all(known.info(status) for status, _ in learnt)
+
+
+def test_a_version_is_known_by_its_file_its_times_and_its_size() -> None:
+    known, status = Known(1), _status(1)
+    known.learn(status, Attributes(checksum="crc64nvme:XqIH+vN3/oQ=", size=status.st_size))
+    assert known.info(_status(1)) is not None
+    for change in ({"st_ino": 2}, {"st_ctime_ns": 5}, {"st_mtime_ns": 5}, {"st_size": 5}):
+        assert known.info(_status(1, **change)) is None
+    known.learn(_status(2, st_dev=7), Attributes())
+    assert known.info(_status(2)) is None  # another file system's
+
+
+@pytest.mark.parametrize("content_type", ["application/octet-stream", "text/html; charset=utf-8", "x/" + 200 * "y"])
+@pytest.mark.parametrize("metadata", [{}, {"a": "1"}])
+@pytest.mark.parametrize("checksum", [None, "crc64nvme:XqIH+vN3/oQ="])
+def test_what_is_known_is_what_was_learnt(content_type: str, metadata: dict[str, str], checksum: str | None) -> None:
+    known, status = Known(1), _status(1)
+    known.learn(status, Attributes(content_type="a/b", metadata={"old": "1"}))
+    known.learn(_status(1, st_mtime_ns=9), Attributes(content_type=content_type, metadata=metadata, checksum=checksum))
+    info = known.info(_status(1, st_mtime_ns=9))
+    assert info is not None
+    assert _attributes(info) == (content_type, metadata, checksum)
+
+
+@pytest.mark.parametrize("takes_turns", [True, False])
+async def test_many_reads_on_the_loop_let_others_have_their_turns(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, takes_turns: bool
+) -> None:
+    """Without a limit, all that were asked for at once are done in one turn of the loop, however long it takes."""
+    count = 1000
+    for number in range(count):
+        await storage.put(f"{number}", b"%d" % number)
+    if not takes_turns:
+        monkeypatch.setattr(_cached, "MOST_IN_A_ROW", count)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    others = asyncio.ensure_future(other())
+    got = await asyncio.gather(*(storage.get(f"{number}") for number in range(count)))
+    others.cancel()
+    assert got == [b"%d" % number for number in range(count)]
+    assert (turns >= count // _cached.MOST_IN_A_ROW - 1) if takes_turns else (turns < 10)
+
+
+async def test_a_read_cancelled_while_it_waits_for_its_turn_keeps_nobody_else_from_theirs(storage: Storage) -> None:
+    for number in range(200):
+        await storage.put(f"{number}", b"%d" % number)
+    reads = [asyncio.ensure_future(storage.get(f"{number}")) for number in range(200)]
+    await asyncio.sleep(0)
+    for read in reads[1::2]:
+        read.cancel()
+    outcomes = await asyncio.gather(*reads, return_exceptions=True)
+    assert outcomes[::2] == [b"%d" % number for number in range(0, 200, 2)]
+    assert any(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes[1::2])
+    assert await storage.get("7") == b"7"
+
+
+def _status(number: int, **changes: int) -> os.stat_result:
+    fields = {"st_dev": 1, "st_ino": number, "st_ctime_ns": 10**18, "st_mtime_ns": 10**18 + number, "st_size": 1}
+    return cast("os.stat_result", SimpleNamespace(**{**fields, **changes}))
+
+
+def _attributes(info: ObjectInfo) -> tuple[str, dict[str, str], str | None]:
+    return info.content_type, dict(info.metadata), info.checksum
+
+
+def _position(path: Path) -> int:
+    """How far this process has read the file, which it has open once."""
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{number}") == str(path):
+                lines = Path(f"/proc/self/fdinfo/{number}").read_text().splitlines()
+                return next(int(line.split()[1]) for line in lines if line.startswith("pos:"))
+        except FileNotFoundError:
+            continue  # the listing's own
+    raise AssertionError(f"{path} is not open")
