@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ import pytest
 import uvloop
 from blockbuster import blockbuster_ctx
 from support import s3_servers
+from support.fast_paths import turn_off
 from support.s3_fixtures import moto_server_, s3_server, seaweedfs_server, strict_server
 from support.s3_servers import Server
 
@@ -28,6 +30,15 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"asyncio": asyncio.new_event_loop, "debug": _debugging_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def fast_paths() -> Iterator[None]:
+    """MICELIO_FAST_PATHS=off runs everything without the drivers' short ways. Tests of these themselves fail then."""
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ.get("MICELIO_FAST_PATHS") == "off":
+            turn_off(patch)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,50 @@
+"""The short ways of the drivers, switched off, and the hops to threads, counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import pytest
+
+from micelio_storage.drivers.local import _cached
+from micelio_storage.drivers.s3 import _lean as lean
+from micelio_storage.drivers.s3 import _wire
+
+
+def turn_off(patch: pytest.MonkeyPatch) -> None:
+    """Every read of a file goes through a thread, and every request to S3 through the SDK."""
+
+    def to_the_sdk(*arguments: Any, **options: Any) -> NoReturn:
+        raise _wire.NotPlainError
+
+    patch.setattr(_cached, "_works", lambda root: False)
+    patch.setattr(_wire.Wire, "request", to_the_sdk)
+    patch.setattr(lean, "FITS", False)
+
+
+@dataclass(slots=True)
+class Hops:
+    """How often a thread called back to the loop."""
+
+    count: int = 0
+
+
+@contextmanager
+def counted_hops() -> Iterator[Hops]:
+    """Of the running loop, which is asyncio's own: others cannot be looked into."""
+    loop, hops = asyncio.get_running_loop(), Hops()
+    call = loop.call_soon_threadsafe
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        hops.count += 1
+        return call(*arguments, **options)
+
+    loop.call_soon_threadsafe = counting  # type: ignore[method-assign]
+    try:
+        yield hops
+    finally:
+        del loop.call_soon_threadsafe  # type: ignore[method-assign]
