@@ -32,10 +32,10 @@ SCALES = {
     "quick": Scale(
         seconds=0.02,
         at_once=(16,),
-        stream=32 * MIB,
-        real_stream=16 * MIB,
-        listed=1_000,
-        deleted=100,
+        stream=16 * MIB,
+        real_stream=8 * MIB,
+        listed=200,
+        deleted=50,
         real=("put", "get", "put-stream"),
     ),
     "usual": Scale(),
@@ -77,7 +77,7 @@ def _streams(size: int, places: Sequence[str]) -> list[Workload]:
         "put-stream": (operations.put_stream(size), f"{common}, new bytes, {parts}"),
         "get-stream": (
             operations.get_stream(size),
-            f"{common}; ours in up to {PARTS_AT_ONCE} ranges, others in one GET",
+            f"{common}; in one GET, and ours in ranges beside it if that is slow",
         ),
         "get-ranges": (
             operations.whole_by_ranges(PARTS_AT_ONCE, size, PART),
