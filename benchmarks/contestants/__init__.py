@@ -79,8 +79,8 @@ S3: Mapping[str, Entrant] = {
         make=ours.s3,
         distribution="micelio_storage",
         role="ours",
-        note="CRC64NVME sent and verified, payload unsigned; lost answers of conditional writes resolved; a large read "
-        "is resumed and is made of parallel ranges of one version",
+        note="CRC64NVME sent and verified, payload unsigned; lost answers of conditional writes resolved; a read "
+        "that breaks is resumed in the same version",
     ),
     "aioboto3": Entrant(
         make=aws.Aioboto3ByHand,
