@@ -431,7 +431,7 @@ async def test_the_deadline_of_the_configuration_is_that_of_every_call(
             before = time.monotonic()
             with pytest.raises(DeadlineError, match=r"0\.3 s"):
                 await storage.get("a")
-            assert 0.25 < time.monotonic() - before < 3
+            assert 0.25 < time.monotonic() - before < 30
 
 
 @pytest.mark.case("S23")
@@ -444,7 +444,7 @@ async def test_the_read_timeout_is_that_of_the_configuration(server: Server) -> 
             before = time.monotonic()
             with pytest.raises(UnavailableError, match="read_timeout"):
                 await storage.get("a")
-            assert 0.25 < time.monotonic() - before < 3
+            assert 0.25 < time.monotonic() - before < 30
 
 
 @pytest.mark.case("R5")
