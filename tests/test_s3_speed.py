@@ -111,7 +111,7 @@ async def test_without_what_is_used_of_aiohttp_its_session_does_the_same(
     async with Storage(driver_for(s3_server, conditions="all")) as storage:
         await storage.put("speed/a", b"the SDK's: it shows the way")
         await _use(storage)
-    assert asked == (13 if fits else 0)  # all but the two bodies that are sent in slices
+    assert asked == (14 if fits else 0)  # all but the two bodies that are sent in slices
 
 
 async def test_reads_and_heads_on_a_connection_that_was_closed_meanwhile_go_out_again_at_once(

@@ -20,8 +20,16 @@ from support.s3_servers import Server
 from support.s3_storage import KIB, driver_for
 from support.strict_s3 import StrictS3
 
-from micelio_storage import NotFoundError, Storage, UnavailableError
+from micelio_storage import (
+    AccessDeniedError,
+    NotFoundError,
+    PreconditionFailedError,
+    Storage,
+    StorageError,
+    UnavailableError,
+)
 from micelio_storage.drivers.s3._answers import parse_time
+from micelio_storage.drivers.s3._bodies import read_answer
 from micelio_storage.drivers.s3._pace import Pace
 from micelio_storage.drivers.s3._pages import read_listing
 from micelio_storage.drivers.s3._signing import Credentials, Signer, encoded_path
@@ -118,6 +126,12 @@ async def work(storage: Storage, key: str) -> list[object]:
         if page.cursor:
             rest = await storage.list_page("wire/", limit=9, delimiter=delimiter, cursor=page.cursor)
             found += [[(entry.key, entry.size) for entry in rest.entries], list(rest.prefixes)]
+    await storage.delete(key, f'{key}<&>"2', f"{key} that is not there")
+    info = await storage.put(key, b"3")
+    await storage.delete(key, if_match=info.etag)
+    with pytest.raises(PreconditionFailedError):
+        await storage.delete(key, if_match=info.etag)
+    await storage.put(key, b"4")
     await storage.delete(key)
     for call in (storage.get, storage.head):
         with pytest.raises(NotFoundError) as caught:
@@ -193,6 +207,45 @@ async def test_a_listing_is_read_as_the_sdk_reads_it() -> None:
 async def test_what_is_no_listing_is_no_empty_listing(text: str) -> None:
     with pytest.raises(ResponseParserError):
         await read(text.format(encoding="") if "{encoding}" in text else text)
+
+
+@pytest.mark.parametrize("operation", ["create_multipart_upload", "delete_objects"])
+@pytest.mark.parametrize("data", [b"", b"no XML", b"<DeleteResult>", b"<html/>", b"<ListBucketResult/>"])
+def test_what_is_another_answer_is_no_success(operation: str, data: bytes) -> None:
+    with pytest.raises(ResponseParserError):
+        read_answer(operation, data)
+
+
+async def test_an_error_that_calls_itself_a_success_is_one(small_parts_server: Server) -> None:
+    host, port = small_parts_server.endpoint.removeprefix("http://").split(":")
+    with fault_proxy.running(host, int(port)) as proxy:
+        driver = driver_for(small_parts_server, conditions="all", endpoint=proxy.endpoint, part_size=64 * KIB)
+        async with Storage(driver) as storage:
+            await storage.put("wire/a", b"0")
+            wire = storage._driver._parts.client.wire
+            proxy.rule = first(fault_proxy.error("InternalError", status=200), times=2, method="POST", target="delete")
+            sent = wire.requests
+            await storage.delete("wire/a", "wire/b")
+            assert (wire.requests - sent, len(proxy.faults)) == (1, 2)  # the SDK's road went on, and met the other
+            assert not await storage.exists("wire/a")
+            proxy.rule = first(fault_proxy.error("AccessDenied", status=200), times=9, method="POST", target="uploads")
+            with pytest.raises(StorageError):
+                await storage.put("wire/a", bytes(200 * KIB))
+            assert not await storage.exists("wire/a")
+
+
+async def test_of_many_keys_those_are_told_that_could_not_be_deleted(small_parts_server: Server) -> None:
+    answer = b"<DeleteResult><Deleted><Key>wire/b</Key></Deleted><Error><Key>wire/a&amp;</Key><Code>AccessDenied</Code>"
+    answer += b"<Message>no</Message></Error></DeleteResult>"
+    host, port = small_parts_server.endpoint.removeprefix("http://").split(":")
+    with fault_proxy.running(host, int(port)) as proxy:
+        async with Storage(driver_for(small_parts_server, conditions="all", endpoint=proxy.endpoint)) as storage:
+            await storage.put("wire/c", b"0")
+            proxy.rule = first(fault_proxy.Reply(200, answer), method="POST", target="delete")
+            sent = storage._driver._parts.client.wire.requests
+            with pytest.raises(AccessDeniedError, match="wire/a&"):
+                await storage.delete("wire/a&", "wire/b")
+            assert storage._driver._parts.client.wire.requests == sent + 1
 
 
 async def _missing(storage: Storage) -> None:

@@ -36,7 +36,7 @@ from ._errors import translate
 from ._gently import parse_json
 from ._signals import ChecksumRefusedError, NotDoneError
 from ._transport import Transport, sent_body
-from ._wire import NAMES, NotPlainError, Wire
+from ._wire import NAMES, OF_THE_BUCKET, NotPlainError, Wire
 
 if TYPE_CHECKING:
     from ..._config import S3Config
@@ -276,7 +276,7 @@ class Client:
 
     def _learn(self, request: Any, event_name: str, **_: object) -> None:
         """Take the way to the bucket from what the SDK is about to send, if it is known for which key that is."""
-        key = "" if event_name.endswith(".ListObjectsV2") else _key.get()
+        key = "" if event_name.rpartition(".")[2] in OF_THE_BUCKET else _key.get()
         if self.wire is not None and key is not None:
             self.wire.learn(key, request.url, request.headers)
 

@@ -134,7 +134,7 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
         try:
             return await lean.ask(session.connector, self._way[1], self._times, method, target, headers, body or b"")
         except aiohttp.ServerDisconnectedError:
-            if method == "PUT":
+            if method not in ("GET", "HEAD"):
                 raise
         return await self._ask_session(session, method, origin, target, headers, None)  # it had closed a kept one
 
