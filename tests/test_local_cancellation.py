@@ -27,6 +27,7 @@ from support.leftovers import library_threads, open_descriptors, other_tasks
 import micelio_storage
 from micelio_storage import LocalConfig, Storage, open_storage
 from micelio_storage.drivers.local import LocalDriver
+from micelio_storage.drivers.local._reads import Reads
 from micelio_storage.drivers.local._root import Resolver
 
 
@@ -106,19 +107,19 @@ async def test_cancelling_at_random_moments_leaves_nothing(name: str, tmpfs: Pat
 
 
 class Gate:
-    """A system call that waits in its thread until the test lets it through."""
+    """A system call, or what else a thread does, that waits there until the test lets it through."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, *, of: Any = os) -> None:
         self.reached = threading.Event()
         self.open = threading.Event()
-        real = getattr(os, name)
+        real = getattr(of, name)
 
         def gated(*args: Any, **kwargs: Any) -> Any:
             self.reached.set()
             assert self.open.wait(30)
             return real(*args, **kwargs)
 
-        monkeypatch.setattr(os, name, gated)
+        monkeypatch.setattr(of, name, gated)
 
     async def begun(self) -> None:
         await asyncio.to_thread(self.reached.wait, 30)
@@ -170,7 +171,7 @@ async def test_a_read_on_a_disk_that_hangs_can_be_cancelled(tmpfs: Path, monkeyp
     async with open_storage(LocalConfig(path=tmpfs / "root")) as storage:
         await storage.put("key", LARGE)
         with monkeypatch.context() as patched:
-            gate = Gate(patched, "lseek")
+            gate = Gate(patched, "open", of=Reads)
             task = asyncio.ensure_future(storage.get("key"))
             await gate.begun()
             task.cancel()

@@ -5,19 +5,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
+from aiofiles.base import wrap
 
 from micelio_storage import LocalConfig, ObjectInfo, Storage, open_storage
-from micelio_storage.drivers.local import _cached, _known
+from micelio_storage.driver import Span
+from micelio_storage.drivers.local import _cached, _known, _reads, _uploads
 from micelio_storage.drivers.local._attributes import Attributes, decode
+from micelio_storage.drivers.local._bulk import CHUNK, HOP, SharedFile, read_at
 from micelio_storage.drivers.local._known import Known
-from micelio_storage.drivers.local._reads import CHUNK, HOP
 
 BYTES_EACH = 256  # of a version that is remembered, at most: 160 to 200 were measured
 
@@ -50,16 +53,68 @@ async def test_the_rest_comes_whole_after_some_chunks(storage: Storage) -> None:
 
 
 @pytest.mark.parametrize("chunk_size", [4096, None])
-async def test_no_more_than_a_hop_is_read_ahead_of_a_slow_reader(
-    storage: Storage, tmpfs: Path, chunk_size: int | None
+async def test_no_more_than_three_hops_are_read_ahead_of_a_slow_reader(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, chunk_size: int | None
 ) -> None:
+    spans: list[Span] = []
+
+    def noted(file: SharedFile, span: Span, *arguments: object, executor: Any, **options: Any) -> Any:
+        spans.append(span)
+        return read_at(file, span, *arguments, executor=executor, **options)
+
+    monkeypatch.setattr(_reads, "read_at", noted)
     await storage.put("a", bytes(10 * HOP))
     async with storage.open_read("a", chunk_size=chunk_size) as reader:
-        for count in range(1, 8):
-            taken = count * len(await anext(reader))
-            while (position := _position(tmpfs / "root" / "a")) < taken:
-                await asyncio.sleep(0)
-            assert position - taken <= HOP + CHUNK
+        taken = 0
+        for _ in range(8):
+            taken += len(await anext(reader))
+            assert taken < spans[-1].stop <= taken + 3 * HOP
+        assert len(spans) >= 3  # two batches under way behind the one that is consumed
+
+
+async def test_batches_are_read_together_and_come_in_order(storage: Storage, monkeypatch: Any) -> None:
+    """The first one is held back until the second is over. What comes out is whole, and its checksum is found right."""
+    second_over, data = threading.Event(), os.urandom(3 * HOP + 5)
+    plain = SharedFile.read_at
+
+    def held(file: SharedFile, span: Span, *arguments: Any, **options: Any) -> Any:
+        if span.start == 0:
+            assert second_over.wait(60)
+        try:
+            return plain(file, span, *arguments, **options)
+        finally:
+            if span.start:
+                second_over.set()
+
+    await storage.put("a", data)
+    monkeypatch.setattr(_reads, "read_at", wrap(held))
+    async with storage.open_read("a") as reader:
+        assert b"".join([chunk async for chunk in reader]) == data
+
+
+async def test_what_comes_while_a_batch_is_written_is_the_next_batch(storage: Storage, monkeypatch: Any) -> None:
+    """The first one is held back until all that may wait is there: so the source is asked for no more than that."""
+    offered, all_there, batches = 0, threading.Event(), []
+    plain = SharedFile.write_at
+
+    def held(file: SharedFile, offset: int, pieces: Any, crc: int, **options: Any) -> Any:
+        assert all_there.wait(60)
+        batches.append((offset, sum(map(len, pieces))))
+        return plain(file, offset, pieces, crc, **options)
+
+    async def source() -> AsyncIterator[bytes]:
+        nonlocal offered
+        for number in range(9):
+            offered += CHUNK
+            if offered == CHUNK + HOP:
+                all_there.set()
+            yield bytes([number]) * CHUNK
+
+    monkeypatch.setattr(_uploads, "write_at", wrap(held))
+    await storage.put("a", source())
+    assert batches[:2] == [(0, CHUNK), (CHUNK, HOP)]
+    assert sum(size for _, size in batches) == 9 * CHUNK
+    assert await storage.get("a") == b"".join(bytes([number]) * CHUNK for number in range(9))
 
 
 async def test_pieces_of_all_sizes_and_kinds_are_written_in_order(storage: Storage) -> None:
@@ -182,15 +237,3 @@ def _status(number: int, **changes: int) -> os.stat_result:
 
 def _attributes(info: ObjectInfo) -> tuple[str, dict[str, str], str | None]:
     return info.content_type, dict(info.metadata), info.checksum
-
-
-def _position(path: Path) -> int:
-    """How far this process has read the file, which it has open once."""
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            if os.readlink(f"/proc/self/fd/{number}") == str(path):
-                lines = Path(f"/proc/self/fdinfo/{number}").read_text().splitlines()
-                return next(int(line.split()[1]) for line in lines if line.startswith("pos:"))
-        except FileNotFoundError:
-            continue  # the listing's own
-    raise AssertionError(f"{path} is not open")

@@ -17,11 +17,10 @@ from support.s3_servers import Server
 from support.s3_storage import KIB, MIB, config_for, driver_for, session_for
 
 from micelio_storage import Storage
-from micelio_storage.drivers._checksums import crc64nvme
+from micelio_storage.drivers._checksums import combined, crc64nvme
 from micelio_storage.drivers.s3 import S3Driver
 from micelio_storage.drivers.s3 import _lean as lean
 from micelio_storage.drivers.s3._pace import IN_A_TURN, Pace
-from micelio_storage.drivers.s3._sums import combined
 from micelio_storage.drivers.s3._transport import AT_ONCE
 
 

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from functools import cache, lru_cache
 
 from awscrt import checksums
 
 from ..driver import BytesLike, IntegrityError
 
 ALGORITHM = "crc64nvme"
+
+_POLYNOMIAL = 0x9A6C9329AC4BC9B5  # of CRC-64/NVME, the bit of x^0 in front
+_ONE = 1 << 63
 
 crc64nvme: Callable[[BytesLike, int], int] = checksums.crc64nvme  # pyright: ignore[reportAssignmentType]
 
@@ -33,13 +37,17 @@ class Check:
     def __init__(self, wanted: str, size: int) -> None:
         self._wanted = wanted.removeprefix(f"{ALGORITHM}:")
         self._left = size
-        self._crc = 0
+        self.crc = 0
 
     def add(self, data: BytesLike) -> None:
         """Take the next bytes. With the last ones, `IntegrityError` unless all are what was stored."""
-        self._crc = crc64nvme(data, self._crc)
-        self._left -= len(data)
-        if self._left == 0 and checksum_text(self._crc) != self._wanted:
+        self.go_on(crc64nvme(data, self.crc), len(data))
+
+    def go_on(self, crc: int, size: int) -> None:
+        """The same for `size` bytes with which the checksum is already known to be this."""
+        self.crc = crc
+        self._left -= size
+        if self._left == 0 and checksum_text(crc) != self._wanted:
             raise IntegrityError(
                 "the bytes are not those that were stored: they do not have the checksum kept with them"
             )
@@ -49,3 +57,36 @@ def check_whole(data: bytes, wanted: str | None) -> None:
     """Raise `IntegrityError` unless these are the bytes whose checksum is wanted, if one is."""
     if wanted is not None:
         Check(wanted, len(data)).add(data)
+
+
+def combined(first: int, second: int, size: int) -> int:
+    """The CRC of bytes whose CRC is `first`, with `size` bytes behind them whose CRC is `second`: in 10 us, where
+    summing a part of 8 MiB a second time takes 1 ms."""
+    return _product(first, _shift(size)) ^ second if first else second
+
+
+@lru_cache(maxsize=64)  # parts have few sizes
+def _shift(size: int) -> int:
+    """What so many bytes behind do to a CRC: x to the power of their bits."""
+    result, bits = _ONE, 8 * size
+    for exponent in range(bits.bit_length()):
+        if bits >> exponent & 1:
+            result = _product(result, _power(exponent))
+    return result
+
+
+@cache  # 64 at most
+def _power(exponent: int) -> int:
+    """X to the power of 2 to that of the exponent."""
+    return _product(_power(exponent - 1), _power(exponent - 1)) if exponent else _ONE >> 1
+
+
+def _product(one: int, other: int) -> int:
+    """Of two polynomials, modulo that of the CRC."""
+    result, mask = 0, _ONE
+    while mask:
+        if one & mask:
+            result ^= other
+        other = other >> 1 ^ (_POLYNOMIAL if other & 1 else 0)
+        mask >>= 1
+    return result

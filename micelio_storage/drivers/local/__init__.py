@@ -34,10 +34,11 @@ from ...driver import (
 from .._libc import keep_freed_memory
 from .._threads import Lane, Steps, sync_directory, to_the_end
 from ._attributes import Keeping
+from ._bulk import Transfer
 from ._cached import CachedReads
 from ._errors import system_errors, translate
 from ._listing import Listings
-from ._reads import LocalDownload, LockedFile, Opened, Reads, Transfer
+from ._reads import LocalDownload, Opened, Reads
 from ._root import DIRECTORY_MODE, Resolver, Root
 from ._staging import Staged
 from ._store import Store
@@ -141,13 +142,13 @@ class LocalDriver:
     async def upload(self, key: Key, options: WriteOptions) -> LocalUpload:
         parts = self._open_parts()
         with system_errors():
-            staged, raw = await parts.change.run(parts.stage, undo=_discard)
+            staged = await parts.change.run(parts.stage, undo=Staged.discard)
         self._check_still(parts, staged.forget)
 
         def publish(size: int, checksum: str) -> Steps[ObjectInfo]:
             return parts.writes.publish(staged, key, options, size, checksum)
 
-        return LocalUpload(staged, raw, publish, parts.heavy, parts.copiers, parts.transfers, durable=self._durable)
+        return LocalUpload(staged, publish, parts.heavy, parts.copiers, parts.transfers, durable=self._durable)
 
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         parts = self._open_parts()
@@ -222,10 +223,9 @@ class _Parts:
                     self._store = Store(self._root, self._keeping)
         return self._store
 
-    def stage(self) -> tuple[Staged, LockedFile]:
-        """A new staging file, and as what it is written: made in a thread, for making it asks the disk what it is."""
-        staged = self.store().staging.create()
-        return staged, LockedFile(staged.descriptor, "wb", closefd=False)
+    def stage(self) -> Staged:
+        """A new staging file."""
+        return self.store().staging.create()
 
     def unfinished(self) -> Sequence[str]:
         return self._store.staging.unfinished() if self._store else []
@@ -249,10 +249,6 @@ class _Parts:
                 self._store.close()
         finally:
             self._root.close()
-
-
-def _discard(made: tuple[Staged, LockedFile]) -> None:
-    made[0].discard()
 
 
 def _open_root(place: Place, resolver: Resolver) -> CachedReads:

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
-import threading
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
-
-from aiofiles.threadpool import wrap
-from aiofiles.threadpool.binary import AsyncFileIO
 
 from ...driver import (
     ClosedError,
@@ -27,22 +21,28 @@ from ...driver import (
     check_read_conditions,
     resolve_span,
 )
-from .._checksums import Check, check_whole, crc64nvme
+from .._checksums import Check, check_whole, combined
 from .._threads import settle
 from ._attributes import DEFAULTS, Attributes, decode, read_from_inode
+from ._bulk import (
+    CHUNK,
+    MOST_PIECES,
+    WHOLE,
+    Batch,
+    SharedFile,
+    Transfer,
+    bytes_in_a_hop,
+    close_behind,
+    hops_at_once,
+    read_at,
+    shrunk,
+)
 from ._cached import CachedReads
 from ._errors import system_errors
 from ._root import MOST_RACES, Root, release
 from ._store import Store, describe, version_of
 
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
-
-CHUNK = 1 << 20  # bytes in a chunk of a stream
-HOP = 3 << 20  # bytes that all streams together move in one hop each, which itself costs as much as a MiB
-MOST_PIECES = 48  # of them, should the chunks wanted be small
 SMALL = 256 << 10  # bytes that are read at once, when the object is opened
-WHOLE = 64 << 20  # bytes in one call when everything is wanted
 
 
 @dataclass(slots=True)
@@ -52,19 +52,11 @@ class Opened:
     info: ObjectInfo
     span: Span
     data: bytes
-    file: LockedFile | None
+    file: SharedFile | None
 
     def close(self) -> None:
         if self.file is not None:
             self.file.close()
-
-
-class Transfer(Protocol):
-    """A download or upload that holds an open file."""
-
-    async def aclose(self) -> None:
-        """Give it back, also when the driver is closed under it."""
-        ...
 
 
 class Reads:
@@ -90,10 +82,7 @@ class Reads:
             span = resolve_span(options.offset, options.length, info.size)
             wanted = info.checksum if span.size == info.size else None
             if span.size > SMALL:
-                os.lseek(descriptor, span.start, os.SEEK_SET)
-                check = Check(wanted, info.size) if wanted else None
-                file = LockedFile(descriptor, "rb", check=check, piece=min(options.chunk_size or CHUNK, WHOLE))
-                return Opened(info, span, b"", file)
+                return Opened(info, span, b"", SharedFile(descriptor, owned=True))
             data = _read_span(descriptor, span)
             check_whole(data, wanted)
         except BaseException:
@@ -148,17 +137,6 @@ def _check_size(status: os.stat_result, attributes: Attributes) -> None:
         raise IntegrityError(f"{attributes.size} bytes were stored, {size} are there: something else wrote in the root")
 
 
-def shrunk() -> IntegrityError:
-    """What to raise when a file ends before its size."""
-    return IntegrityError("the object became shorter while it was read: something else writes in the root")
-
-
-def bytes_in_a_hop(transfers: Collection[Transfer]) -> int:
-    """For one of these: several chunks when it is alone. Many keep the threads busy, so that a hop waits for no thread
-    to wake, and memory that is used again before it leaves the processor's cache is worth more."""
-    return max(CHUNK, HOP // (len(transfers) or 1))
-
-
 class LocalDownload:
     """One version: an open file keeps it, whatever happens to the name."""
 
@@ -166,24 +144,25 @@ class LocalDownload:
         self.info = opened.info
         self.span = opened.span
         self._small: bytes | None = opened.data if opened.file is None else None
-        self._raw = opened.file
-        self._file: AsyncFileIO | None = None
+        self._file = opened.file
         if opened.file is not None:
-            self._file = wrap(opened.file, loop=asyncio.get_running_loop(), executor=executor)
             transfers.add(self)
+        self._executor = executor
         self._transfers = transfers
         self._ending: asyncio.Task[None] | None = None
         self._left = opened.span.size
         self._chunk_size = min(chunk_size or CHUNK, WHOLE)
         self._ready: list[bytes] = []  # the last one is the next
-        self._flight: asyncio.Task[list[bytes]] | None = None
+        self._asked = opened.span.start  # where the next batch begins
+        self._flights: deque[tuple[asyncio.Task[Batch], int | None]] = deque()  # and the checksum it goes on from
+        whole = opened.info.checksum is not None and opened.span.size == opened.info.size
+        self._check = Check(opened.info.checksum or "", opened.info.size) if whole else None
 
     async def readall(self) -> bytes:
         if self._small is not None:
             data, self._small, self._left = self._small[len(self._small) - self._left :], b"", 0
             return data
-        if self._raw is not None:
-            self._raw.piece = self._chunk_size = WHOLE
+        self._chunk_size = WHOLE
         pieces = [piece async for piece in self]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -196,105 +175,48 @@ class LocalDownload:
             else:
                 if not self._ready:
                     await self._fetch()
-                yield self._pop()
+                piece = self._ready.pop()
+                self._left -= len(piece)
+                yield piece
 
     async def aclose(self) -> None:
-        """Close, once the thread that may still read has come back."""
+        """Close, once the threads that may still read have come back."""
         file, self._file = self._file, None
         self._ready = []
         if file is not None:
-            self._ending = asyncio.ensure_future(close_behind(self._flight, file))
+            flights = [flight for flight, _ in self._flights]
+            self._ending = asyncio.ensure_future(close_behind(file, flights, self._executor))
         if self._ending is not None:
             with system_errors():
                 await settle(self._ending)
                 self._transfers.discard(self)
                 self._ending.result()
 
-    def _pop(self) -> bytes:
-        """The next piece. While the last ones that are ready are consumed, those behind them are read."""
-        piece = self._ready.pop()
-        self._left -= len(piece)
-        if self._flight is None and len(self._ready) * self._chunk_size <= CHUNK and self._file is not None:
-            left = self._left - sum(map(len, self._ready))
-            self._flight = self._start(self._file, left) if left else None
-        return piece
-
     async def _fetch(self) -> None:
-        if self._file is None:
-            raise ClosedError("the download is closed")
-        flight = self._flight = self._flight or self._start(self._file, self._left)
+        """Wait for the next batch. While its pieces are consumed, those behind it are read."""
+        self._look_ahead(self._open_file())
+        flight, crc = self._flights[0]
         with system_errors():
             await asyncio.wait([flight])
-            self._flight = None
-            if self._file is None:
-                raise ClosedError("the download was closed meanwhile")
-            self._ready = flight.result()
-        if not self._ready:
-            raise shrunk()
-        self._ready.reverse()
+            file = self._open_file()
+            batch = flight.result()
+            self._flights.popleft()
+            if self._check is not None and batch.crc is not None:
+                ours = combined(self._check.crc, batch.crc, batch.size) if crc == 0 else batch.crc
+                self._check.go_on(ours, batch.size)
+        self._ready = batch.pieces[::-1]
+        self._look_ahead(file)
 
-    def _start(self, file: AsyncFileIO, left: int) -> asyncio.Task[list[bytes]]:
-        chunks = min(bytes_in_a_hop(self._transfers) // self._chunk_size, MOST_PIECES) or 1
-        return asyncio.ensure_future(file.readlines(min(chunks * self._chunk_size, left)))
+    def _open_file(self) -> SharedFile:
+        if self._file is None:
+            raise ClosedError("the download is closed")
+        return self._file
 
-
-class LockedFile(io.FileIO):
-    """A file that is never closed under a thread that still reads or writes it: the descriptor's number could be
-    another file's by then. What is read is checked, and what is written is summed, by the thread that has it at hand.
-    """
-
-    def __init__(
-        self, descriptor: int, mode: str, *, closefd: bool = True, check: Check | None = None, piece: int = CHUNK
-    ) -> None:
-        self._turn = threading.Lock()  # first: the base closes itself when it fails
-        self._check = check
-        self.piece = piece
-        self.crc = 0  # of all that was written
-        super().__init__(descriptor, mode, closefd)
-
-    def read(self, size: int | None = -1) -> bytes:
-        with self._turn:
-            data = super().read(-1 if size is None else size) or b""
-            if self._check is not None and data:
-                self._check.add(data)
-            return data
-
-    def readlines(self, hint: int | None = -1) -> list[bytes]:
-        """The next `hint` bytes in pieces, fewer only at the end: what `aiofiles` has for several in one hop."""
-        pieces: list[bytes] = []
-        left = hint or 0
-        while left > 0 and (piece := self.read(min(left, self.piece))):
-            pieces.append(piece)
-            left -= len(piece)
-        return pieces
-
-    def write(self, data: ReadableBuffer) -> int:
-        with self._turn:
-            count = super().write(data) or 0
-            self.crc = crc64nvme(memoryview(data)[:count], self.crc)
-            return count
-
-    def writelines(self, lines: Iterable[ReadableBuffer]) -> None:
-        """All of these pieces, however little the system takes at a time."""
-        for line in lines:
-            rest = memoryview(line)
-            while rest:
-                rest = rest[self.write(rest) :]
-
-    def close(self) -> None:
-        with self._turn, suppress(OSError):  # it was read, or the descriptor is its owner's to close
-            super().close()
-
-
-async def close_behind(flight: asyncio.Task[Any] | None, file: AsyncFileIO) -> None:
-    """Close the file when the operation on it is over, whatever became of that."""
-    await wait_out(flight)
-    await file.close()
-
-
-async def wait_out(flight: asyncio.Task[Any] | None) -> None:
-    """Wait until an operation of a thread is over; its outcome is nobody's any more."""
-    if flight is not None:
-        await asyncio.wait([flight])
-        if not flight.cancelled():
-            flight.exception()
+    def _look_ahead(self, file: SharedFile) -> None:
+        while len(self._flights) < hops_at_once(self._transfers) and self._asked < self.span.stop:
+            pieces = min(bytes_in_a_hop(self._transfers) // self._chunk_size, MOST_PIECES) or 1
+            span = Span(self._asked, min(self.span.stop, self._asked + pieces * self._chunk_size))
+            crc = None if self._check is None else 0 if self._flights else self._check.crc
+            hop = read_at(file, span, self._chunk_size, crc, executor=self._executor)
+            self._flights.append((asyncio.ensure_future(hop), crc))
+            self._asked = span.stop

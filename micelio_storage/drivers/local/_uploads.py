@@ -1,4 +1,4 @@
-"""An object written piece by piece: into a staging file, through aiofiles, one chunk behind the source."""
+"""An object written piece by piece: into a staging file, through aiofiles, some chunks behind the source."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ import contextlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-from aiofiles.threadpool import wrap
-
 from ...driver import BytesLike, ClosedError, ObjectInfo
 from .._checksums import kept_checksum
-from .._libc import start_writeback
 from .._threads import Lane, Steps, one_step, to_the_end
+from ._bulk import CHUNK, WRITEBACK, SharedFile, Transfer, bytes_in_a_hop, wait_out, write_at
 from ._errors import system_errors
-from ._reads import CHUNK, LockedFile, Transfer, bytes_in_a_hop, wait_out
 from ._staging import Staged
 
 JOINED = 64 << 10  # bytes: smaller pieces are copied together on the loop, for each by itself costs a call
-WRITEBACK = 16 << 20  # bytes between two hints to the kernel to begin writing: so the sync at the end is short
 
 
 class LocalUpload:
@@ -27,7 +23,6 @@ class LocalUpload:
     def __init__(
         self,
         staged: Staged,
-        raw: LockedFile,
         publish: Callable[[int, str], Steps[ObjectInfo]],
         lane: Lane,
         executor: Executor,
@@ -38,15 +33,16 @@ class LocalUpload:
         self._staged = staged
         self._publish = publish
         self._lane = lane
-        self._raw = raw
-        self._file = wrap(self._raw, loop=asyncio.get_running_loop(), executor=executor)
+        self._file = SharedFile(staged.descriptor, owned=False)
         self._executor = executor
         self._durable = durable
         self._joined = bytearray()
         self._pieces: list[BytesLike] = []
         self._waiting = 0  # bytes in them
+        self._taken = asyncio.Event()  # that they are being written, or never will be
         self._flight: asyncio.Task[None] | None = None
         self._written = 0
+        self._crc = 0  # of what was written
         self._open = True
         self._transfers = transfers
         transfers.add(self)
@@ -70,9 +66,6 @@ class LocalUpload:
         with system_errors():
             await self._add_joined()
             await self._land()
-            self._start()
-            await self._land()
-            self._check_open()
             info = await self._lane.finish(self._end())
         self._open = False
         self._transfers.discard(self)
@@ -111,43 +104,47 @@ class LocalUpload:
         """Take a piece that nobody else will change. It is written with all that came while others were written."""
         self._pieces.append(piece)
         self._waiting += len(piece)
-        if self._flight is None or self._flight.done() or self._waiting >= bytes_in_a_hop(self._transfers):
+        if self._flight is None or self._flight.done():
             await self._land()
-            self._start()
+            self._flight = asyncio.ensure_future(self._write())
+            await asyncio.sleep(0)  # so that it begins, however little time the source leaves
+        elif self._waiting >= bytes_in_a_hop(self._transfers):
+            self._taken.clear()
+            await self._taken.wait()
+            self._check_open()
 
-    def _start(self) -> None:
-        self._check_open()
-        if self._pieces:
-            pieces, self._pieces, self._waiting = self._pieces, [], 0
-            self._flight = asyncio.ensure_future(self._write(pieces))
+    async def _write(self) -> None:
+        """Write all that waits, and what has come meanwhile, until nothing does."""
+        try:
+            while self._pieces:
+                pieces, size = self._pieces, self._waiting
+                self._pieces, self._waiting = [], 0
+                self._taken.set()
+                hint = self._durable and self._written // WRITEBACK < (self._written + size) // WRITEBACK
+                hop = write_at(self._file, self._written, pieces, self._crc, hint=hint, executor=self._executor)
+                self._crc = await hop
+                self._written += size
+        finally:
+            self._taken.set()
 
     async def _land(self) -> None:
-        """Wait for what is being written; an error of it comes out here."""
-        flight = self._flight
-        if flight is not None:
-            await asyncio.wait([flight])
+        """Wait until nothing is being written; an error of it comes out here, whenever this is asked."""
+        if self._flight is not None:
+            await asyncio.wait([self._flight])
             self._check_open()
-            self._flight = None
-            flight.result()
-
-    async def _write(self, pieces: list[BytesLike]) -> None:
-        await self._file.writelines(pieces)
-        before = self._written // WRITEBACK
-        self._written += sum(map(len, pieces))
-        if self._durable and self._written // WRITEBACK > before:
-            await asyncio.get_running_loop().run_in_executor(self._executor, start_writeback, self._staged.descriptor)
+            self._flight.result()
 
     def _end(self) -> Steps[ObjectInfo]:
         try:
-            return (yield from self._publish(self._written, kept_checksum(self._raw.crc)))
+            return (yield from self._publish(self._written, kept_checksum(self._crc)))
         finally:
             self._discard()
 
     async def _forget(self, lane: Lane) -> None:
-        await wait_out(self._flight)
+        await wait_out([self._flight] if self._flight else [])
         await lane.finish(one_step(self._discard), always=True)
         self._transfers.discard(self)
 
     def _discard(self) -> None:
-        self._raw.close()
+        self._file.close()
         self._staged.discard()

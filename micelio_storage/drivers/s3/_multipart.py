@@ -18,11 +18,10 @@ from ...driver import (
     StorageError,
     WriteOptions,
 )
-from .._checksums import checksum_text, crc64nvme
+from .._checksums import checksum_text, combined, crc64nvme
 from .._threads import settle
 from . import _answers as answers
 from ._signals import NoSuchUploadError
-from ._sums import combined
 from ._writes import Writes, new_write_id, pause
 
 if TYPE_CHECKING:
