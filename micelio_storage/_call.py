@@ -65,6 +65,11 @@ class Call:
         self._scope: anyio.CancelScope | None = None
         self._stack: ExitStack | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has neither hooks nor a deadline: then it may be entered again, and in several tasks at once."""
+        return not self._hooks and self._deadline is None
+
     def __enter__(self) -> None:
         try:
             self._lifecycle.check()

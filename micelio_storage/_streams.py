@@ -53,10 +53,13 @@ class Reader:
         self._download: Download | None = None
         self._chunks: AsyncIterator[bytes] | None = None
         self._rest = memoryview(b"")
+        self._plain_read: Call | None = None
 
     async def __aenter__(self) -> Self:
         with self._call("open_read"):
             self._download = await self._start()
+        reading = self._call("read")
+        self._plain_read = reading if reading.is_plain else None
         self._lifecycle.streams.add(self)
         self._chunks = aiter(self._download)
         return self
@@ -85,7 +88,7 @@ class Reader:
 
     async def __anext__(self) -> bytes:
         """The next bytes, never empty, at most `chunk_size` of them."""
-        with self._call("read"):
+        with self._plain_read or self._call("read"):
             piece = await self._next(self._chunk_size)
         if not piece:
             raise StopAsyncIteration
@@ -94,7 +97,7 @@ class Reader:
     async def read(self, size: int = -1) -> bytes:
         """The next `size` bytes, fewer only at the end, b"" after it; all the rest by default."""
         pieces = []
-        with self._call("read"):
+        with self._plain_read or self._call("read"):
             while size and (piece := await self._next(size if size > 0 else READ_SIZE)):
                 pieces.append(piece)
                 size -= len(piece) if size > 0 else 0

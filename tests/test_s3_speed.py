@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import weakref
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from micelio_storage import Storage
 from micelio_storage.drivers._checksums import combined, crc64nvme
 from micelio_storage.drivers.s3 import S3Driver
 from micelio_storage.drivers.s3 import _lean as lean
-from micelio_storage.drivers.s3._pace import IN_A_TURN, Pace
+from micelio_storage.drivers.s3._pace import IN_A_TURN, Pace, Unused
 from micelio_storage.drivers.s3._transport import AT_ONCE
 
 
@@ -90,6 +91,24 @@ async def _use(storage: Storage) -> None:
         assert await storage.get("speed/a") == data
         assert (await storage.head("speed/a")).size == size
     await storage.delete("speed/a")
+
+
+async def test_buffers_go_back_one_in_a_turn_of_the_loop() -> None:
+    buffers = [_Watched() for _ in range(7)]
+    left = weakref.WeakSet(buffers)
+    unused = Unused()
+    unused.add(buffers[:4])
+    unused.add(buffers[4:])
+    buffers.clear()
+    for count in range(7, -1, -1):
+        assert len(left) == count
+        await asyncio.sleep(0)
+    unused.add([_Watched()])  # and again
+    await asyncio.sleep(0)
+
+
+class _Watched:
+    pass
 
 
 @pytest.mark.parametrize("fits", [True, False])

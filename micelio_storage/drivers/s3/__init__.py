@@ -23,6 +23,7 @@ from ...driver import (
     StorageError,
     WriteOptions,
 )
+from .._libc import keep_freed_memory
 from .._threads import Lane, to_the_end
 from ._gently import gently
 from ._trust import ALL_CONDITIONS, NO_CONDITIONS
@@ -152,6 +153,7 @@ def _make_parts(
     fast_enough: float | None,
 ) -> Parts:
     """In a thread: the import alone takes 300 ms."""
+    keep_freed_memory()
     with gently():
         parts: Parts = _imported().Parts(config, session, lane, largest_copy, fast_enough)
         return parts

@@ -51,7 +51,7 @@ def _parameters(prefix: Prefix, options: ListOptions, token: str, after: str) ->
 async def _page(answer: Answer, after: str, following: str | None, pace: Pace) -> Page:
     lines, entries = answer.get("Contents", []), []
     for start in range(0, len(lines), MADE_AT_ONCE):
-        await pace.take(IN_A_TURN // 2)
+        await pace.take(IN_A_TURN)
         entries += [entry for line in lines[start : start + MADE_AT_ONCE] if (entry := _entry(line)) is not None]
     folded = [line["Prefix"] for line in answer.get("CommonPrefixes", [])]
     return Page(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MOST_PARTS = 10_000  # the limit of S3
 PARTS_OF_A_SIZE = 1000  # after so many the size doubles: parts of 8 MiB reach 8 TiB with 10,000, where S3 ends at 5
 ABORT_TIME = 10.0  # seconds that an abort may take: it runs shielded from cancellations
-TAKEN_AT_ONCE = 512 << 10  # bytes copied and summed in one step
+TAKEN_AT_ONCE = 256 << 10  # bytes copied and summed in one step
 ABORT_LOOKS = 5  # times that an abort is repeated while parts that were under way keep the upload alive
 
 logger = logging.getLogger("micelio_storage")
@@ -280,6 +280,7 @@ class S3Upload:
                 await self._flush()
             info = await self._multipart.complete(self._size, self._checksum)
         self._open = False
+        self._drop_buffers()
         self._forget(self)
         return info
 
@@ -291,11 +292,15 @@ class S3Upload:
             await settle(self._aborting)
 
     async def _abort(self) -> None:
-        self._buffer, self._spare = _Buffer(1), []
+        self._drop_buffers()
         try:
             await self._multipart.abort()
         finally:
             self._forget(self)
+
+    def _drop_buffers(self) -> None:
+        self._writes.unused.add([self._buffer, *self._spare])
+        self._buffer, self._spare = _Buffer(1), []
 
     def _check_open(self) -> None:
         if not self._open:

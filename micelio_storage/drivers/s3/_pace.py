@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 
-IN_A_TURN = 1 << 20  # bytes copied, summed or handed to sockets before everything else on the loop runs: about 0.5 ms
+# Bytes copied, summed or handed to sockets before everything else on the loop runs: about 0.1 ms. Eight objects written
+# and eight read at once make the loop 3-4 ms late (p99); with a MiB in a turn 5-9, and no quicker.
+IN_A_TURN = 256 << 10
 
 
 class Pace:
@@ -16,10 +19,16 @@ class Pace:
         self._ending = False  # whether the end of this turn is looked out for
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
+    def take_now(self, size: int) -> bool:
+        """Whether it is the turn of so many bytes. If not, they are to be waited for."""
+        if self._moved and (self._waiting or self._moved + size > IN_A_TURN):
+            return False
+        self._count(size)
+        return True
+
     async def take(self, size: int) -> None:
         """Wait until it is the turn of so many bytes."""
-        if self._moved == 0 or (not self._waiting and self._moved + size <= IN_A_TURN):
-            self._count(size)
+        if self.take_now(size):
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((turn, size))
@@ -38,3 +47,21 @@ class Pace:
             if not turn.done():  # it was cancelled
                 turn.set_result(None)
                 self._count(size)
+
+
+class Unused:
+    """Buffers of uploads that are over. They go back to the system one in a turn of the loop: each takes up to 1 ms."""
+
+    def __init__(self) -> None:
+        self._buffers: list[object] = []
+
+    def add(self, buffers: Iterable[object]) -> None:
+        """Let go of them."""
+        if not self._buffers:
+            asyncio.get_running_loop().call_soon(self._drop)
+        self._buffers += buffers
+
+    def _drop(self) -> None:
+        del self._buffers[-1:]
+        if self._buffers:
+            asyncio.get_running_loop().call_soon(self._drop)

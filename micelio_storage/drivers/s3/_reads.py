@@ -7,6 +7,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import AsyncIterator
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ...driver import (
@@ -26,6 +27,7 @@ from ...driver import (
 from .._checksums import Check
 from .._threads import settle
 from . import _answers as answers
+from ._errors import translate
 from ._sums import Sums
 from ._writes import pause
 
@@ -111,6 +113,7 @@ class Stretch:
         self._at = span.start
         self._stop = span.stop
         self._body = body
+        self._pace = reads.client.pace
         self.taken = 0  # bytes
         self.waited = 0.0  # seconds, for them
         if body is not None:
@@ -139,19 +142,21 @@ class Stretch:
         if self._body is None:
             self._body = await self._ask()
         body = self._body
-        await self._reads.client.pace.take(
-            min(COMES_AT_ONCE, self._stop - self._at)
-        )  # behind it, a cancelled read loses data
-        self._look_at(body)
-        clock = asyncio.get_running_loop().time
-        asked = clock()
-        with self._reads.client.errors():
+        left = self._stop - self._at
+        if not self._pace.take_now(min(COMES_AT_ONCE, left)):
+            await self._pace.take(min(COMES_AT_ONCE, left))  # behind it, a cancelled read loses data
+            self._look_at(body)
+        asked = monotonic()
+        try:
             data: bytes = await body.content.readany()
-        self.waited += clock() - asked
+        except Exception as error:
+            raise translate(error) from error
+        self.waited += monotonic() - asked
         self._look_at(body)
         if not data:
             raise UnavailableError("the answer ended before all its bytes had come")
-        data = data[: self._stop - self._at]
+        if len(data) > left:
+            data = data[:left]
         self._at += len(data)
         self.taken += len(data)
         if self._at == self._stop:

@@ -35,6 +35,7 @@ from ...driver import (
 )
 from .._checksums import checksum_text
 from . import _answers as answers
+from ._pace import Unused
 from ._signals import ConflictError, NoSuchUploadError, NotDoneError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Writes:
         self.config = config
         self.sums = sums
         self.capabilities = Capabilities()
+        self.unused = Unused()
 
     async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
         """Store the object in one request."""
