@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from micelio_storage import InvalidKeyError, Key, Session, open_storage
-from micelio_storage._keys import MAX_KEY_BYTES, MAX_SEGMENT_BYTES, Prefix, parse_session_id
+from micelio_storage._keys import (
+    MAX_KEY_BYTES,
+    MAX_SEGMENT_BYTES,
+    RESERVED_SEGMENT,
+    Prefix,
+    is_key_segment,
+    parse_session_id,
+)
 from micelio_storage.testing._corpus import KEPT_KEYS, KEPT_PREFIXES, NO_KEYS, REFUSED_KEYS, REFUSED_PREFIXES
 
 
@@ -128,3 +135,22 @@ def test_every_beginning_of_a_key_is_a_prefix(text: str) -> None:
     for end in range(len(text)):
         if text[:end].rpartition("/")[2] != "..":
             assert Prefix.parse(text[:end]) == text[:end]
+
+
+SEGMENTS = st.one_of(
+    st.text(alphabet="ab./\\\x00%é\u200b\ufffe", min_size=1, max_size=5),
+    st.integers(80, 260).map("é".__mul__),
+    st.integers(250, 260).map("a".__mul__),
+)
+
+
+@given(st.lists(SEGMENTS, min_size=1, max_size=6))
+def test_segments_that_are_judged_one_by_one_make_a_key_that_parse_would_make(segments: list[str]) -> None:
+    text = "/".join(segments)
+    judged = all(is_key_segment(name) and "/" not in name for name in segments)
+    if judged and len(text.encode()) <= MAX_KEY_BYTES and segments[0] != RESERVED_SEGMENT:
+        key = Key.of_segments(text)
+        assert (key, type(key)) == (Key.parse(text), Key)
+    elif "/" not in "".join(segments):
+        with pytest.raises(InvalidKeyError):
+            Key.parse(text)
