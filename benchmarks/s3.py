@@ -25,6 +25,7 @@ class Scale:
     real_stream: int = 64 * MIB  # the real store is too slow for more
     listed: int = 10_000
     deleted: int = 1_000
+    contestants: Sequence[str] = EVERYBODY
     real: Sequence[str] = ("put", "get", "head", "put-stream", "get-stream", "get-ranges")  # also on the real store
 
 
@@ -36,6 +37,7 @@ SCALES = {
         real_stream=8 * MIB,
         listed=200,
         deleted=50,
+        contestants=("ours", "aioboto3", "obstore", "opendal"),
         real=("put", "get", "put-stream"),
     ),
     "usual": Scale(),
@@ -47,11 +49,11 @@ def workloads(size: Size) -> Sequence[Workload]:
     scale = SCALES[size]
     return [
         *(_small(kind, at_once, scale) for at_once in scale.at_once for kind in ("put", "get", "head")),
-        *_streams(scale.stream, NULL),
-        *(stream for stream in _streams(scale.real_stream, REAL) if stream.name in scale.real),
-        Workload(name="list", run=operations.listing(scale.listed), contestants=EVERYBODY, places=REAL, most_rounds=2,
-                 equal=f"{scale.listed:,} keys, with size and time, in order, pages of 1,000"),
-        Workload(name="delete", run=operations.deletes(scale.deleted), contestants=EVERYBODY, places=REAL,
+        *_streams(scale.stream, scale, NULL),
+        *(stream for stream in _streams(scale.real_stream, scale, REAL) if stream.name in scale.real),
+        Workload(name="list", run=operations.listing(scale.listed), contestants=scale.contestants, places=REAL,
+                 most_rounds=2, equal=f"{scale.listed:,} keys, with size and time, in order, pages of 1,000"),
+        Workload(name="delete", run=operations.deletes(scale.deleted), contestants=scale.contestants, places=REAL,
                  most_rounds=2, equal=f"{scale.deleted:,} keys in one request (opendal: one each, 64 at once)"),
     ]  # fmt: skip
 
@@ -63,14 +65,14 @@ def _small(kind: str, at_once: int, scale: Scale) -> Workload:
     return Workload(
         name=f"{kind}-{at_once}",
         run=make(at_once, scale.seconds),
-        contestants=EVERYBODY,
+        contestants=scale.contestants,
         equal=equal,
         in_vain=True,
         places=places,
     )
 
 
-def _streams(size: int, places: Sequence[str]) -> list[Workload]:
+def _streams(size: int, scale: Scale, places: Sequence[str]) -> list[Workload]:
     common = f"{size // MIB} MiB"
     parts = f"parts of {PART // MIB} MiB, {PARTS_AT_ONCE} at once (s3fs as it likes)"
     kinds = {
@@ -85,7 +87,15 @@ def _streams(size: int, places: Sequence[str]) -> list[Workload]:
         ),
     }
     return [
-        Workload(name=name, run=run, contestants=EVERYBODY, places=places, equal=equal, most_rounds=3, in_vain=True)
+        Workload(
+            name=name,
+            run=run,
+            contestants=scale.contestants,
+            places=places,
+            equal=equal,
+            most_rounds=3,
+            in_vain=True,
+        )
         for name, (run, equal) in kinds.items()
     ]
 

@@ -19,7 +19,7 @@ from micelio_storage import LocalConfig, ObjectInfo, Storage, open_storage
 from micelio_storage.driver import Span
 from micelio_storage.drivers.local import _cached, _known, _reads, _uploads
 from micelio_storage.drivers.local._attributes import Attributes, decode
-from micelio_storage.drivers.local._bulk import CHUNK, HOP, SharedFile, read_at
+from micelio_storage.drivers.local._bulk import CHUNK, READ_HOP, WRITE_HOP, SharedFile, read_at
 from micelio_storage.drivers.local._known import Known
 
 BYTES_EACH = 256  # of a version that is remembered, at most: 160 to 200 were measured
@@ -31,11 +31,11 @@ async def storage(tmpfs: Path) -> AsyncIterator[Storage]:
         yield storage
 
 
-@pytest.mark.parametrize("chunk_size", [1000, 65_536, CHUNK, CHUNK + 1, HOP + 7, 64 << 20, None])
+@pytest.mark.parametrize("chunk_size", [1000, 65_536, CHUNK, CHUNK + 1, READ_HOP + 7, 64 << 20, None])
 async def test_chunks_that_travel_together_have_the_size_that_was_asked_for(
     storage: Storage, chunk_size: int | None
 ) -> None:
-    data = os.urandom(2 * HOP + 12_345)
+    data = os.urandom(2 * READ_HOP + 12_345)
     await storage.put("a", data)
     async with storage.open_read("a", chunk_size=chunk_size) as reader:
         chunks = [chunk async for chunk in reader]
@@ -44,7 +44,7 @@ async def test_chunks_that_travel_together_have_the_size_that_was_asked_for(
 
 
 async def test_the_rest_comes_whole_after_some_chunks(storage: Storage) -> None:
-    data = os.urandom(3 * HOP + 5)
+    data = os.urandom(3 * READ_HOP + 5)
     await storage.put("a", data)
     for taken in range(5):
         async with storage.open_read("a", offset=3) as reader:
@@ -63,18 +63,18 @@ async def test_no_more_than_three_hops_are_read_ahead_of_a_slow_reader(
         return read_at(file, span, *arguments, executor=executor, **options)
 
     monkeypatch.setattr(_reads, "read_at", noted)
-    await storage.put("a", bytes(10 * HOP))
+    await storage.put("a", bytes(10 * READ_HOP))
     async with storage.open_read("a", chunk_size=chunk_size) as reader:
         taken = 0
         for _ in range(8):
             taken += len(await anext(reader))
-            assert taken < spans[-1].stop <= taken + 3 * HOP
+            assert taken < spans[-1].stop <= taken + 3 * READ_HOP
         assert len(spans) >= 3  # two batches under way behind the one that is consumed
 
 
 async def test_batches_are_read_together_and_come_in_order(storage: Storage, monkeypatch: Any) -> None:
     """The first one is held back until the second is over. What comes out is whole, and its checksum is found right."""
-    second_over, data = threading.Event(), os.urandom(3 * HOP + 5)
+    second_over, data = threading.Event(), os.urandom(3 * READ_HOP + 5)
     plain = SharedFile.read_at
 
     def held(file: SharedFile, span: Span, *arguments: Any, **options: Any) -> Any:
@@ -106,20 +106,20 @@ async def test_what_comes_while_a_batch_is_written_is_the_next_batch(storage: St
         nonlocal offered
         for number in range(9):
             offered += CHUNK
-            if offered == CHUNK + HOP:
+            if offered == CHUNK + WRITE_HOP:
                 all_there.set()
             yield bytes([number]) * CHUNK
 
     monkeypatch.setattr(_uploads, "write_at", wrap(held))
     await storage.put("a", source())
-    assert batches[:2] == [(0, CHUNK), (CHUNK, HOP)]
+    assert batches[:2] == [(0, CHUNK), (CHUNK, WRITE_HOP)]
     assert sum(size for _, size in batches) == 9 * CHUNK
     assert await storage.get("a") == b"".join(bytes([number]) * CHUNK for number in range(9))
 
 
 async def test_pieces_of_all_sizes_and_kinds_are_written_in_order(storage: Storage) -> None:
     """The writer's own buffers are its own again after each write, whatever still waits for the disk."""
-    sizes = [1, 65_535, 65_536, CHUNK - 1, 7, 0, CHUNK, 3 * CHUNK + 5, 100_000, 2 * HOP + 1, 3]
+    sizes = [1, 65_535, 65_536, CHUNK - 1, 7, 0, CHUNK, 3 * CHUNK + 5, 100_000, 2 * READ_HOP + 1, 3]
     kinds: list[Callable[[bytearray], bytes | bytearray | memoryview]] = [bytes, bytearray, memoryview]
     for kind in kinds:
         written = bytearray()

@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from ...driver import BytesLike, ClosedError, ObjectInfo
 from .._checksums import kept_checksum
 from .._threads import Lane, Steps, one_step, to_the_end
-from ._bulk import CHUNK, WRITEBACK, SharedFile, Transfer, bytes_in_a_hop, wait_out, write_at
+from ._bulk import CHUNK, WRITE_HOP, WRITEBACK, SharedFile, Transfer, bytes_in_a_hop, wait_out, write_at
 from ._errors import system_errors
 from ._staging import Staged
 
@@ -108,7 +108,7 @@ class LocalUpload:
             await self._land()
             self._flight = asyncio.ensure_future(self._write())
             await asyncio.sleep(0)  # so that it begins, however little time the source leaves
-        elif self._waiting >= bytes_in_a_hop(self._transfers):
+        elif self._waiting >= bytes_in_a_hop(self._transfers, WRITE_HOP):
             self._taken.clear()
             await self._taken.wait()
             self._check_open()
