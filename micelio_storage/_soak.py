@@ -65,7 +65,6 @@ TRIES = 5  # of a read at the end
 KEPT = 20  # losses of each kind that a report names
 FILLED = 64  # directories at once
 LINE = 4 << 20  # bytes of the longest line
-LAST_LOOK = "looking at everything once more"
 
 _WORKER = f"{__package__}._soak_worker"
 
@@ -327,7 +326,7 @@ class _Run:
         """Everything as a process finds it that has done nothing of it."""
         if isinstance(self._config, S3Config) and self._report.kills:
             await asyncio.sleep(LATE)
-        await self._tell(LAST_LOOK)
+        await self._tell("looking at everything once more")
         room = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as group:
             for worker in self._workers:
