@@ -247,7 +247,8 @@ async def test_an_object_that_differs_is_replaced_only_if_that_is_asked_for(
     async with both() as (source, target):
         await source.put("k", b"bytes", **options)
         await source.put("l", b"")
-        mine = await target.put("k", data, **(options | changed))
+        await target.put("k", data, **(options | changed))
+        mine = await target.head("k")
         report = await migrate(source, target)
         assert numbers(report) == {"copied": 1, "conflicts": 1}
         assert (report.complete, list(reasons(report))) == (False, ["k"])

@@ -75,7 +75,8 @@ async def copying_what_is_missing_changes_nothing(storage: Storage, prefix: str)
 @check
 async def a_copy_onto_itself_changes_nothing(storage: Storage, prefix: str) -> None:
     """Source and target may be one object, which is the same afterwards, ETag and all; a move does not lose it."""
-    before = await storage.put(prefix + "a", b"1", content_type="text/plain")
+    await storage.put(prefix + "a", b"1", content_type="text/plain")
+    before = await storage.head(prefix + "a")
     equal(await storage.copy(prefix + "a", prefix + "a"), before, "what copy returned")
     equal(await storage.move(prefix + "a", prefix + "a"), before, "what move returned")
     equal(await storage.head(prefix + "a"), before, "the object afterwards")

@@ -198,7 +198,8 @@ class StrictS3(Hosted):
         self, writer: asyncio.StreamWriter, answer: Answer, request_id: str, method: str, *, close: bool
     ) -> None:
         answer.headers |= {"x-amz-request-id": request_id, "Server": "StrictS3"}
-        answer.headers["Date"] = http_date(self.state.rules.clock())
+        # The next second, as it now and then is when a store answers: nobody may take it for the time of the object.
+        answer.headers["Date"] = http_date(self.state.rules.clock() + 1)
         if method == "HEAD" and answer.status >= 400:
             answer.body = b""  # S3 says nothing but the status here
         await write_answer(writer, answer, with_body=method != "HEAD", close=close)
