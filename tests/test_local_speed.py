@@ -19,7 +19,7 @@ from micelio_storage import LocalConfig, ObjectInfo, Storage, open_storage
 from micelio_storage.driver import Span
 from micelio_storage.drivers.local import _cached, _known, _reads, _uploads
 from micelio_storage.drivers.local._attributes import Attributes, decode
-from micelio_storage.drivers.local._bulk import CHUNK, READ_HOP, WRITE_HOP, SharedFile, read_at
+from micelio_storage.drivers.local._bulk import CHUNK, READ_HOP, Queue, SharedFile, read_at
 from micelio_storage.drivers.local._known import Known
 
 BYTES_EACH = 256  # of a version that is remembered, at most: 160 to 200 were measured
@@ -92,28 +92,44 @@ async def test_batches_are_read_together_and_come_in_order(storage: Storage, mon
         assert b"".join([chunk async for chunk in reader]) == data
 
 
-async def test_what_comes_while_a_batch_is_written_is_the_next_batch(storage: Storage, monkeypatch: Any) -> None:
-    """The first one is held back until all that may wait is there: so the source is asked for no more than that."""
-    offered, all_there, batches = 0, threading.Event(), []
-    plain = SharedFile.write_at
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_thread_that_writes_takes_what_has_come_meanwhile(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    """It is held back until the writer waits for it: alone with two chunks, beside others with one. The source is asked
+    for no more than that."""
+    offered, at_once = 0, 2 * CHUNK if alone else CHUNK
+    waited_for, written = threading.Event(), list[tuple[int, int]]()
+    write_from, wait = SharedFile.write_from, Queue.wait
 
-    def held(file: SharedFile, offset: int, pieces: Any, crc: int, **options: Any) -> Any:
-        assert all_there.wait(60)
-        batches.append((offset, sum(map(len, pieces))))
-        return plain(file, offset, pieces, crc, **options)
+    def held(file: SharedFile, queue: Queue, **options: Any) -> None:
+        assert waited_for.wait(60)
+        begun = queue.written
+        write_from(file, queue, **options)
+        written.append((begun, queue.written))
+
+    async def told(queue: Queue, unwritten: int) -> None:
+        if not waited_for.is_set():
+            assert offered == unwritten == at_once
+            waited_for.set()
+        await wait(queue, unwritten)
 
     async def source() -> AsyncIterator[bytes]:
         nonlocal offered
         for number in range(9):
             offered += CHUNK
-            if offered == CHUNK + WRITE_HOP:
-                all_there.set()
             yield bytes([number]) * CHUNK
 
-    monkeypatch.setattr(_uploads, "write_at", wrap(held))
-    await storage.put("a", source())
-    assert batches[:2] == [(0, CHUNK), (CHUNK, WRITE_HOP)]
-    assert sum(size for _, size in batches) == 9 * CHUNK
+    monkeypatch.setattr(_uploads, "write_from", wrap(held))
+    monkeypatch.setattr(Queue, "wait", told)
+    if alone:
+        await storage.put("a", source())
+    else:
+        async with storage.open_write("b"):
+            await storage.put("a", source())
+    assert written[0][0] == 0
+    assert written[0][1] >= at_once
+    assert written[-1][1] == 9 * CHUNK
     assert await storage.get("a") == b"".join(bytes([number]) * CHUNK for number in range(9))
 
 

@@ -1,7 +1,8 @@
 """The bytes of streams: files that threads read and write in batches.
 
-Each batch has a place of its own in the file, so that several can be read together: no thread waits until the loop has
-taken notice of what it has brought. Writes of one file come one after another, for the kernel lets one in at a time.
+No thread waits until the loop has taken notice of what it has done, for that costs a tenth of a stream's time. What is
+read has a place of its own in the file, so that several batches can be read together. The kernel lets in one write of a
+file at a time, so those come one after another, and the thread takes each piece from a queue as it comes.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
@@ -22,9 +24,7 @@ from .._libc import start_writeback
 from ._root import release
 
 CHUNK = 1 << 20  # bytes in a chunk of a stream
-# Bytes that a stream which is alone moves in one hop, which itself costs as much as a MiB. What is written was made a
-# moment ago: with more in a hop it has left the processor's cache (3 MiB: 0.95 of the speed).
-READ_HOP, WRITE_HOP = 3 << 20, 2 << 20
+READ_HOP = 3 << 20  # bytes that a download which is alone reads in one hop, which itself costs as much as a MiB
 MOST_PIECES = 48  # in one hop, should the chunks wanted be small
 WHOLE = 64 << 20  # bytes in one call when everything is wanted
 WRITEBACK = 16 << 20  # bytes between two hints to the kernel to begin writing: so the sync at the end is short
@@ -38,10 +38,15 @@ class Transfer(Protocol):
         ...
 
 
-def bytes_in_a_hop(transfers: Collection[Transfer], alone: int) -> int:
-    """For one of these: several chunks when it is alone. Many keep the threads busy, so that a hop waits for no thread
+def bytes_in_a_hop(transfers: Collection[Transfer]) -> int:
+    """For one download: several chunks when it is alone. Many keep the threads busy, so that a hop waits for no thread
     to wake, and memory that is used again before it leaves the processor's cache is worth more."""
-    return alone if len(transfers) <= 1 else CHUNK
+    return READ_HOP if len(transfers) <= 1 else CHUNK
+
+
+def bytes_ahead(transfers: Collection[Transfer]) -> int:
+    """Of one upload that may wait to be written while its source goes on: for the same reasons none beside others."""
+    return CHUNK if len(transfers) <= 1 else 0
 
 
 def hops_at_once(transfers: Collection[Transfer]) -> int:
@@ -55,6 +60,65 @@ class Batch(NamedTuple):
     pieces: list[bytes]
     size: int
     crc: int | None
+
+
+class Queue:
+    """Pieces on their way to a file. The loop adds and waits, one thread at a time takes and writes: each changes what
+    is its own and reads the other's, so there is no lock."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pieces: deque[BytesLike] = deque()
+        self._added = 0
+        self.written = 0  # bytes
+        self.crc = 0  # of those
+        self._moved = asyncio.Event()
+        self._awaited = False
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    @property
+    def unwritten(self) -> int:
+        """Bytes."""
+        return self._added - self.written
+
+    def add(self, piece: BytesLike) -> None:
+        self._pieces.append(piece)
+        self._added += len(piece)
+
+    def clear(self) -> None:
+        """Leave unwritten what no thread has taken yet."""
+        self._pieces.clear()
+
+    async def wait(self, unwritten: int) -> None:
+        """Wait until no longer so many bytes are unwritten, or `stop`. Others may have their turn all the same."""
+        self._moved.clear()
+        self._awaited = True  # from here on the thread tells: what it wrote before shows now
+        if self.unwritten == unwritten:
+            await self._moved.wait()
+
+    def stop(self) -> None:
+        """No thread is writing any more."""
+        self._moved.set()
+
+    def take(self) -> BytesLike | None:
+        """The next piece, if there is one. In a thread."""
+        try:
+            return self._pieces.popleft()
+        except IndexError:
+            return None
+
+    def wrote(self, written: int, crc: int) -> None:
+        """So much is in the file now, with this checksum. In a thread."""
+        self.written, self.crc = written, crc
+        if self._awaited:
+            self._awaited = False
+            try:
+                self._loop.call_soon_threadsafe(self._moved.set)
+            except RuntimeError:
+                if not self._loop.is_closed():  # else all who waited are gone with it
+                    raise
 
 
 class SharedFile:
@@ -81,19 +145,20 @@ class SharedFile:
                 pieces.append(data)
         return Batch(pieces, span.size, crc)
 
-    def write_at(self, offset: int, pieces: Sequence[BytesLike], crc: int, *, hint: bool) -> int:
-        """All of these pieces, however little the system takes at a time. From the checksum of all that stands before
-        them to that with them. With the `hint` the kernel begins to bring them to the disk."""
+    def write_from(self, queue: Queue, *, hint: bool) -> None:
+        """All that waits, and what has come meanwhile, however little the system takes at a time. With the `hint` the
+        kernel begins to bring it to the disk on the way."""
         with self._in_use() as descriptor:
-            for piece in pieces:
-                rest = memoryview(piece)
+            while (piece := queue.take()) is not None:
+                rest, at, crc = memoryview(piece), queue.written, queue.crc
                 while rest:
-                    count = os.pwrite(descriptor, rest, offset)
+                    count = os.pwrite(descriptor, rest, at)
                     crc = crc64nvme(rest[:count], crc)  # now: the processor has them at hand
-                    offset, rest = offset + count, rest[count:]
-            if hint:
-                start_writeback(descriptor)
-        return crc
+                    at, rest = at + count, rest[count:]
+                if hint and queue.written // WRITEBACK < at // WRITEBACK:
+                    start_writeback(descriptor)
+                del rest, piece  # the source's next piece may have their memory, which is at hand too
+                queue.wrote(at, crc)
 
     def close(self) -> None:
         """Close it once no thread uses it. Idempotent."""
@@ -119,7 +184,7 @@ class SharedFile:
 
 # The same for coroutines, each a hop into the `executor` that they are given.
 read_at = wrap(SharedFile.read_at)
-write_at = wrap(SharedFile.write_at)
+write_from = wrap(SharedFile.write_from)
 close = wrap(SharedFile.close)
 
 

@@ -27,7 +27,6 @@ from ._attributes import DEFAULTS, Attributes, decode, read_from_inode
 from ._bulk import (
     CHUNK,
     MOST_PIECES,
-    READ_HOP,
     WHOLE,
     Batch,
     SharedFile,
@@ -215,7 +214,7 @@ class LocalDownload:
 
     def _look_ahead(self, file: SharedFile) -> None:
         while len(self._flights) < hops_at_once(self._transfers) and self._asked < self.span.stop:
-            pieces = min(bytes_in_a_hop(self._transfers, READ_HOP) // self._chunk_size, MOST_PIECES) or 1
+            pieces = min(bytes_in_a_hop(self._transfers) // self._chunk_size, MOST_PIECES) or 1
             span = Span(self._asked, min(self.span.stop, self._asked + pieces * self._chunk_size))
             crc = None if self._check is None else 0 if self._flights else self._check.crc
             hop = read_at(file, span, self._chunk_size, crc, executor=self._executor)

@@ -1,4 +1,4 @@
-"""An object written piece by piece: into a staging file, through aiofiles, some chunks behind the source."""
+"""An object written piece by piece: into a staging file, through aiofiles, a chunk behind the source."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from ...driver import BytesLike, ClosedError, ObjectInfo
 from .._checksums import kept_checksum
 from .._threads import Lane, Steps, one_step, to_the_end
-from ._bulk import CHUNK, WRITE_HOP, WRITEBACK, SharedFile, Transfer, bytes_in_a_hop, wait_out, write_at
+from ._bulk import CHUNK, Queue, SharedFile, Transfer, bytes_ahead, wait_out, write_from
 from ._errors import system_errors
 from ._staging import Staged
 
@@ -18,7 +18,7 @@ JOINED = 64 << 10  # bytes: smaller pieces are copied together on the loop, for 
 
 
 class LocalUpload:
-    """Bytes on their way into a staging file, at most what two hops move (and a chunk) of them in memory."""
+    """Bytes on their way into a staging file, at most three chunks of them in memory."""
 
     def __init__(
         self,
@@ -37,12 +37,8 @@ class LocalUpload:
         self._executor = executor
         self._durable = durable
         self._joined = bytearray()
-        self._pieces: list[BytesLike] = []
-        self._waiting = 0  # bytes in them
-        self._taken = asyncio.Event()  # that they are being written, or never will be
+        self._queue = Queue()
         self._flight: asyncio.Task[None] | None = None
-        self._written = 0
-        self._crc = 0  # of what was written
         self._open = True
         self._transfers = transfers
         transfers.add(self)
@@ -75,7 +71,8 @@ class LocalUpload:
         """Throw the staging file away, once the thread that may still write has come back."""
         if self._open:
             self._open = False
-            self._joined, self._pieces = bytearray(), []
+            self._joined = bytearray()
+            self._queue.clear()
             with (
                 system_errors(),
                 contextlib.suppress(ClosedError),
@@ -101,31 +98,23 @@ class LocalUpload:
             await self._add(piece)
 
     async def _add(self, piece: BytesLike) -> None:
-        """Take a piece that nobody else will change. It is written with all that came while others were written."""
-        self._pieces.append(piece)
-        self._waiting += len(piece)
+        """Hand over a piece that nobody else will change, and wait for those before it."""
+        self._queue.add(piece)
         if self._flight is None or self._flight.done():
             await self._land()
             self._flight = asyncio.ensure_future(self._write())
             await asyncio.sleep(0)  # so that it begins, however little time the source leaves
-        elif self._waiting >= bytes_in_a_hop(self._transfers, WRITE_HOP):
-            self._taken.clear()
-            await self._taken.wait()
-            self._check_open()
+        while (size := self._queue.unwritten) > bytes_ahead(self._transfers) and not self._flight.done():
+            await self._queue.wait(size)
+        self._check_open()
 
     async def _write(self) -> None:
-        """Write all that waits, and what has come meanwhile, until nothing does."""
+        """Have a thread write until nothing waits."""
         try:
-            while self._pieces:
-                pieces, size = self._pieces, self._waiting
-                self._pieces, self._waiting = [], 0
-                self._taken.set()
-                hint = self._durable and self._written // WRITEBACK < (self._written + size) // WRITEBACK
-                hop = write_at(self._file, self._written, pieces, self._crc, hint=hint, executor=self._executor)
-                self._crc = await hop
-                self._written += size
+            while self._queue:
+                await write_from(self._file, self._queue, hint=self._durable, executor=self._executor)
         finally:
-            self._taken.set()
+            self._queue.stop()
 
     async def _land(self) -> None:
         """Wait until nothing is being written; an error of it comes out here, whenever this is asked."""
@@ -136,7 +125,7 @@ class LocalUpload:
 
     def _end(self) -> Steps[ObjectInfo]:
         try:
-            return (yield from self._publish(self._written, kept_checksum(self._crc)))
+            return (yield from self._publish(self._queue.written, kept_checksum(self._queue.crc)))
         finally:
             self._discard()
 
