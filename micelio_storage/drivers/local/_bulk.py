@@ -38,20 +38,11 @@ class Transfer(Protocol):
         ...
 
 
-def bytes_in_a_hop(transfers: Collection[Transfer]) -> int:
-    """For one download: several chunks when it is alone. Many keep the threads busy, so that a hop waits for no thread
-    to wake, and memory that is used again before it leaves the processor's cache is worth more."""
-    return READ_HOP if len(transfers) <= 1 else CHUNK
-
-
-def bytes_ahead(transfers: Collection[Transfer]) -> int:
-    """Of one upload that may wait to be written while its source goes on: for the same reasons none beside others."""
-    return CHUNK if len(transfers) <= 1 else 0
-
-
-def hops_at_once(transfers: Collection[Transfer]) -> int:
-    """For one download: as many as there are threads when it is alone."""
-    return 2 if len(transfers) <= 1 else 1
+def is_alone(transfers: Collection[Transfer]) -> bool:
+    """Whether one of these has the threads for itself. Then several chunks of it are under way at once. Many keep the
+    threads busy anyway, so that a hop waits for no thread to wake; and memory that is used again before it leaves the
+    processor's cache is worth more."""
+    return len(transfers) <= 1
 
 
 class Batch(NamedTuple):

@@ -27,13 +27,13 @@ from ._attributes import DEFAULTS, Attributes, decode, read_from_inode
 from ._bulk import (
     CHUNK,
     MOST_PIECES,
+    READ_HOP,
     WHOLE,
     Batch,
     SharedFile,
     Transfer,
-    bytes_in_a_hop,
     close_behind,
-    hops_at_once,
+    is_alone,
     read_at,
     shrunk,
 )
@@ -213,8 +213,9 @@ class LocalDownload:
         return self._file
 
     def _look_ahead(self, file: SharedFile) -> None:
-        while len(self._flights) < hops_at_once(self._transfers) and self._asked < self.span.stop:
-            pieces = min(bytes_in_a_hop(self._transfers) // self._chunk_size, MOST_PIECES) or 1
+        at_once, size = (2, READ_HOP) if is_alone(self._transfers) else (1, CHUNK)
+        while len(self._flights) < at_once and self._asked < self.span.stop:
+            pieces = min(size // self._chunk_size, MOST_PIECES) or 1
             span = Span(self._asked, min(self.span.stop, self._asked + pieces * self._chunk_size))
             crc = None if self._check is None else 0 if self._flights else self._check.crc
             hop = read_at(file, span, self._chunk_size, crc, executor=self._executor)

@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from ...driver import BytesLike, ClosedError, ObjectInfo
 from .._checksums import kept_checksum
 from .._threads import Lane, Steps, one_step, to_the_end
-from ._bulk import CHUNK, Queue, SharedFile, Transfer, bytes_ahead, wait_out, write_from
+from ._bulk import CHUNK, Queue, SharedFile, Transfer, is_alone, wait_out, write_from
 from ._errors import system_errors
 from ._staging import Staged
 
@@ -98,14 +98,16 @@ class LocalUpload:
             await self._add(piece)
 
     async def _add(self, piece: BytesLike) -> None:
-        """Hand over a piece that nobody else will change, and wait for those before it."""
+        """Hand over a piece that nobody else will change, and wait for those before it; beside other transfers for this
+        one too."""
         self._queue.add(piece)
         if self._flight is None or self._flight.done():
             await self._land()
             self._flight = asyncio.ensure_future(self._write())
             await asyncio.sleep(0)  # so that it begins, however little time the source leaves
-        while (size := self._queue.unwritten) > bytes_ahead(self._transfers) and not self._flight.done():
-            await self._queue.wait(size)
+        ahead = CHUNK if is_alone(self._transfers) else 0
+        while (size := self._queue.unwritten) > ahead and not self._flight.done():
+            await self._queue.wait(size)  # and not for the flight, which takes notice some turns of the loop later
         self._check_open()
 
     async def _write(self) -> None:

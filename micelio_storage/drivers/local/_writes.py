@@ -275,7 +275,8 @@ class Writes:
                     return
                 parents[path] = parent
             present = self._root.object_status(parents[path], name)
-            check_if_match(if_match, etag_of(present) if present else None)
+            if if_match is not None:
+                check_if_match(if_match, etag_of(present) if present else None)
             if present is not None:
                 _unlink(parents[path], name)
             if store.files is not None:
