@@ -18,7 +18,7 @@ from support.commands import PATIENCE, command, is_one_line, process, running, s
 from micelio_storage._cli_pipes import CHUNK
 
 MIB = 1 << 20
-MOST_MEMORY = 32 * MIB  # bytes that streaming 40 MiB may take: measured 13-16, with what is imported on the way
+MOST_MEMORY = 64 * MIB  # bytes that streaming 120 MiB may take: 22-36 were measured, 16 of them what is imported
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ sys.exit(code)
 
 def test_large_streams_pass_through_in_little_memory(root: Path) -> None:
     block = os.urandom(MIB)
-    blocks = [number.to_bytes(4, "big") + block[4:] for number in range(40)]
+    blocks = [number.to_bytes(4, "big") + block[4:] for number in range(120)]
     child = subprocess.Popen(
         [sys.executable, "-c", STREAM, "put", "-", "big"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -86,7 +86,7 @@ def test_large_streams_pass_through_in_little_memory(root: Path) -> None:
         _, err = child.communicate(timeout=PATIENCE)
     assert child.returncode == 0
     assert int(err) < MOST_MEMORY
-    assert (root / "big").stat().st_size == 40 * MIB
+    assert (root / "big").stat().st_size == 120 * MIB
     done = subprocess.run([sys.executable, "-c", STREAM, "cat", "big"], capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0
     assert done.stdout == b"".join(blocks)
