@@ -207,7 +207,8 @@ class FaultProxy(Hosted):
     """In front of one server. Without a rule it is a plain proxy.
 
     `refuses(number)` says of a new connection whether it is reset at once, before anything is read from it.
-    `meanwhile()`, in a thread, is what others do between the server's answer and the fault that it meets.
+    `meanwhile()`, in a thread, is what others do between the server's answer and the fault that it meets. Until that is
+    done all further requests wait: a client that gives up the first one early does not find out before.
     """
 
     def __init__(self, upstream_host: str, upstream_port: int, rule: Rule | None = None) -> None:
@@ -215,7 +216,8 @@ class FaultProxy(Hosted):
         self.upstream = (upstream_host, upstream_port)
         self.rule: Rule = rule or (lambda exchange: None)
         self.refuses: Callable[[int], bool] = lambda number: False
-        self.meanwhile: Callable[[], object] = lambda: None
+        self.meanwhile: Callable[[], object] | None = None
+        self._others = asyncio.Lock()
         self.log: list[Entry] = []
         self.connections = 0
 
@@ -242,6 +244,8 @@ class FaultProxy(Hosted):
         head = await _read_head(client.reader)
         if head is None:
             return False
+        async with self._others:
+            pass
         exchange = Exchange(
             number=len(self.log),
             connection=connection,
@@ -270,10 +274,13 @@ class FaultProxy(Hosted):
             await act()  # before the server hears of it
         upstream = _Side(*await asyncio.open_connection(*self.upstream, limit=2 * PIECE))
         try:
-            answer = await _hand_over(client, upstream, head, pieces)
+            if entry.fault is not None and self.meanwhile is not None:
+                async with self._others:
+                    answer = await _hand_over(client, upstream, head, pieces)
+                    await asyncio.to_thread(self.meanwhile)
+            else:
+                answer = await _hand_over(client, upstream, head, pieces)
             entry.status = int(answer.line[1])
-            if entry.fault is not None:
-                await asyncio.to_thread(self.meanwhile)
             return await _hand_back(client, upstream, head, answer, entry.fault, act)
         finally:
             upstream.writer.transport.abort()
