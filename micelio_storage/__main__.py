@@ -11,7 +11,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 def main() -> None:
     """Run the command with the process's arguments, and end the process with its exit code."""
     try:
-        from ._cli import run
+        from .cli._app import run
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in EXTRA:
             raise

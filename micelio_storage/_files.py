@@ -16,8 +16,8 @@ from typing import Literal, TypeAlias
 import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
+from ._shielding import run_to_completion, wait_uncancelled
 from .driver import BytesLike, Download, InvalidArgumentError
-from .drivers._threads import settle, to_the_end
 
 CHUNK = 1 << 20  # bytes read or written at a time, as in the local driver
 
@@ -70,10 +70,10 @@ async def _opened(
 
     opening = asyncio.ensure_future(_open(path, mode, opener, executor))
     try:
-        await settle(opening)
+        await wait_uncancelled(opening)
         yield opening.result(), partial(loop.run_in_executor, executor)
     finally:
-        await to_the_end(end())
+        await run_to_completion(end())
 
 
 async def _open(

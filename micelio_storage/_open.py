@@ -25,7 +25,7 @@ from ._hooks import Hook
 from ._keys import Prefix
 from ._storage import Storage
 from .driver import Driver
-from .drivers.prefixed import PrefixedDriver
+from .wrappers.prefixed import PrefixedDriver
 
 PRODUCTION_PATH = "/var/micelio/storage"
 _SECRETS = ("key", "secret", "token", "password", "credential", "signature")

@@ -21,7 +21,8 @@ from ._errors import InvalidArgumentError, NotFoundError, ObjectReplacedError, P
 from ._files import file_chunks, write_file
 from ._hooks import Hook, Operation
 from ._keys import Key, Prefix
-from ._streams import Data, Reader, Writer, as_bytes, as_source, pour
+from ._shielding import run_to_completion
+from ._streams import Data, Reader, Writer, as_bytes, as_source, upload_chunks
 from ._types import (
     MAX_PAGE,
     Capabilities,
@@ -44,8 +45,7 @@ from ._types import (
     parse_write_options,
 )
 from .driver import Download, Driver, Upload
-from .drivers._threads import to_the_end
-from .drivers.prefixed import PrefixedDriver
+from .wrappers.prefixed import PrefixedDriver
 
 Change: TypeAlias = Callable[[bytes | None], Awaitable[bytes | None] | bytes | None]
 
@@ -92,7 +92,7 @@ class Storage:
         """Give everything back; readers and writers still open are closed, and nothing of such a writer is kept.
         Idempotent. Closing what `under` gave closes nothing."""
         if self._owner:
-            await to_the_end(self._close())
+            await run_to_completion(self._close())
 
     async def _close(self) -> None:
         async with self._lifecycle.turn:
@@ -150,7 +150,7 @@ class Storage:
             options = parse_write_options(if_match, if_absent, content_type, metadata)
             source = as_source(data)
             if isinstance(source, AsyncGenerator):
-                return await pour(source, partial(self._driver.upload, parsed, options))
+                return await upload_chunks(source, partial(self._driver.upload, parsed, options))
             return await self._driver.put(parsed, source, options)
 
     async def get(
@@ -256,7 +256,7 @@ class Storage:
         with self._call("upload_file", key, deadline):
             parsed = self._parse(key)
             options = parse_write_options(if_match, if_absent, content_type, metadata)
-            return await pour(file_chunks(path), partial(self._driver.upload, parsed, options))
+            return await upload_chunks(file_chunks(path), partial(self._driver.upload, parsed, options))
 
     async def download_file(
         self, key: str, path: str | os.PathLike[str], *, deadline: float | None = None

@@ -216,7 +216,7 @@ async def abort(upload: Upload) -> None:
         await upload.abort()
 
 
-async def pour(chunks: AsyncGenerator[BytesLike, None], start: Callable[[], Awaitable[Upload]]) -> ObjectInfo:
+async def upload_chunks(chunks: AsyncGenerator[BytesLike, None], start: Callable[[], Awaitable[Upload]]) -> ObjectInfo:
     """Write all chunks and publish; on any failure leave nothing. The source is closed either way.
 
     The upload starts with the first chunk, so that a source which gives no bytes costs no I/O.

@@ -203,7 +203,7 @@ def check_read_conditions(options: ReadOptions, etag: str) -> None:
 def check_write_condition(condition: Condition, etag: str | None) -> None:
     """Raise unless the present state (its ETag, None for absent) is what the condition asks for."""
     if isinstance(condition, IfAbsent) and etag is not None:
-        raise exists_already()
+        raise already_exists()
     if isinstance(condition, IfMatch):
         check_if_match(condition.etag, etag)
 
@@ -229,12 +229,12 @@ def parse_cursor(cursor: str) -> str:
         raise InvalidArgumentError("the cursor is none that a page of this storage gave") from error
 
 
-def exists_already() -> AlreadyExistsError:
+def already_exists() -> AlreadyExistsError:
     """The one wording for a key that should name nothing yet."""
     return AlreadyExistsError("there is an object already and if_absent was asked for")
 
 
-def missing() -> NotFoundError:
+def not_found() -> NotFoundError:
     """The one wording for a key that names nothing."""
     return NotFoundError("there is no such object")
 

@@ -46,10 +46,10 @@ def no_blocking_calls() -> Iterator[None]:
     """Fail a test in which the library blocks the event loop (the kit itself may: it is a test)."""
     with blockbuster_ctx("micelio_storage", excluded_modules=["micelio_storage.testing"]) as blockbuster:
         # Joining a worker that has done its last operation takes microseconds.
-        blockbuster.functions["threading.Lock.acquire"].can_block_in("drivers/_threads.py", {"aclose", "_start_worker"})
+        blockbuster.functions["threading.Lock.acquire"].can_block_in("drivers/_lanes.py", {"aclose", "_start_worker"})
         blockbuster.functions["threading.Lock.acquire"].can_block_in("concurrent/futures/thread.py", {"submit"})
         for function in blockbuster.functions.values():  # the SDK's client is made on a loop of a thread
-            function.can_block_in("drivers/s3/_client.py", {"_make_client"})
+            function.can_block_in("drivers/s3/requests/_client.py", {"_make_client"})
         yield
 
 

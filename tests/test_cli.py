@@ -12,12 +12,12 @@ import pytest
 from support.commands import is_one_line, use_storage
 
 import micelio_storage
-from micelio_storage import _cli, _cli_report, testing
-from micelio_storage._cli_operations import check_apart
-from micelio_storage._cli_transfer import receive
-from micelio_storage._migrate import Outcome, Report
+from micelio_storage import testing
 from micelio_storage._open import config_from_url
-from micelio_storage._policy import bucket_policy, iam_policy, lifecycle
+from micelio_storage.cli import _app, _report
+from micelio_storage.cli._operations import check_apart
+from micelio_storage.cli._policy import bucket_policy, iam_policy, lifecycle
+from micelio_storage.cli._transfer import receive
 from micelio_storage.driver import (
     AccessDeniedError,
     DeleteOptions,
@@ -29,6 +29,7 @@ from micelio_storage.driver import (
     WriteOptions,
 )
 from micelio_storage.drivers.memory import MemoryDriver
+from micelio_storage.transfer._migrate import Outcome, Report
 
 MIB = 1 << 20
 
@@ -47,7 +48,7 @@ def said(root: Path, capfd: pytest.CaptureFixture[str]) -> Said:
     """Run the command in this process: its exit code, and what it wrote."""
 
     def run(*arguments: str) -> Answer:
-        code = _cli.run(arguments)
+        code = _app.run(arguments)
         out, err = capfd.readouterr()
         return code, out, err
 
@@ -120,7 +121,7 @@ async def test_get_that_fails_halfway_leaves_the_target_alone(tmp_path: Path) ->
     async with micelio_storage.Storage(BreakingDriver()) as storage:
         await storage.put("k", bytes(4 * MIB))
         with pytest.raises(UnavailableError):
-            await receive(storage, key="k", path=tmp_path / "target", meter=_cli_report.Meter())
+            await receive(storage, key="k", path=tmp_path / "target", meter=_report.Meter())
     assert texts_in(tmp_path) == {"target": "old"}
 
 
@@ -320,7 +321,7 @@ def test_a_report_shows_some_failures_and_counts_the_rest() -> None:
     for number in range(30):
         done.add(Outcome(key=f"k{number}", result="failed", reason="two\nlines"))
     done.add(Outcome(key="k", result="copied", size=5 << 20))
-    lines = list(_cli_report.migration_lines(done))
+    lines = list(_report.migration_lines(done))
     assert lines[0] == "failed    'k0': two lines"
     assert lines[20:] == [
         "and 10 more",
@@ -449,12 +450,12 @@ def test_each_kind_of_failure_has_its_code_and_one_line(
 
 def test_several_failures_are_a_line_each() -> None:
     error = ExceptionGroup("2 of 3", [AccessDeniedError("one"), ExceptionGroup("x", [UnavailableError("two\nlines")])])
-    assert _cli_report.error_lines(error) == ["micelio-storage: one", "micelio-storage: two lines"]
-    assert _cli_report.exit_code(error) == 1
+    assert _report.error_lines(error) == ["micelio-storage: one", "micelio-storage: two lines"]
+    assert _report.exit_code(error) == 1
 
 
 def test_rm_names_each_object_that_it_could_not_remove(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cli, "open_storage", lambda _: micelio_storage.Storage(RefusingDriver()))
+    monkeypatch.setattr(_app, "open_storage", lambda _: micelio_storage.Storage(RefusingDriver()))
     code, out, err = said("rm", "a", "b", "c")
     assert (code, out) == (1, "")
     assert err.splitlines() == [f"micelio-storage: delete '{key}' (memory): not yours" for key in "abc"]
@@ -488,7 +489,7 @@ def test_check_names_the_promises_that_a_broken_store_does_not_keep(
 ) -> None:
     chosen = [check for check in testing.CHECKS if "metadata" in check.__name__]
     monkeypatch.setattr(testing, "run_all", partial(testing.run_all, checks=chosen))
-    monkeypatch.setattr(_cli, "make_driver", lambda _: ForgetfulDriver())
+    monkeypatch.setattr(_app, "make_driver", lambda _: ForgetfulDriver())
     code, out, err = said("check", "memory:")
     broken = [line for line in out.splitlines() if line.startswith("BROKEN")]
     assert (code, err) == (1, "")

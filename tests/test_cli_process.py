@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support.commands import PATIENCE, command, is_one_line, process, running, stored, use_storage
 
-from micelio_storage._cli_pipes import CHUNK
+from micelio_storage.cli._pipes import CHUNK
 
 MIB = 1 << 20
 MOST_MEMORY = 64 * MIB  # bytes that streaming 120 MiB may take: 22-36 were measured, 16 of them what is imported
@@ -65,8 +65,8 @@ def test_check_reports_that_the_storage_in_memory_keeps_every_promise(root: Path
 
 STREAM = """
 import sys
-from micelio_storage._cli import run
-from micelio_storage._measure import PeakMemory
+from micelio_storage.cli._app import run
+from micelio_storage.cli._measure import PeakMemory
 memory = PeakMemory()
 code = run(sys.argv[1:])
 sys.stderr.write(str(memory.bytes_over_start()))

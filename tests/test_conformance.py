@@ -25,8 +25,8 @@ from micelio_storage.driver import (
 )
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.memory import MemoryDriver
-from micelio_storage.drivers.prefixed import PrefixedDriver
 from micelio_storage.testing import CHECKS, Check, run
+from micelio_storage.wrappers.prefixed import PrefixedDriver
 
 
 class ModestDriver(MemoryDriver):

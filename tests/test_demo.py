@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 from support.commands import PATIENCE, running, use_storage
 
-from micelio_storage import Session, Storage, _cli, list_sessions
-from micelio_storage._demo import SMALL, run_demo
-from micelio_storage._demo_source import CHUNK, Artifact, Source, fingerprint, is_unchanged, read_batch, survey
-from micelio_storage._measure import Lateness, PeakMemory, summarize, ticking
+from micelio_storage import Session, Storage, list_sessions
+from micelio_storage.cli import _app
+from micelio_storage.cli._demo import SMALL, run_demo
+from micelio_storage.cli._demo_source import CHUNK, Artifact, Source, fingerprint, is_unchanged, read_batch, survey
+from micelio_storage.cli._measure import Lateness, PeakMemory, summarize, ticking
 from micelio_storage.driver import (
     BytesLike,
     IntegrityError,
@@ -85,7 +86,7 @@ def files_below(root: Path) -> dict[str, bytes]:
 def test_the_demo_ends_by_saying_that_everything_was_read_back_equal(
     root: Path, directory: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert _cli.run(["demo", str(directory), "--artifact-mib", "3"]) == 0
+    assert _app.run(["demo", str(directory), "--artifact-mib", "3"]) == 0
     out, err = capfd.readouterr()
     size = sum(map(len, FILES.values())) + 3 * MIB
     assert err == ""
@@ -105,7 +106,7 @@ def test_the_demo_ends_by_saying_that_everything_was_read_back_equal(
 def test_the_demo_keeps_its_session_when_asked_to(
     root: Path, directory: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert _cli.run(["demo", str(directory), "--artifact-mib", "1", "--keep"]) == 0
+    assert _app.run(["demo", str(directory), "--artifact-mib", "1", "--keep"]) == 0
     place, verified = capfd.readouterr().out.splitlines()[-2:]
     session = re.search(r"sessions/(demo-[0-9a-f]+)/", place)
     assert session
@@ -122,7 +123,7 @@ def test_the_demo_of_an_empty_directory_has_figures_too(
     root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    assert _cli.run(["--storage", "memory:", "demo", str(tmp_path / "empty"), "--artifact-mib", "0"]) == 0
+    assert _app.run(["--storage", "memory:", "demo", str(tmp_path / "empty"), "--artifact-mib", "0"]) == 0
     place, verified = capfd.readouterr().out.splitlines()[-2:]
     assert "the memory of this process" in place
     assert verified == "everything read back equal: 1 files, 0 bytes"
@@ -131,8 +132,8 @@ def test_the_demo_of_an_empty_directory_has_figures_too(
 def test_a_mismatch_is_one_line_and_a_failure(
     root: Path, directory: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_cli, "open_storage", lambda _: Storage(FlippingDriver()))
-    assert _cli.run(["demo", str(directory), "--artifact-mib", "1"]) == 1
+    monkeypatch.setattr(_app, "open_storage", lambda _: Storage(FlippingDriver()))
+    assert _app.run(["demo", str(directory), "--artifact-mib", "1"]) == 1
     out, err = capfd.readouterr()
     assert err.startswith("micelio-storage: ")
     assert err.count("\n") == 1

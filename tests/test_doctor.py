@@ -21,12 +21,13 @@ from support.s3_servers import Server, client_of
 from support.s3_storage import config_for, session_for, set_credentials
 from support.strict_s3 import StrictS3
 
-from micelio_storage import S3Config, _cli
-from micelio_storage._policy import lifecycle
-from micelio_storage.drivers.s3._doctor import diagnose, without_user
-from micelio_storage.drivers.s3._doctor_bucket import days_of_uploads
-from micelio_storage.drivers.s3._doctor_trial import Trial
-from micelio_storage.drivers.s3._findings import Finding
+from micelio_storage import S3Config
+from micelio_storage.cli import _app
+from micelio_storage.cli._policy import lifecycle
+from micelio_storage.drivers.s3.doctor._bucket import days_of_uploads
+from micelio_storage.drivers.s3.doctor._examination import diagnose, without_user
+from micelio_storage.drivers.s3.doctor._findings import Finding
+from micelio_storage.drivers.s3.doctor._trial import Trial
 
 PREFIX = "of the doctor/é"
 Said = Callable[..., tuple[int, str, str]]
@@ -70,7 +71,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
         set_credentials(monkeypatch, server)
         for name, value in (environ or {}).items():
             monkeypatch.setenv(name, value)
-        code = _cli.run(arguments)
+        code = _app.run(arguments)
         out, err = capfd.readouterr()
         assert server.secret_key not in out + err
         return code, out, err

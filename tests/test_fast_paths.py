@@ -35,7 +35,7 @@ async def either(
     if request.param == "off":
         turn_off(monkeypatch)
     async with open_storage(LocalConfig(path=place / "root", durable=False)) as storage:
-        assert storage._driver._parts.cached.enabled is (
+        assert storage._driver._opened.cached.enabled is (
             request.param == "on" and os.environ.get("MICELIO_FAST_PATHS") != "off"
         )
         await storage.put("warm/a", b"abc")
@@ -54,7 +54,7 @@ async def _read_all(storage: Storage) -> None:
 async def test_reads_of_what_is_in_memory_take_no_thread(storage: Storage) -> None:
     with counted_hops() as hops:
         await _read_all(storage)
-    assert hops.count == (0 if storage._driver._parts.cached.enabled else 4 * TIMES)
+    assert hops.count == (0 if storage._driver._opened.cached.enabled else 4 * TIMES)
 
 
 async def test_without_the_short_way_each_of_them_takes_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

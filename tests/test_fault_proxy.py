@@ -93,7 +93,7 @@ class Client:
         size = next((int(line.split()[1]) for line in head.split("\r\n") if line.startswith("Content-Length: ")), 0)
         return head, await self.reader.readexactly(size)
 
-    async def to_the_end(self) -> tuple[bytes, str]:
+    async def run_to_completion(self) -> tuple[bytes, str]:
         """All that still comes, and how it ends: "fin" or "rst"."""
         got = b""
         try:
@@ -181,7 +181,7 @@ async def test_a_connection_is_reset_before_anything_is_read() -> None:
     async with between() as (_, proxy, upstream):
         proxy.refuses = lambda number: number == 1
         other = Client(*await asyncio.open_connection("127.0.0.1", proxy.port))
-        assert await other.to_the_end() == (b"", "rst")
+        assert await other.run_to_completion() == (b"", "rst")
         other.writer.close()
     assert proxy.log == []
     assert upstream.applied == []
@@ -195,7 +195,7 @@ async def test_a_connection_is_reset_before_anything_is_read() -> None:
 async def test_a_connection_is_cut_before_its_answer(place: str, at: int, applied: int, cut: int, how: str) -> None:
     async with between(Cut(place, how, at)) as (client, proxy, upstream):
         await client.send()
-        assert await client.to_the_end() == (b"", how)
+        assert await client.run_to_completion() == (b"", how)
         client.writer.close()
         while proxy.open_connections or upstream.open_connections:
             await asyncio.sleep(0.001)
@@ -215,7 +215,7 @@ async def test_an_answer_is_cut_at_the_byte(at: int, how: str, chunked: bool) ->
     async with between(Cut("answer", how, at), chunked=chunked) as (client, _, upstream):
         await client.send()
         await client.head()
-        got, ending = await client.to_the_end()
+        got, ending = await client.run_to_completion()
         assert ending == how
         if not chunked:
             assert got == BODY[:at]
@@ -231,7 +231,7 @@ async def test_a_reset_comes_behind_all_that_was_sent_to_a_client_that_reads_lat
         sending = asyncio.ensure_future(client.send(large))
         await client.head()
         await asyncio.sleep(0.1)  # the proxy has come to the reset, and has to wait with it
-        got, ending = await client.to_the_end()
+        got, ending = await client.run_to_completion()
         await sending
         assert (len(got), ending) == (len(large) - 1, "rst")
 
@@ -282,7 +282,7 @@ async def test_a_stall_ends_with_the_client_or_with_the_proxy(
             await other.head()
         assert await other.reader.readexactly(len(body)) == body
         await proxy.stop()
-        assert (await other.to_the_end())[0] == b""
+        assert (await other.run_to_completion())[0] == b""
         other.writer.close()
 
 
@@ -353,7 +353,7 @@ async def test_an_answer_is_rewritten_or_replaced_by_any_bytes() -> None:
     raw = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc"
     async with between(Rewrite(lambda reply: raw)) as (client, _, _):
         await client.send()
-        assert await client.to_the_end() == (raw, "fin")
+        assert await client.run_to_completion() == (raw, "fin")
 
 
 @pytest.mark.parametrize("how", ["rst", "fin"])
@@ -363,7 +363,7 @@ async def test_a_connection_is_closed_after_an_answer_that_did_not_say_so(how: s
         head, body = await client.answer()
         assert "close" not in head.lower()
         assert body == BODY
-        assert await client.to_the_end() == (b"", how)
+        assert await client.run_to_completion() == (b"", how)
     assert len(upstream.applied) == 1
 
 
@@ -384,7 +384,7 @@ async def test_a_server_that_is_not_there_or_does_not_answer_ends_the_connection
         await proxy.start()
         client = Client(*await asyncio.open_connection("127.0.0.1", proxy.port))
         await client.send()
-        assert (await client.to_the_end())[0] == b""
+        assert (await client.run_to_completion())[0] == b""
         client.writer.close()
         await proxy.stop()
 

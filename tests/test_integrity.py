@@ -13,11 +13,11 @@ from support.s3_servers import Server
 from support.s3_storage import KIB, driver_for
 
 from micelio_storage import Storage
-from micelio_storage._migrate import migrate
 from micelio_storage.driver import Driver
 from micelio_storage.drivers._checksums import checksum_text, crc64nvme
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.local._attributes import NAME, Attributes
+from micelio_storage.transfer._migrate import migrate
 
 DATA = random.Random(11).randbytes(300 * KIB)
 ROOM = 96  # bytes of extended attributes in an inode of 256 bytes on ext4: what is longer takes a block of its own

@@ -13,25 +13,29 @@ LAYERS = [
     {"_keys"},
     {"_types"},
     {"_config"},
+    {"_shielding"},
     {"driver"},
     {"drivers._libc", "drivers._checksums"},
-    {"drivers._threads"},
-    {"drivers.memory", "drivers.prefixed", "drivers.local", "drivers.s3"},
+    {"drivers._lanes"},
+    {"drivers.memory", "wrappers", "drivers.local", "drivers.s3"},
     {"_hooks"},
     {"_call"},
     {"_streams", "_files"},
     {"_storage"},
     {"_open", "sessions"},
-    {"testing", "_measure", "_demo_source", "_cli_pipes", "_migrate", "_policy", "_verify", "_soak_model"},
-    {"_demo", "_soak_actor"},
-    {"_cli_report", "_soak_worker"},
-    {"_cli_transfer", "_cli_operations", "_soak"},
-    {"_cli_doctor", "_cli_integrity"},
-    {"_cli"},
+    {"testing", "transfer"},
+    {"cli"},
     {"__main__"},
 ]
 # The contract hands drivers all of `_keys` that they need but for how a name on a disk is judged.
-EXCEPTIONS = {("drivers.local", "_keys"), ("drivers.s3", "_config"), ("drivers._threads", "_errors")}
+EXCEPTIONS = {
+    ("drivers.local", "_keys"),
+    ("drivers.s3", "_config"),
+    ("drivers._lanes", "_errors"),
+    ("drivers._lanes", "_shielding"),
+    ("drivers.local", "_shielding"),
+    ("drivers.s3", "_shielding"),
+}
 
 
 def rank(module: str) -> int:
@@ -40,7 +44,7 @@ def rank(module: str) -> int:
 
 def unit(module: str) -> str:
     """The driver or package that a module belongs to, else the module itself."""
-    for whole in ("drivers.local", "drivers.s3", "testing"):
+    for whole in ("drivers.local", "drivers.s3", "testing", "transfer", "wrappers", "sessions", "cli"):
         if module == whole or module.startswith(whole + "."):
             return whole
     return module

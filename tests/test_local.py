@@ -26,7 +26,7 @@ from micelio_storage import (
     open_storage,
 )
 from micelio_storage.drivers.local import LocalDriver
-from micelio_storage.drivers.local._cached import CachedReads
+from micelio_storage.drivers.local._fast_reads import CachedReads
 from micelio_storage.drivers.local._root import Root
 
 SECRET = b"the secret"
@@ -425,7 +425,7 @@ async def test_what_is_in_memory_is_read_without_a_thread_and_what_is_not_with_o
     root = file_system / "root"
     async with open_storage(LocalConfig(path=root)) as storage:
         info = await storage.put("a/b", b"x" * 10_000, metadata={"a": "b"})
-        lane = storage._driver._parts.look  # type: ignore[attr-defined]  # how it was read is what is tested
+        lane = storage._driver._opened.read_lane  # type: ignore[attr-defined]  # how it was read is what is tested
         for _ in range(3):
             assert await storage.get("a/b", offset=-10) == b"x" * 10
             assert await storage.head("a/b") == info

@@ -33,8 +33,8 @@ from micelio_storage.drivers.local._root import Resolver
 
 async def settled(storage: Storage) -> None:
     """When this returns, what cancelled operations left to the threads is done."""
-    parts = storage._driver._parts
-    while parts.look._under_way or parts.change._under_way or parts.heavy._under_way:
+    parts = storage._driver._opened
+    while parts.read_lane._under_way or parts.write_lane._under_way or parts.copy_lane._under_way:
         await asyncio.sleep(0)
 
 
@@ -236,8 +236,8 @@ def test_a_loop_that_ends_with_operations_under_way_leaves_no_part_of_them(tmpfs
         storage._lifecycle.loop = None  # this test drops it open, on purpose
 
     asyncio.run(leave())
-    parts: Any = left[0]._driver._parts  # type: ignore[attr-defined]  # its threads are ended as closing would have
-    for lane in (parts.look, parts.change, parts.heavy):
+    parts: Any = left[0]._driver._opened  # type: ignore[attr-defined]  # its threads are ended as closing would have
+    for lane in (parts.read_lane, parts.write_lane, parts.copy_lane):
         for worker in lane._workers:
             lane._queue.put(None)
             worker.join()

@@ -17,10 +17,10 @@ from aiofiles.base import wrap
 
 from micelio_storage import LocalConfig, ObjectInfo, Storage, open_storage
 from micelio_storage.driver import Span
-from micelio_storage.drivers.local import _cached, _known, _reads, _uploads
+from micelio_storage.drivers.local import _attribute_cache, _fast_reads, _reads, _uploads
+from micelio_storage.drivers.local._attribute_cache import Known
 from micelio_storage.drivers.local._attributes import Attributes, decode
-from micelio_storage.drivers.local._bulk import CHUNK, READ_HOP, Queue, SharedFile, read_at
-from micelio_storage.drivers.local._known import Known
+from micelio_storage.drivers.local._streaming import CHUNK, READ_HOP, Queue, SharedFile, read_at
 
 BYTES_EACH = 256  # of a version that is remembered, at most: 160 to 200 were measured
 
@@ -161,8 +161,8 @@ def test_attributes_are_what_was_kept(text: str, metadata: dict[str, str], check
 
 
 def test_the_latest_versions_are_known_and_the_oldest_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_known, "MOST_PLAIN", 100)
-    monkeypatch.setattr(_known, "MOST_WITH_METADATA", 100)
+    monkeypatch.setattr(_attribute_cache, "MOST_PLAIN", 100)
+    monkeypatch.setattr(_attribute_cache, "MOST_WITH_METADATA", 100)
     for metadata in ({}, {"a": "1"}):
         known, statuses = Known(1), [_status(number) for number in range(110)]
         for status in statuses:
@@ -217,7 +217,7 @@ async def test_many_reads_on_the_loop_let_others_have_their_turns(
     for number in range(count):
         await storage.put(f"{number}", b"%d" % number)
     if not takes_turns:
-        monkeypatch.setattr(_cached, "MOST_IN_A_ROW", count)
+        monkeypatch.setattr(_fast_reads, "MOST_IN_A_ROW", count)
     turns = 0
 
     async def other() -> None:
@@ -230,7 +230,7 @@ async def test_many_reads_on_the_loop_let_others_have_their_turns(
     got = await asyncio.gather(*(storage.get(f"{number}") for number in range(count)))
     others.cancel()
     assert got == [b"%d" % number for number in range(count)]
-    assert (turns >= count // _cached.MOST_IN_A_ROW - 1) if takes_turns else (turns < 10)
+    assert (turns >= count // _fast_reads.MOST_IN_A_ROW - 1) if takes_turns else (turns < 10)
 
 
 async def test_a_read_cancelled_while_it_waits_for_its_turn_keeps_nobody_else_from_theirs(storage: Storage) -> None:

@@ -24,21 +24,6 @@ from support.leftovers import library_threads, other_tasks
 
 from micelio_storage import LocalConfig, S3Config, Storage, open_storage
 from micelio_storage._hooks import Operation
-from micelio_storage._migrate import (
-    CHUNK,
-    KEPT,
-    LARGE,
-    LARGE_AT_ONCE,
-    SMALL,
-    TRIES,
-    Digest,
-    Outcome,
-    Report,
-    agree,
-    copy_below,
-    difference,
-    migrate,
-)
 from micelio_storage.driver import (
     BytesLike,
     Capabilities,
@@ -58,9 +43,24 @@ from micelio_storage.driver import (
     UnavailableError,
     WriteOptions,
 )
-from micelio_storage.drivers._threads import Lane
+from micelio_storage.drivers._lanes import Lane
 from micelio_storage.drivers.memory import MemoryDownload, MemoryDriver
 from micelio_storage.drivers.s3 import S3Driver
+from micelio_storage.transfer._migrate import (
+    CHUNK,
+    KEPT,
+    LARGE,
+    LARGE_AT_ONCE,
+    SMALL,
+    TRIES,
+    Digest,
+    Outcome,
+    Report,
+    agree,
+    copy_below,
+    difference,
+    migrate,
+)
 
 SIZES = (0, 1, SMALL, SMALL + 1, 3 * CHUNK + 1)
 METADATA = {"author": "Zoë", "note": "日本 =?UTF-8?Q?x?=  two spaces"}
@@ -195,14 +195,14 @@ async def test_no_more_than_the_window_is_open_at_once_however_many_keys_there_a
     driver = CountingDriver()
     tasks = 0
 
-    async def tell(_: Outcome) -> None:
+    async def on_outcome(_: Outcome) -> None:
         nonlocal tasks
         tasks = max(tasks, len(asyncio.all_tasks()))
 
     async with both(driver) as (source, target):
         await fill(source, 2500)
         before = len(asyncio.all_tasks())
-        report = await migrate(source, target, concurrency=7, tell=tell)
+        report = await migrate(source, target, concurrency=7, on_outcome=on_outcome)
         assert numbers(report) == {"copied": 2500}
         assert (driver.most, driver.opened, driver.pages) == (7, 0, 3)
         assert tasks <= before + 7
@@ -466,7 +466,7 @@ async def test_key_conflicts_and_a_full_disk_are_reported_for_their_keys(tmpfs: 
 async def test_a_report_names_the_first_failures_and_counts_all() -> None:
     heard: list[str | None] = []
 
-    async def tell(outcome: Outcome) -> None:
+    async def on_outcome(outcome: Outcome) -> None:
         heard.append(outcome.key)
 
     async with both() as (source, target):
@@ -474,7 +474,7 @@ async def test_a_report_names_the_first_failures_and_counts_all() -> None:
         await fill(target, 3 * KEPT)
         async for entry in target.list():
             await target.put(entry.key, b"other")
-        report = await migrate(source, target, tell=tell)
+        report = await migrate(source, target, on_outcome=on_outcome)
         assert (report.conflicts, len(report.unsolved), len(heard)) == (3 * KEPT, KEPT, 3 * KEPT)
 
 
@@ -493,13 +493,13 @@ async def test_a_listing_that_breaks_is_a_failure_beside_what_was_copied() -> No
 
 
 async def test_what_is_no_failure_of_a_key_ends_the_run_as_it_is() -> None:
-    async def tell(outcome: Outcome) -> None:
+    async def on_outcome(outcome: Outcome) -> None:
         raise LookupError(outcome.key)
 
     async with both() as (source, target):
         await fill(source, 50)
         with pytest.raises(LookupError):
-            await migrate(source, target, tell=tell)
+            await migrate(source, target, on_outcome=on_outcome)
         with pytest.raises(InvalidKeyError):
             await migrate(source, target, prefix="/")
         assert other_tasks() == set()

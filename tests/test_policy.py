@@ -14,7 +14,7 @@ import boto3
 import pytest
 from support import s3_servers
 
-from micelio_storage._policy import MOST_DAYS, bucket_policy, iam_policy, lifecycle, partition_of
+from micelio_storage.cli._policy import MOST_DAYS, bucket_policy, iam_policy, lifecycle, partition_of
 from micelio_storage.driver import ConfigError, InvalidKeyError
 
 KEY = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -273,5 +273,7 @@ def test_s3_takes_the_lifecycle_and_gives_it_back(moto: s3_servers.Server, prefi
 
 
 def test_the_policies_need_no_sdk() -> None:
-    code = "import sys, micelio_storage._policy; sys.exit(bool({'boto3', 'botocore', 'aioboto3'} & set(sys.modules)))"
+    code = (
+        "import sys, micelio_storage.cli._policy; sys.exit(bool({'boto3', 'botocore', 'aioboto3'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, cwd=Path(__file__).parent.parent).returncode == 0

@@ -15,7 +15,7 @@ from micelio_storage import driver, testing
 from micelio_storage.driver import Driver
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.memory import MemoryDriver
-from micelio_storage.drivers.prefixed import PrefixedDriver
+from micelio_storage.wrappers.prefixed import PrefixedDriver
 
 DOORS = [micelio_storage, driver, testing]
 MEMBERS = [name for name in vars(Driver) if not name.startswith("_")]
@@ -69,5 +69,5 @@ def test_a_driver_has_every_member_of_the_contract_itself(kind: type) -> None:
 
 
 def test_every_driver_is_importable_alone() -> None:
-    for name in ("local", "memory", "prefixed"):
-        importlib.import_module(f"micelio_storage.drivers.{name}")
+    for name in ("drivers.local", "drivers.memory", "wrappers.prefixed"):
+        importlib.import_module(f"micelio_storage.{name}")

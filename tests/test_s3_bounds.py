@@ -14,8 +14,8 @@ from support import s3_servers
 from support.s3_servers import Server
 
 from micelio_storage import ConfigError, S3Config, open_storage
-from micelio_storage.drivers.s3._gently import parse_json
 from micelio_storage.drivers.s3._multipart import MOST_PARTS, part_size, ranges
+from micelio_storage.drivers.s3.requests._yielding import parse_json
 
 MIB = 1 << 20
 TERABYTE = 1 << 40

@@ -214,7 +214,7 @@ async def test_what_cannot_be_aborted_is_logged_with_its_id(
         assert "doctor --abort" in caplog.text
     finally:
         referee.change(deny=set())
-        client = storage._driver._parts.client  # type: ignore[attr-defined]
+        client = storage._driver._opened.client  # type: ignore[attr-defined]
         for upload in referee.uploads("bucket"):
             await client.call("abort_multipart_upload", Key=upload.key, UploadId=upload.id)
 

@@ -9,9 +9,9 @@ from support.s3_storage import KIB, driver_for
 
 from micelio_storage import Storage
 from micelio_storage.driver import Prefix
-from micelio_storage.drivers.prefixed import PrefixedDriver
 from micelio_storage.drivers.s3 import S3Driver
 from micelio_storage.testing import Check
+from micelio_storage.wrappers.prefixed import PrefixedDriver
 
 
 @pytest.mark.case("O68", "O72")
@@ -37,8 +37,8 @@ async def test_what_each_server_can_be_trusted_with_is_found_out(s3_server: Serv
     driver: S3Driver = driver_for(s3_server)
     async with Storage(driver):
         found = driver.capabilities
-        assert driver._parts is not None
-        copies = driver._parts.copies.conditional
+        assert driver._opened is not None
+        copies = driver._opened.copies.conditional
     trusted = s3_server.name != "moto"  # it ignores If-Match when a multipart upload is completed
     assert (found.if_absent, found.if_match, found.delete_if_match) == (True, trusted, True)
     assert copies == trusted  # moto ignores conditions on CopyObject as well

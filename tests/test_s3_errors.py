@@ -35,9 +35,9 @@ from micelio_storage import (
     StorageError,
     UnavailableError,
 )
-from micelio_storage.drivers.s3 import _errors as table
-from micelio_storage.drivers.s3._errors import translate
-from micelio_storage.drivers.s3._signals import ChecksumRefusedError, ConflictError, NoSuchUploadError
+from micelio_storage.drivers.s3.requests import _errors as table
+from micelio_storage.drivers.s3.requests._errors import translate
+from micelio_storage.drivers.s3.requests._signals import ChecksumRefusedError, ConflictError, NoSuchUploadError
 
 one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])
 

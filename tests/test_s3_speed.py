@@ -20,9 +20,9 @@ from support.s3_storage import KIB, MIB, config_for, driver_for, session_for
 from micelio_storage import Storage
 from micelio_storage.drivers._checksums import combined, crc64nvme
 from micelio_storage.drivers.s3 import S3Driver
-from micelio_storage.drivers.s3 import _lean as lean
-from micelio_storage.drivers.s3._pace import IN_A_TURN, Pace, Unused
-from micelio_storage.drivers.s3._transport import AT_ONCE
+from micelio_storage.drivers.s3.requests import _exchange as lean
+from micelio_storage.drivers.s3.requests._pace import IN_A_TURN, Pace, Unused
+from micelio_storage.drivers.s3.requests._transport import AT_ONCE
 
 
 @given(st.binary(max_size=300), st.binary(max_size=300))
@@ -140,7 +140,7 @@ async def test_reads_and_heads_on_a_connection_that_was_closed_meanwhile_go_out_
         async with Storage(driver_for(small_parts_server, conditions="all", endpoint=proxy.endpoint)) as storage:
             await storage.put("speed/a", b"1")
             await storage.put("speed/a", b"2")
-            wire = storage._driver._parts.client.wire
+            wire = storage._driver._opened.client.wire
             for call in (storage.get, storage.head):
                 proxy.rule = first(Cut("head"), target="/speed/a")
                 sent, faults = wire.requests, len(proxy.faults)

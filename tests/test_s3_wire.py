@@ -28,12 +28,12 @@ from micelio_storage import (
     StorageError,
     UnavailableError,
 )
-from micelio_storage.drivers.s3._answers import parse_time
-from micelio_storage.drivers.s3._bodies import read_answer
-from micelio_storage.drivers.s3._pace import Pace
-from micelio_storage.drivers.s3._pages import read_listing
-from micelio_storage.drivers.s3._signing import Credentials, Signer, encoded_path
-from micelio_storage.drivers.s3._wire import Wire
+from micelio_storage.drivers.s3.requests._answers import parse_time
+from micelio_storage.drivers.s3.requests._pace import Pace
+from micelio_storage.drivers.s3.requests._pages import read_listing
+from micelio_storage.drivers.s3.requests._short_road import Wire
+from micelio_storage.drivers.s3.requests._signing import Credentials, Signer, encoded_path
+from micelio_storage.drivers.s3.requests._xml import read_answer
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 EXAMPLE = Credentials(access_key="AKIAIOSFODNN7EXAMPLE", secret_key="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
@@ -158,7 +158,7 @@ def requests_of(referee: StrictS3) -> list[tuple[object, ...]]:
 async def test_requests_and_answers_are_those_of_the_sdk(
     storage: Storage, small_parts_server: Server, key: str
 ) -> None:
-    referee, client = small_parts_server.referee, storage._driver._parts.client
+    referee, client = small_parts_server.referee, storage._driver._opened.client
     assert referee is not None
     results, sent = [], []
     for wire in (client.wire, None):
@@ -222,7 +222,7 @@ async def test_an_error_that_calls_itself_a_success_is_one(small_parts_server: S
         driver = driver_for(small_parts_server, conditions="all", endpoint=proxy.endpoint, part_size=64 * KIB)
         async with Storage(driver) as storage:
             await storage.put("wire/a", b"0")
-            wire = storage._driver._parts.client.wire
+            wire = storage._driver._opened.client.wire
             proxy.rule = first(fault_proxy.error("InternalError", status=200), times=2, method="POST", target="delete")
             sent = wire.requests
             await storage.delete("wire/a", "wire/b")
@@ -242,10 +242,10 @@ async def test_of_many_keys_those_are_told_that_could_not_be_deleted(small_parts
         async with Storage(driver_for(small_parts_server, conditions="all", endpoint=proxy.endpoint)) as storage:
             await storage.put("wire/c", b"0")
             proxy.rule = first(fault_proxy.Reply(200, answer), method="POST", target="delete")
-            sent = storage._driver._parts.client.wire.requests
+            sent = storage._driver._opened.client.wire.requests
             with pytest.raises(AccessDeniedError, match="wire/a&"):
                 await storage.delete("wire/a&", "wire/b")
-            assert storage._driver._parts.client.wire.requests == sent + 1
+            assert storage._driver._opened.client.wire.requests == sent + 1
             await storage.delete("wire/c")
 
 
@@ -267,12 +267,12 @@ async def test_whatever_is_asked_first_all_goes_to_its_own_key(
     async with Storage(driver_for(small_parts_server, conditions="all")) as storage:
         for _ in range(2):
             await first_call(storage)
-            storage._driver._parts.client._bucket_seen = False  # then the SDK is asked behind a HEAD of the short road
+            storage._driver._opened.client._bucket_seen = False  # then the SDK is asked behind a HEAD of the short road
             await asyncio.gather(*(storage.exists(f"wire/{n}") for n in range(3)))
         await storage.put("wire/a", b"1")
         await storage.put("wire/a", b"2")
         await storage.put("wire/c/bucket", bytes(100_000))
-        assert storage._driver._parts.client.wire.requests >= 2
+        assert storage._driver._opened.client.wire.requests >= 2
         referee = small_parts_server.referee
         assert referee is not None
         asked = {request.key for request in referee.log if request.key is not None}
@@ -306,7 +306,7 @@ async def test_the_sdk_does_it_where_more_is_asked_than_the_short_road_knows(
     small_parts_server: Server, fields: dict[str, Any]
 ) -> None:
     async with Storage(driver_for(small_parts_server, conditions="all", **fields)) as storage:
-        assert storage._driver._parts.client.wire is None
+        assert storage._driver._opened.client.wire is None
         await storage.put("wire/a", b"1")
         assert await storage.get("wire/a") == b"1"
 
@@ -319,7 +319,7 @@ async def test_what_fails_on_the_short_road_goes_on_by_the_sdks(small_parts_serv
     with fault_proxy.running(host, int(port)) as proxy:
         async with Storage(driver_for(small_parts_server, conditions="all", endpoint=proxy.endpoint)) as storage:
             await storage.put("wire/a", b"0")
-            wire = storage._driver._parts.client.wire
+            wire = storage._driver._opened.client.wire
             proxy.rule = first(fault, method="PUT", target="/wire/a")
             sent = wire.requests
             await storage.put("wire/a", b"1")

@@ -21,8 +21,9 @@ from support.s3_servers import Server
 from support.s3_storage import set_credentials
 from support.soaking import config_of, left
 
-from micelio_storage import ConfigError, InvalidArgumentError, LocalConfig, MemoryConfig, _cli
-from micelio_storage._soak import soak
+from micelio_storage import ConfigError, InvalidArgumentError, LocalConfig, MemoryConfig
+from micelio_storage.cli import _app
+from micelio_storage.testing.soak._run import soak
 
 QUICK = (0.3, 0.8)  # seconds between two kills
 LONGEST = scaled(100, 1800)  # seconds, for what is known to be enough much earlier
@@ -141,7 +142,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     use_storage(tmp_path, monkeypatch)
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        code = _cli.run(arguments)
+        code = _app.run(arguments)
         out, err = capfd.readouterr()
         return code, out, err
 

@@ -15,9 +15,10 @@ from support.commands import process, stored, use_storage
 from support.s3_servers import Server, client_of
 from support.soaking import config_of, left, strict_bucket
 
-from micelio_storage import LocalConfig, _soak, open_storage
-from micelio_storage._soak import Report, soak
-from micelio_storage._soak_model import Kind
+from micelio_storage import LocalConfig, open_storage
+from micelio_storage.testing.soak import _run
+from micelio_storage.testing.soak._model import Kind
+from micelio_storage.testing.soak._run import Report, soak
 
 LONGEST = 100  # seconds, for what is known to be enough much earlier
 on_one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])  # a process has a loop of its own, whatever this one is
@@ -46,14 +47,14 @@ def before_the_last_look(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tamper], 
     that was cancelled nobody knows, and nothing is then missing."""
 
     def install(tamper: Tamper) -> None:
-        look = _soak._Run.last_look
+        look = _run._Run.last_look
 
-        async def tamper_and_look(run: _soak._Run) -> None:
+        async def tamper_and_look(run: _run._Run) -> None:
             cells = [cell for worker in run._workers for cell in worker.ledger.cells.items()]
             await asyncio.to_thread(tamper, [key for key, possible in cells if possible and None not in possible])
             await look(run)
 
-        monkeypatch.setattr(_soak._Run, "last_look", tamper_and_look)
+        monkeypatch.setattr(_run._Run, "last_look", tamper_and_look)
 
     return install
 
@@ -249,7 +250,7 @@ LIES: dict[str, tuple[set[Kind], str]] = {
 }
 PATCH = """
 import asyncio, dataclasses, itertools, sys
-if "micelio_storage._soak_worker" in sys.orig_argv:
+if "micelio_storage.testing.soak._worker" in sys.orig_argv:
     from micelio_storage import Storage, UnavailableError
     turn = itertools.count(1)
 """

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from micelio_storage._soak_model import (
+from micelio_storage.testing.soak._model import (
     LARGEST,
     Cell,
     Count,

@@ -28,12 +28,12 @@ from micelio_storage import (
     LocalConfig,
     ObjectReplacedError,
     Storage,
-    _cli,
     open_storage,
 )
-from micelio_storage._verify import CHUNK, TRIES, Finding, Tally, verify
+from micelio_storage.cli import _app
 from micelio_storage.driver import Download, Key, ReadOptions
 from micelio_storage.drivers.memory import MemoryDriver
+from micelio_storage.transfer._verify import CHUNK, TRIES, Finding, Tally, verify
 
 SIZES = (0, 1, 10_000, 300_000, 3_000_000)  # nothing, on the loop, in one hop to a thread, and streams
 on_one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])  # what is the same on all: a matter of what is found
@@ -331,7 +331,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     use_storage(tmp_path, monkeypatch)
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        code = _cli.run(arguments)
+        code = _app.run(arguments)
         out, err = capfd.readouterr()
         return code, out, err
 

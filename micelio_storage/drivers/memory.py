@@ -35,7 +35,7 @@ from ..driver import (
     check_read_conditions,
     check_write_condition,
     cursor_after,
-    missing,
+    not_found,
     parse_cursor,
     resolve_span,
 )
@@ -151,7 +151,7 @@ class MemoryDriver:
         try:
             return self._objects[key]
         except KeyError:
-            raise missing() from None
+            raise not_found() from None
 
     def _etag(self, key: Key) -> str | None:
         version = self._objects.get(key)

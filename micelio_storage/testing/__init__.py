@@ -9,9 +9,9 @@ kit's own test: each is found by the checks named with it, and by no others.
 
 from __future__ import annotations
 
-from ._broken import BROKEN_DRIVERS
-from ._checks import CHECKS
 from ._expect import Check, CheckFailed
 from ._run import Result, run, run_all
+from .broken._all import BROKEN_DRIVERS
+from .checks._all import CHECKS
 
 __all__ = ["BROKEN_DRIVERS", "CHECKS", "Check", "CheckFailed", "Result", "run", "run_all"]

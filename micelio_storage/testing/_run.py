@@ -17,9 +17,9 @@ import anyio
 
 from .._storage import Storage
 from ..driver import Driver
-from ._checks import CHECKS
 from ._expect import Check, CheckFailed
-from ._turns import turns
+from ._scheduling import loop_cycles
+from .checks._all import CHECKS
 
 DEADLINE = 120.0  # seconds for one check: the longest, of 10,000 objects, takes 10 on a slow disk
 PATIENCE = 2.0  # seconds that a thread, left behind by a cancellation, has to remove what it made
@@ -148,5 +148,5 @@ async def _expect_no_tasks(before: Collection[asyncio.Task[object]], patience: f
 async def _what_stays(look: Callable[[], Awaitable[Collection[T]]], patience: float) -> Collection[T]:
     until = time.monotonic() + patience
     while (left := await look()) and time.monotonic() < until:
-        await turns(1)
+        await loop_cycles(1)
     return left

@@ -412,7 +412,7 @@ async def test_when_an_abort_fails_its_cause_is_raised_and_the_upload_is_named(
         (upload,) = at.referee.uploads("bucket")
         assert re.search(rf"{upload.id}.*'broken/a'.*doctor --abort", caplog.text)
         assert await at.unfinished() == [f"broken/a?uploadId={upload.id}"]
-        client = at.beside._driver._parts.client
+        client = at.beside._driver._opened.client
         await client.call("abort_multipart_upload", Key=upload.key, UploadId=upload.id)  # as `doctor --abort` does
 
 

@@ -16,7 +16,7 @@ from support.leftovers import library_threads, open_descriptors, other_tasks
 
 from faults.power_disks import KINDS, Disk, cut_the_power, memory
 from micelio_storage import NotFoundError, Session, Storage, StorageError
-from micelio_storage.drivers._threads import sync_directory
+from micelio_storage.drivers._lanes import sync_directory
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.local._attributes import Keeping
 

@@ -20,7 +20,7 @@ from faults.children import run_all
 from faults.scale import scaled
 from micelio_storage import InvalidKeyError, Key, Storage, open_storage
 from micelio_storage.testing._corpus import KEPT_KEYS, REFUSED_KEYS, REFUSED_PREFIXES
-from micelio_storage.testing._keys import MOVING, READING, WRITING, Call
+from micelio_storage.testing.checks._keys import MOVING, READING, WRITING, Call
 
 NAMED = {"key", "keys", "source", "target", "prefix"}  # parameters that are keys or begin keys
 

@@ -19,7 +19,7 @@ SPREAD, FLAT = 100, 0  # keys in a directory; 0: all in one
 LISTING = """
 import asyncio, json, os, sys
 from micelio_storage import LocalConfig, open_storage
-from micelio_storage._measure import PeakMemory
+from micelio_storage.cli._measure import PeakMemory
 
 root, count, directory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 
@@ -52,7 +52,7 @@ asyncio.run(main())
 STREAMING = """
 import asyncio, json, os, sys
 from micelio_storage import LocalConfig, open_storage
-from micelio_storage._measure import PeakMemory
+from micelio_storage.cli._measure import PeakMemory
 
 async def source(size):
     for number in range(size >> 20):

@@ -26,7 +26,7 @@ from faults.both import Bucket, Disk, Opened, Place, on_both, one_loop
 from faults.operations import OPERATIONS, prepare
 from faults.scale import scaled
 from micelio_storage import AccessDeniedError, InvalidKeyError, Session, Storage, StorageError, open_storage
-from micelio_storage._policy import iam_policy
+from micelio_storage.cli._policy import iam_policy
 
 SECRET_MARK, TOKEN_MARK = "marker/secret+of/the+tests0004", "marker+token/0005=="
 SIGNED_MARKS = (TOKEN_MARK, "Signature=", "X-Amz-Signature", "Authorization")

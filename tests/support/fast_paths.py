@@ -10,19 +10,19 @@ from typing import Any, NoReturn
 
 import pytest
 
-from micelio_storage.drivers.local import _cached
-from micelio_storage.drivers.s3 import _lean as lean
-from micelio_storage.drivers.s3 import _wire
+from micelio_storage.drivers.local import _fast_reads
+from micelio_storage.drivers.s3.requests import _exchange as lean
+from micelio_storage.drivers.s3.requests import _short_road
 
 
 def turn_off(patch: pytest.MonkeyPatch) -> None:
     """Every read of a file goes through a thread, and every request to S3 through the SDK."""
 
     def to_the_sdk(*arguments: Any, **options: Any) -> NoReturn:
-        raise _wire.NotPlainError
+        raise _short_road.NotPlainError
 
-    patch.setattr(_cached, "_works", lambda root: False)
-    patch.setattr(_wire.Wire, "request", to_the_sdk)
+    patch.setattr(_fast_reads, "_works", lambda root: False)
+    patch.setattr(_short_road.Wire, "request", to_the_sdk)
     patch.setattr(lean, "FITS", False)
 
 

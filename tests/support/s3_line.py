@@ -43,7 +43,7 @@ class Line:
 
     async def forget_unanswered_uploads(self) -> None:
         """Abort the uploads of which nobody was told: the answer to their creation was lost. They have no parts."""
-        client = self.beside._driver._parts.client  # type: ignore[attr-defined]  # as `doctor --abort` does
+        client = self.beside._driver._opened.client  # type: ignore[attr-defined]  # as `doctor --abort` does
         for key, upload, _ in await client.open_uploads(self.prefix):
             parts = await client.call("list_parts", Key=key, UploadId=upload)
             assert not parts.get("Parts"), "an upload that was answered is left"

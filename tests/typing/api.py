@@ -15,7 +15,7 @@ from micelio_storage import Entry, Key, ObjectInfo, Page, Session, Storage, Usag
 from micelio_storage.driver import Download, Driver, Upload
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.memory import MemoryDriver
-from micelio_storage.drivers.prefixed import PrefixedDriver
+from micelio_storage.wrappers.prefixed import PrefixedDriver
 
 
 async def whole_objects(storage: Storage, upload: UploadFile, reader: StreamReader) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
 
+from ..._shielding import run_to_completion
 from ...driver import (
     BytesLike,
     Capabilities,
@@ -31,17 +32,17 @@ from ...driver import (
     UnavailableError,
     WriteOptions,
 )
+from .._lanes import Lane, Steps, sync_directory
 from .._libc import keep_freed_memory
-from .._threads import Lane, Steps, sync_directory, to_the_end
 from ._attributes import Keeping
-from ._bulk import Transfer
-from ._cached import CachedReads
 from ._errors import system_errors, translate
+from ._fast_reads import CachedReads
 from ._listing import Listings
 from ._reads import LocalDownload, Opened, Reads
 from ._root import DIRECTORY_MODE, Resolver, Root
 from ._staging import Staged
 from ._store import Store
+from ._streaming import Transfer
 from ._uploads import LocalUpload
 from ._writes import Writes
 
@@ -77,7 +78,7 @@ class LocalDriver:
         self._durable = durable
         self._resolver: Resolver = resolver
         self._keeping: Keeping = keeping
-        self._parts: _Parts | None = None
+        self._opened: _Opened | None = None
 
     def __repr__(self) -> str:
         return f"<LocalDriver {'' if callable(self._path) else os.fspath(self._path)!r}>"
@@ -87,12 +88,12 @@ class LocalDriver:
         try:
             with system_errors():
                 cached = await lane.run(_open_root, self._path, self._resolver, undo=CachedReads.close)
-                self._parts = _Parts(cached, self._keeping, durable=self._durable)
-                await lane.run(self._parts.prepare)
+                self._opened = _Opened(cached, self._keeping, durable=self._durable)
+                await lane.run(self._opened.prepare)
                 world_writable = await lane.run(cached.root.is_world_writable)
             await lane.aclose()
         except BaseException:
-            await to_the_end(self._give_up(lane))
+            await run_to_completion(self._give_up(lane))
             raise
         if world_writable:
             text = f"everybody on this machine can write to the root of {self!r}: choose another place"
@@ -103,34 +104,34 @@ class LocalDriver:
         await self.aclose()
 
     async def aclose(self) -> None:
-        parts, self._parts = self._parts, None
-        if parts is not None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
             with system_errors():
-                await to_the_end(parts.aclose())
+                await run_to_completion(opened.aclose())
 
     async def head(self, key: Key) -> ObjectInfo:
-        parts = self._open_parts()
+        opened = self._require_open()
         with system_errors():
-            await parts.cached.turn()
-            info = parts.cached.head(key)
-            return await parts.look.run(parts.reads.head, key) if info is None else info
+            await opened.cached.turn()
+            info = opened.cached.head(key)
+            return await opened.read_lane.run(opened.reads.head, key) if info is None else info
 
     async def read(self, key: Key, options: ReadOptions) -> LocalDownload:
-        parts = self._open_parts()
+        opened = self._require_open()
         with system_errors():
-            await parts.cached.turn()
-            known = parts.cached.read(key, options)
+            await opened.cached.turn()
+            known = opened.cached.read(key, options)
             if known is not None:
-                return LocalDownload(Opened(*known, file=None), parts.copiers, options.chunk_size, parts.transfers)
-            opened = await parts.look.run(parts.reads.open, key, options, undo=Opened.close)
-        self._check_still(parts, opened.close)
-        return LocalDownload(opened, parts.copiers, options.chunk_size, parts.transfers)
+                return LocalDownload(Opened(*known, file=None), opened.copiers, options.chunk_size, opened.transfers)
+            source = await opened.read_lane.run(opened.reads.open, key, options, undo=Opened.close)
+        self._check_still(opened, source.close)
+        return LocalDownload(source, opened.copiers, options.chunk_size, opened.transfers)
 
     async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
-        parts = self._open_parts()
+        opened = self._require_open()
         if len(data) <= LARGEST_PUT:
             with system_errors():
-                return await parts.change.finish(parts.writes.put(key, data, options))
+                return await opened.write_lane.finish(opened.writes.put(key, data, options))
         upload = await self.upload(key, options)
         try:
             await upload.write(data)
@@ -140,56 +141,56 @@ class LocalDriver:
             raise
 
     async def upload(self, key: Key, options: WriteOptions) -> LocalUpload:
-        parts = self._open_parts()
+        opened = self._require_open()
         with system_errors():
-            staged = await parts.change.run(parts.stage, undo=Staged.discard)
-        self._check_still(parts, staged.forget)
+            staged = await opened.write_lane.run(opened.stage, undo=Staged.discard)
+        self._check_still(opened, staged.forget)
 
         def publish(size: int, checksum: str) -> Steps[ObjectInfo]:
-            return parts.writes.publish(staged, key, options, size, checksum)
+            return opened.writes.publish(staged, key, options, size, checksum)
 
-        return LocalUpload(staged, publish, parts.heavy, parts.copiers, parts.transfers, durable=self._durable)
+        return LocalUpload(staged, publish, opened.copy_lane, opened.copiers, opened.transfers, durable=self._durable)
 
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
-        parts = self._open_parts()
+        opened = self._require_open()
         with system_errors():
-            return await parts.heavy.finish(parts.writes.copy(source, target, options))
+            return await opened.copy_lane.finish(opened.writes.copy(source, target, options))
 
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
-        parts = self._open_parts()
+        opened = self._require_open()
         failures: dict[Key, StorageError] = {}
         with system_errors():
             for start in range(0, len(keys), DELETE_STEP):
-                steps = parts.writes.delete(keys[start : start + DELETE_STEP], options.if_match)
-                failures |= await parts.change.finish(steps)
+                steps = opened.writes.delete(keys[start : start + DELETE_STEP], options.if_match)
+                failures |= await opened.write_lane.finish(steps)
         return failures
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
-        parts = self._open_parts()
+        opened = self._require_open()
         with system_errors():
-            return await parts.look.run(parts.listings.page, prefix, options)
+            return await opened.read_lane.run(opened.listings.page, prefix, options)
 
     async def presign(self, key: Key, request: PresignRequest) -> str:
         raise NotSupportedError("files have no signed URLs: serve them by your web server")
 
     async def unfinished(self) -> Sequence[str]:
-        parts = self._open_parts()
+        opened = self._require_open()
         with system_errors():
-            return await parts.look.run(parts.unfinished)
+            return await opened.read_lane.run(opened.unfinished)
 
-    def _check_still(self, parts: _Parts, close: Callable[[], None]) -> None:
+    def _check_still(self, opened: _Opened, close: Callable[[], None]) -> None:
         """Let nothing begin that the closing of the driver has not waited for."""
-        if self._parts is not parts:
+        if self._opened is not opened:
             close()
             raise ClosedError("the driver was closed meanwhile")
 
-    def _open_parts(self) -> _Parts:
-        if self._parts is None:
+    def _require_open(self) -> _Opened:
+        if self._opened is None:
             raise ClosedError("the driver is not open")
-        return self._parts
+        return self._opened
 
 
-class _Parts:
+class _Opened:
     """All that an open driver holds."""
 
     def __init__(self, cached: CachedReads, keeping: Keeping, *, durable: bool) -> None:
@@ -201,9 +202,9 @@ class _Parts:
         self.reads = Reads(root, lambda: self._store, self.cached)
         self.writes = Writes(root, self.store, self.reads, self.cached, durable=durable)
         self.listings = Listings(root)
-        self.look = Lane("look", most_workers=MOST_WORKERS)
-        self.change = Lane("change", most_workers=MOST_WORKERS)
-        self.heavy = Lane("heavy", most_workers=MOST_WORKERS)
+        self.read_lane = Lane("reads", most_workers=MOST_WORKERS)
+        self.write_lane = Lane("writes", most_workers=MOST_WORKERS)
+        self.copy_lane = Lane("copies", most_workers=MOST_WORKERS)
         self.transfers: set[Transfer] = set()
         self.copiers = ThreadPoolExecutor(MOST_COPIERS, "micelio-copy")
 
@@ -232,7 +233,7 @@ class _Parts:
 
     async def aclose(self) -> None:
         """End what is under way: lanes first, for a commit that has begun is finished; then transfers that are left."""
-        for lane in (self.look, self.change, self.heavy):
+        for lane in (self.read_lane, self.write_lane, self.copy_lane):
             await lane.aclose()
         closing = Lane("close", most_workers=1)
         try:

@@ -13,7 +13,7 @@ import random
 import zlib
 
 from ...driver import Key
-from .._threads import Pause, Steps
+from .._lanes import Pause, Steps
 from ._root import FILE_MODE, release, root_is_gone
 
 SHARDS = 64  # lock files; two keys that share one only wait for each other's comparison and rename

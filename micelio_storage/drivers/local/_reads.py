@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from ..._shielding import wait_uncancelled
 from ...driver import (
     ClosedError,
     IntegrityError,
@@ -22,9 +23,12 @@ from ...driver import (
     resolve_span,
 )
 from .._checksums import Check, check_whole, combined
-from .._threads import settle
 from ._attributes import DEFAULTS, Attributes, decode, read_from_inode
-from ._bulk import (
+from ._errors import system_errors
+from ._fast_reads import CachedReads
+from ._root import MOST_RACES, Root, release
+from ._store import Store, describe, version_of
+from ._streaming import (
     CHUNK,
     MOST_PIECES,
     READ_HOP,
@@ -37,10 +41,6 @@ from ._bulk import (
     read_at,
     shrunk,
 )
-from ._cached import CachedReads
-from ._errors import system_errors
-from ._root import MOST_RACES, Root, release
-from ._store import Store, describe, version_of
 
 SMALL = 256 << 10  # bytes that are read at once, when the object is opened
 
@@ -188,7 +188,7 @@ class LocalDownload:
             self._ending = asyncio.ensure_future(close_behind(file, flights, self._executor))
         if self._ending is not None:
             with system_errors():
-                await settle(self._ending)
+                await wait_uncancelled(self._ending)
                 self._transfers.discard(self)
                 self._ending.result()
 

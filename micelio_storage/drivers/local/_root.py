@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
-from ...driver import ConfigError, Key, KeyConflictError, missing
+from ...driver import ConfigError, Key, KeyConflictError, not_found
 from .._libc import open_beneath
 
 Resolver: TypeAlias = Literal["auto", "openat2", "walk"]
@@ -55,12 +55,12 @@ class Root:
             descriptor = self._open(key.encode(), FILE_FLAGS)
         except OSError as error:
             if error.errno in NO_OBJECT:
-                raise missing() from error
+                raise not_found() from error
             raise
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise missing()
+                raise not_found()
         except BaseException:
             os.close(descriptor)
             raise

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 
 from ...driver import ConfigError, ObjectInfo
-from .._threads import sync_directory
+from .._lanes import sync_directory
 from ._attributes import AttributeFiles, Attributes, Keeping, inode_keeps_attributes
 from ._locks import Locks
 from ._root import DIRECTORY_MODE, OWN_DIRECTORY, Root, release

@@ -7,12 +7,13 @@ import contextlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 
+from ..._shielding import run_to_completion
 from ...driver import BytesLike, ClosedError, ObjectInfo
 from .._checksums import kept_checksum
-from .._threads import Lane, Steps, one_step, to_the_end
-from ._bulk import CHUNK, Queue, SharedFile, Transfer, is_alone, wait_out, write_from
+from .._lanes import Lane, Steps, one_step
 from ._errors import system_errors
 from ._staging import Staged
+from ._streaming import CHUNK, Queue, SharedFile, Transfer, is_alone, wait_out, write_from
 
 JOINED = 64 << 10  # bytes: smaller pieces are copied together on the loop, for each by itself costs a call
 
@@ -77,7 +78,7 @@ class LocalUpload:
                 system_errors(),
                 contextlib.suppress(ClosedError),
             ):  # or the driver does, which is closing
-                await to_the_end(self._forget(self._lane))
+                await run_to_completion(self._forget(self._lane))
 
     async def aclose(self) -> None:
         """Throw it away when the driver is closed and its lanes have ended."""

@@ -21,14 +21,14 @@ from ...driver import (
     PreconditionFailedError,
     StorageError,
     WriteOptions,
+    already_exists,
     check_if_match,
-    exists_already,
 )
 from .._checksums import crc64nvme, kept_checksum
-from .._threads import Steps, SyncDirectory, SyncFile
+from .._lanes import Steps, SyncDirectory, SyncFile
 from ._attributes import AttributeFiles, Attributes, write_to_inode
-from ._cached import CachedReads
 from ._errors import translate
+from ._fast_reads import CachedReads
 from ._reads import Reads
 from ._root import MOST_RACES, Root, release, root_is_gone
 from ._staging import Staged, new_name
@@ -186,7 +186,7 @@ class Writes:
         if isinstance(condition, IfMatch):
             check_if_match(condition.etag, etag_of(present) if present else None)
         elif present is not None:
-            raise exists_already()
+            raise already_exists()
         try:
             _take_place(staged, parent, name, linking=linking)
         except FileNotFoundError:
@@ -205,7 +205,7 @@ class Writes:
         except FileNotFoundError:
             return
         if stat.S_ISREG(mode):
-            raise exists_already()
+            raise already_exists()
         if not stat.S_ISDIR(mode):
             raise KeyConflictError("something that is no regular file stands at the key's place")
         try:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from ..._shielding import run_to_completion
 from ...driver import (
     BytesLike,
     Capabilities,
@@ -23,19 +24,19 @@ from ...driver import (
     StorageError,
     WriteOptions,
 )
+from .._lanes import Lane
 from .._libc import keep_freed_memory
-from .._threads import Lane, to_the_end
-from ._gently import gently
 from ._trust import ALL_CONDITIONS, NO_CONDITIONS
+from .requests._yielding import gently
 
 if TYPE_CHECKING:
     import aioboto3
 
     from ..._config import S3Config
-    from ._client import Client
     from ._multipart import S3Upload
-    from ._parts import Parts
+    from ._opened import Opened
     from ._reads import S3Download
+    from .requests._client import Client
 
 
 class S3Driver:
@@ -63,7 +64,7 @@ class S3Driver:
         self._session = session
         self._largest_copy = largest_copy
         self._fast_enough = fast_enough
-        self._parts: Parts | None = None
+        self._opened: Opened | None = None
 
     def __repr__(self) -> str:
         at = f" at {self.config.endpoint}" if self.config.endpoint else ""
@@ -72,12 +73,12 @@ class S3Driver:
     async def open(self) -> None:
         lane = Lane("s3", most_workers=2)
         try:
-            self._parts = await lane.run(
-                _make_parts, self.config, self._session, lane, self._largest_copy, self._fast_enough
+            self._opened = await lane.run(
+                _make_opened, self.config, self._session, lane, self._largest_copy, self._fast_enough
             )
-            self.capabilities = await self._parts.find_out(self.capabilities, self._prefix())
+            self.capabilities = await self._opened.probe_capabilities(self.capabilities, self._prefix())
         except BaseException:
-            await to_the_end(self._give_up(lane))
+            await run_to_completion(self._give_up(lane))
             raise
 
     async def _give_up(self, lane: Lane) -> None:
@@ -85,20 +86,20 @@ class S3Driver:
         await lane.aclose()
 
     async def aclose(self) -> None:
-        parts, self._parts = self._parts, None
-        if parts is not None:
-            await to_the_end(parts.aclose())
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await run_to_completion(opened.aclose())
 
     async def head(self, key: Key) -> ObjectInfo:
-        return await self._open_parts().reads.head(key)
+        return await self._require_open().reads.head(key)
 
     async def read(self, key: Key, options: ReadOptions) -> S3Download:
-        return await self._open_parts().reads.open(key, options)
+        return await self._require_open().reads.open(key, options)
 
     async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
-        parts = self._open_parts()
+        opened = self._require_open()
         if len(data) <= self.config.part_size:
-            return await parts.writes.put(key, data, options)
+            return await opened.writes.put(key, data, options)
         upload = await self.upload(key, options)
         try:
             await upload.write(data)
@@ -108,19 +109,19 @@ class S3Driver:
             raise
 
     async def upload(self, key: Key, options: WriteOptions) -> S3Upload:
-        return self._open_parts().upload(key, options)
+        return self._require_open().upload(key, options)
 
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
-        return await self._open_parts().copies.copy(source, target, options)
+        return await self._require_open().copies.copy(source, target, options)
 
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
-        return await self._open_parts().writes.delete(keys, options)
+        return await self._require_open().writes.delete(keys, options)
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
-        return await self._open_parts().list_page(prefix, options)
+        return await self._require_open().list_page(prefix, options)
 
     async def presign(self, key: Key, request: PresignRequest) -> str:
-        client = self._open_parts().client
+        client = self._require_open().client
         reading = request.method == "GET"
         content_type = "ResponseContentType" if reading else "ContentType"
         bound = {
@@ -132,31 +133,31 @@ class S3Driver:
         return await client.sign("get_object" if reading else "put_object", request.expires, parameters)
 
     async def unfinished(self) -> Sequence[str]:
-        client = self._open_parts().client
+        client = self._require_open().client
         return [f"{key}?uploadId={upload}" for key, upload, _ in await client.open_uploads(self._prefix())]
 
     def _prefix(self) -> str:
         prefix = self.config.prefix.strip("/")
         return f"{prefix}/" if prefix else ""
 
-    def _open_parts(self) -> Parts:
-        if self._parts is None:
+    def _require_open(self) -> Opened:
+        if self._opened is None:
             raise ClosedError("the driver is not open")
-        return self._parts
+        return self._opened
 
 
-def _make_parts(
+def _make_opened(
     config: S3Config,
     session: aioboto3.Session | None,
     lane: Lane,
     largest_copy: int | None,
     fast_enough: float | None,
-) -> Parts:
+) -> Opened:
     """In a thread: the import alone takes 300 ms."""
     keep_freed_memory()
     with gently():
-        parts: Parts = _imported().Parts(config, session, lane, largest_copy, fast_enough)
-        return parts
+        opened: Opened = _imported().Opened(config, session, lane, largest_copy, fast_enough)
+        return opened
 
 
 def _make_client(config: S3Config, session: aioboto3.Session | None) -> Client:
@@ -168,7 +169,7 @@ def _make_client(config: S3Config, session: aioboto3.Session | None) -> Client:
 
 def _imported() -> ModuleType:
     try:
-        from . import _parts
+        from . import _opened
     except ImportError as error:
         raise ConfigError("S3 needs aioboto3 and awscrt: pip install 'micelio_storage[s3]'") from error
-    return _parts
+    return _opened

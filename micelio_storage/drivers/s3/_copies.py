@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..._shielding import run_to_completion
 from ...driver import (
     DEFAULT_CONTENT_TYPE,
     IfMatch,
@@ -15,13 +16,12 @@ from ...driver import (
     UnavailableError,
     WriteOptions,
 )
-from .._threads import to_the_end
-from . import _answers as answers
 from ._multipart import Multipart, ranges
 from ._writes import Writes, new_write_id, pause
+from .requests import _answers as answers
 
 if TYPE_CHECKING:
-    from ._client import Answer
+    from .requests._client import Answer
 
 LARGEST_AT_ONCE = 512 << 20  # bytes copied by one CopyObject, which cannot be called back; S3's own limit is 5 GiB
 TRIES = 5  # of a copy whose source is replaced meanwhile
@@ -130,7 +130,7 @@ class Copies:
                 raise _SourceChangedError from error
             return await multipart.complete(info.size, None)
         except BaseException:
-            await to_the_end(multipart.abort())
+            await run_to_completion(multipart.abort())
             raise
 
     def _from(self, source: Key, info: ObjectInfo) -> answers.Parameters:

@@ -15,11 +15,11 @@ from ...driver import (
     cursor_after,
     parse_cursor,
 )
-from . import _answers as answers
-from ._pace import IN_A_TURN, Pace
+from .requests import _answers as answers
+from .requests._pace import IN_A_TURN, Pace
 
 if TYPE_CHECKING:
-    from ._client import Answer, Client
+    from .requests._client import Answer, Client
 
 MADE_AT_ONCE = 100  # entries: about 0.5 ms
 

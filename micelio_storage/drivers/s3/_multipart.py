@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from ..._shielding import wait_uncancelled
 from ...driver import (
     BytesLike,
     ClosedError,
@@ -19,13 +20,12 @@ from ...driver import (
     WriteOptions,
 )
 from .._checksums import checksum_text, combined, crc64nvme
-from .._threads import settle
-from . import _answers as answers
-from ._signals import NoSuchUploadError
 from ._writes import Writes, new_write_id, pause
+from .requests import _answers as answers
+from .requests._signals import NoSuchUploadError
 
 if TYPE_CHECKING:
-    from ._client import Answer
+    from .requests._client import Answer
 
 MOST_PARTS = 10_000  # the limit of S3
 PARTS_OF_A_SIZE = 1000  # after so many the size doubles: parts of 8 MiB reach 8 TiB with 10,000, where S3 ends at 5
@@ -289,7 +289,7 @@ class S3Upload:
             self._open = False
             self._aborting = asyncio.ensure_future(self._abort())
         if self._aborting is not None:  # whoever comes second waits as well: the driver closes its client next
-            await settle(self._aborting)
+            await wait_uncancelled(self._aborting)
 
     async def _abort(self) -> None:
         self._drop_buffers()

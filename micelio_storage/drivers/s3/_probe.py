@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from ..._shielding import run_to_completion
 from ...driver import (
     AccessDeniedError,
     ConfigError,
@@ -24,13 +25,12 @@ from ...driver import (
     StorageError,
     UnavailableError,
 )
-from .._threads import to_the_end
-from . import _answers as answers
 from ._trust import ALL_CONDITIONS, NO_CONDITIONS, Trust
 from ._writes import pause
+from .requests import _answers as answers
 
 if TYPE_CHECKING:
-    from ._client import Client
+    from .requests._client import Client
 
 WRONG = '"0123456789abcdef0123456789abcdef"'  # the ETag of no object
 CLEANING_TIME = 10.0  # seconds
@@ -64,7 +64,7 @@ async def probe(client: Client, prefix: str, stored: answers.Parameters | None =
             raise
         return Trust(capabilities=NO_CONDITIONS)
     finally:
-        await to_the_end(trial.clean(asked))
+        await run_to_completion(trial.clean(asked))
     put_absent, put_match, delete_match, complete_absent, complete_match, copy_absent, copy_match = held
     capabilities = replace(
         ALL_CONDITIONS,

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ..._shielding import wait_uncancelled
 from ...driver import (
     ClosedError,
     Key,
@@ -25,15 +26,14 @@ from ...driver import (
     resolve_span,
 )
 from .._checksums import Check
-from .._threads import settle
-from . import _answers as answers
-from ._errors import translate
 from ._sums import Sums
 from ._writes import pause
+from .requests import _answers as answers
+from .requests._errors import translate
 
 if TYPE_CHECKING:
     from ..._config import S3Config
-    from ._client import Answer, Client
+    from .requests._client import Answer, Client
 
 # Bytes a second that one answer has to bring, or the next ranges are fetched beside it. AWS gives some 90 MB/s each. A
 # store near by gives more in one: SeaweedFS 950 MiB/s against 430 in four ranges, nginx 1,330 against 1,200.
@@ -257,7 +257,7 @@ class S3Download:
         for task in tasks:
             task.cancel()
         if tasks:
-            await settle(asyncio.gather(*tasks, return_exceptions=True))
+            await wait_uncancelled(asyncio.gather(*tasks, return_exceptions=True))
 
     async def _next(self) -> bytes:
         """The next bytes of the span; b"" behind the last."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...driver import BytesLike
 from .._checksums import crc64nvme
-from .._threads import Lane
+from .._lanes import Lane
 
 LARGEST_ON_LOOP = 1 << 20  # bytes: 0.1-0.2 ms; larger ones are summed, and joined, in a thread
 

@@ -5,7 +5,7 @@ Every conditional write, and every multipart one, carries an id in the object's 
 tells. Ours: done. Another's: refused; but ambiguous if that one replaced another version than ours was to, perhaps
 ours. Still as the condition wants it: sent again, for a first attempt that comes late makes the second fail, and HEAD
 tells again. Only PutObject with `if_absent` is ambiguous then: the object may have been made and deleted already, and
-another attempt would bring it back. (Answers that say "not done", such as SlowDown, are no lost ones: see `_again`.)
+another attempt would bring it back. (Answers that say "not done", such as SlowDown, are no lost ones: `_resending`.)
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from ...driver import (
     StorageError,
     UnavailableError,
     WriteOptions,
-    exists_already,
+    already_exists,
 )
 from .._checksums import checksum_text
-from . import _answers as answers
-from ._pace import Unused
-from ._signals import ConflictError, NoSuchUploadError, NotDoneError
+from .requests import _answers as answers
+from .requests._pace import Unused
+from .requests._signals import ConflictError, NoSuchUploadError, NotDoneError
 
 if TYPE_CHECKING:
     from ..._config import S3Config
-    from ._client import Answer, Client
     from ._sums import Sums
+    from .requests._client import Answer, Client
 
 T = TypeVar("T")
 
@@ -260,7 +260,7 @@ def _came_first(mark: str, wanted: str) -> bool:
 
 
 def _refusal(options: WriteOptions) -> PreconditionFailedError:
-    return exists_already() if isinstance(options.condition, IfAbsent) else _no_match(None)
+    return already_exists() if isinstance(options.condition, IfAbsent) else _no_match(None)
 
 
 def _no_match(cause: StorageError | None) -> PreconditionFailedError:

@@ -1,0 +1,1 @@
+"""The command `micelio-storage`. Uses the doors that applications use, and no other way in."""

@@ -1,0 +1,80 @@
+"""The `doctor` command: an examination of an S3 storage, for people and for programs."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
+
+import typer
+
+from .._config import Config, S3Config
+from .._errors import ConfigError
+from .._open import config_from_url
+from . import _report as report
+from ._operations import JsonOption
+from ._pipes import Output, encoded
+
+if TYPE_CHECKING:
+    from ..drivers.s3.doctor._findings import Finding
+
+HOURS = 24.0
+
+_WORDS = {"ok": "ok", "note": "note", "warning": "warn", "failed": "FAIL", "unknown": "unknown"}
+
+
+@runtime_checkable
+class Invocation(Protocol):
+    """What stood before the command's name."""
+
+    def config(self) -> Config: ...
+
+
+def doctor(
+    context: typer.Context,
+    url: Annotated[
+        str | None, typer.Argument(metavar="[URL]", help="s3://bucket/prefix; else --storage's, or the environment's")
+    ] = None,
+    abort: Annotated[bool, typer.Option("--abort", help="end the unfinished uploads that are older")] = False,
+    older_than: Annotated[
+        float, typer.Option(min=0, max=24 * 365 * 100, metavar="HOURS", help="which uploads were forgotten")
+    ] = HOURS,
+    as_json: JsonOption = False,
+) -> None:
+    """Examine an S3 storage: what is well, what is not, and what to do about it.
+
+    Scratch keys below the prefix are made and removed. Without --abort nothing else is touched."""
+    assert isinstance(context.obj, Invocation)  # the command's own `run` has put it there
+    config = context.obj.config() if url is None else config_from_url(url)
+    if not isinstance(config, S3Config):
+        raise ConfigError("doctor examines S3 storages: give s3://bucket/prefix; `check` tries out any storage")
+    from ..drivers.s3.doctor._examination import diagnose  # here, for an import on the event loop would block it
+
+    findings = diagnose(config, abort=abort, older_than=timedelta(hours=older_than))
+    if not asyncio.run(_write(findings, as_json=as_json)):
+        raise typer.Exit(report.FAILED)
+
+
+async def _write(findings: AsyncGenerator[Finding, None], *, as_json: bool) -> bool:
+    """Write each finding as soon as it is there; gives whether nothing failed."""
+    well = True
+    async with Output() as output, aclosing(findings):
+        async for finding in findings:
+            well = well and finding.status != "failed"
+            lines = [finding_json(finding)] if as_json else finding_lines(finding)
+            await output.write(encoded("".join(f"{line}\n" for line in lines)))
+    return well
+
+
+def finding_lines(finding: Finding) -> Iterator[str]:
+    yield f"{_WORDS[finding.status]:<7}  {finding.check}: {finding.text}"
+    if finding.advice:
+        yield f"{'':<9}{finding.advice}"
+
+
+def finding_json(finding: Finding) -> str:
+    return json.dumps(dataclasses.asdict(finding))

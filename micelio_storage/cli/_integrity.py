@@ -1,0 +1,140 @@
+"""The commands that doubt a storage: `verify` reads what is there, `soak` does everything and kills processes."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import aclosing
+from functools import partial
+from typing import Annotated, Protocol, TypeAlias, runtime_checkable
+
+import typer
+
+from .._config import Config
+from .._errors import show_key
+from .._open import config_from_url, open_storage
+from ..testing.soak._run import MOST, PROCESSES, TASKS, Report, soak
+from ..transfer._verify import AT_ONCE, MOST_AT_ONCE, Finding, Tally, verify
+from . import _report as report
+from ._operations import JsonOption
+from ._pipes import Output, encoded, say
+
+UrlArgument: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(metavar="URL", help="file:///path or s3://bucket/prefix; else --storage's, or the environment's"),
+]
+
+
+@runtime_checkable
+class Invocation(Protocol):
+    """What stood before the command's name."""
+
+    def config(self) -> Config: ...
+
+
+def _config(context: typer.Context, url: str | None) -> Config:
+    assert isinstance(context.obj, Invocation)  # the command's own `run` has put it there
+    return context.obj.config() if url is None else config_from_url(url)
+
+
+# -- verify
+
+
+def verify_all(
+    context: typer.Context,
+    url: UrlArgument = None,
+    prefix: Annotated[str, typer.Option(metavar="PREFIX", help="only objects whose keys begin so")] = "",
+    at_once: Annotated[int, typer.Option(min=1, max=MOST_AT_ONCE, metavar="N", help="objects at once")] = AT_ONCE,
+    as_json: JsonOption = False,
+) -> None:
+    """Read every object whole, and compare it with the checksum that the storage keeps.
+
+    Each object that is damaged, or cannot be read, is named; with --json every object is. Nothing is changed."""
+    config = _config(context, url)
+    with report.transfer("verifying") as meter:
+        meter.expect(None)
+        tally = asyncio.run(_verify(config, prefix, at_once, meter, as_json=as_json))
+    say([json.dumps(dataclasses.asdict(tally))] if as_json else [_tally_line(tally)])
+    if not tally.well:
+        raise typer.Exit(report.FAILED)
+
+
+async def _verify(config: Config, prefix: str, at_once: int, meter: report.Meter, *, as_json: bool) -> Tally:
+    """Write what is found as soon as it is; gives the numbers."""
+    tally = Tally()
+    async with (
+        Output() as output,
+        open_storage(config) as storage,
+        aclosing(verify(storage, prefix, at_once=at_once, advance=meter.advance)) as findings,
+    ):
+        async for finding in findings:
+            tally.add(finding)
+            text = json.dumps(dataclasses.asdict(finding)) if as_json else _finding_line(finding)
+            if text is not None:
+                await output.write(encoded(text + "\n"))
+    return tally
+
+
+def _finding_line(finding: Finding) -> str | None:
+    if finding.reason is None:
+        return None
+    where = "the listing" if finding.key is None else show_key(finding.key)
+    return f"{finding.result:<8}  {where}: {' '.join(finding.reason.split())}"
+
+
+def _tally_line(tally: Tally) -> str:
+    parts = [f"{name} {getattr(tally, name):,}" for name in ("verified", "unverified", "damaged", "failed")]
+    parts += [f"gone {tally.gone:,}"] if tally.gone else []
+    return f"{', '.join(parts)} ({tally.bytes:,} bytes)"
+
+
+# -- soak
+
+
+def soak_it(
+    context: typer.Context,
+    url: UrlArgument = None,
+    minutes: Annotated[float, typer.Option(min=0, metavar="N", help="how long; 0.5 is half a minute")] = 1.0,
+    processes: Annotated[int, typer.Option(min=1, max=MOST, metavar="P", help="worker processes")] = PROCESSES,
+    tasks: Annotated[int, typer.Option(min=1, max=MOST, metavar="T", help="tasks in each")] = TASKS,
+    seed: Annotated[str | None, typer.Option(metavar="TEXT", help="of the choices; else a new one")] = None,
+    kills: Annotated[bool, typer.Option("--kills/--no-kills", help="kill processes meanwhile")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Try a storage hard: everything at once, from processes that are killed, and nothing may be lost.
+
+    All is done below a scratch prefix, and removed in the end."""
+    config = _config(context, url)
+    with report.steps() as show:
+
+        async def tell(text: str) -> None:
+            show(text)
+
+        act = partial(soak, seconds=minutes * 60, processes=processes, tasks=tasks, seed=seed, kills=kills, tell=tell)
+        done = asyncio.run(act(config))
+    say([_soak_json(done)] if as_json else _soak_lines(done, report.place(config)))
+    if done.lost:
+        raise typer.Exit(report.FAILED)
+
+
+def _soak_json(done: Report) -> str:
+    document = {field.name: getattr(done, field.name) for field in dataclasses.fields(done)}
+    return json.dumps(document | {"losses": [dataclasses.asdict(loss) for loss in done.losses]})
+
+
+def _soak_lines(done: Report, where: str) -> Iterator[str]:
+    """Each loss, then the numbers."""
+    for loss in done.losses:
+        yield f"LOST  {loss.kind}: {show_key(loss.key)}: {' '.join(loss.text.split())}"
+    if done.lost > len(done.losses):
+        yield f"and {done.lost - len(done.losses):,} more"
+    for name, count in sorted(done.operations.items()):
+        yield f"{count:>11,}  {name}"
+    total = sum(done.operations.values())
+    yield f"{total:,} operations in {done.seconds:.1f} s by {done.processes} x {done.tasks} tasks on {where}"
+    refused = ", ".join(f"{count:,} {name}" for name, count in sorted(done.refused.items()) if count) or "0"
+    yield f"faults: {done.kills} kills, {done.cancelled:,} cancellations; refused: {refused}"
+    ended = f"; {done.uploads} uploads of killed processes were ended" if done.uploads else ""
+    yield f"{done.objects:,} objects in the end, {done.lost} losses (seed {done.seed}){ended}"

@@ -1,0 +1,203 @@
+"""The parts of the command for whoever runs a storage: moving everything elsewhere, and what a bucket is set up with.
+
+Takes apart what was typed, and hands it on: how things are moved is in `_migrate`, what policies say in `_policy`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Coroutine
+from enum import StrEnum
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from .._config import Config, LocalConfig, S3Config
+from .._errors import ConfigError, InvalidArgumentError
+from .._open import config_from_url, open_storage
+from .._storage import Storage
+from ..transfer._migrate import CONCURRENCY, MOST_CONCURRENCY, Advance, Outcome, Report, Tell, copy_below
+from ..transfer._migrate import migrate as migrate_all
+from . import _report as report
+from ._pipes import Output, encoded, say
+from ._policy import NAME, Document, bucket_policy, iam_policy, lifecycle, partition_of
+
+Act: TypeAlias = Callable[[Tell, Advance], Coroutine[Any, Any, Report]]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="for programs: one JSON object a line")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace objects at the target that differ")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="compare and report, change nothing")]
+ConcurrencyOption = Annotated[int, typer.Option(min=1, max=MOST_CONCURRENCY, metavar="N", help="objects at once")]
+
+
+# -- migrate, and cp --recursive
+
+
+def migrate(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="a storage: file:///path or s3://bucket/prefix")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="another one")],
+    prefix: Annotated[str, typer.Option(metavar="PREFIX", help="only objects whose keys begin so")] = "",
+    overwrite: OverwriteOption = False,
+    delete_source: Annotated[
+        bool, typer.Option("--delete-source", help="remove each object whose copy has been verified")
+    ] = False,
+    dry_run: DryRunOption = False,
+    concurrency: ConcurrencyOption = CONCURRENCY,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy all objects of a storage to another, and verify each.
+
+    What is there already is skipped, so that a run that was interrupted can be started again."""
+    configs = config_from_url(source), config_from_url(target)
+    check_apart(*configs)
+
+    async def act(on_outcome: Tell, advance: Advance) -> Report:
+        async with open_storage(configs[0]) as one, open_storage(configs[1]) as other:
+            return await migrate_all(
+                one,
+                other,
+                prefix=prefix,
+                concurrency=concurrency,
+                overwrite=overwrite,
+                delete_source=delete_source,
+                dry_run=dry_run,
+                on_outcome=on_outcome,
+                advance=advance,
+            )
+
+    _watched(act, name="migrating", as_json=as_json)
+
+
+def copy_all(
+    make_storage: Callable[[], Storage],
+    source: str,
+    target: str,
+    *,
+    overwrite: bool,
+    dry_run: bool,
+    concurrency: int,
+    as_json: bool,
+) -> None:
+    """All below one prefix of the storage to below another, or of one storage to another where both are URLs (no key
+    has "//" in it)."""
+    urls = [name for name in (source, target) if "://" in name]
+    if len(urls) == 2:
+        migrate(source, target, overwrite=overwrite, dry_run=dry_run, concurrency=concurrency, as_json=as_json)
+        return
+    if urls:
+        raise InvalidArgumentError("give two prefixes of one storage, or the URLs of two storages")
+
+    async def act(on_outcome: Tell, advance: Advance) -> Report:
+        async with make_storage() as storage:
+            return await copy_below(
+                storage,
+                source,
+                target,
+                concurrency=concurrency,
+                overwrite=overwrite,
+                dry_run=dry_run,
+                on_outcome=on_outcome,
+                advance=advance,
+            )
+
+    _watched(act, name="copying", as_json=as_json)
+
+
+def check_apart(source: Config, target: Config) -> None:
+    """Raise unless none of the two storages holds the other: a copy would never end, and the original of an object
+    could be deleted as if there were a copy."""
+    if _is_inside(source, target) or _is_inside(target, source):
+        raise InvalidArgumentError("one of the two storages is inside the other, or they are the same")
+
+
+def _is_inside(inner: Config, outer: Config) -> bool:
+    if isinstance(inner, LocalConfig) and isinstance(outer, LocalConfig):
+        paths = [os.path.realpath(config.path or ".") for config in (inner, outer)]
+        return os.path.commonpath(paths) == paths[1]
+    if isinstance(inner, S3Config) and isinstance(outer, S3Config):
+        stores = {(config.bucket, (config.endpoint or "").rstrip("/")) for config in (inner, outer)}
+        one, other = (f"/{config.prefix.strip('/')}/".replace("//", "/") for config in (inner, outer))
+        return len(stores) == 1 and one.startswith(other)
+    return False
+
+
+def _watched(act: Act, *, name: str, as_json: bool) -> None:
+    """Do it on an event loop, show how it goes and say how it went."""
+    with report.transfer(name) as meter:
+        meter.expect(None)
+        done = asyncio.run(_told(act, meter.advance) if as_json else act(ignore, meter.advance))
+    say([report.migration_json(done)] if as_json else report.migration_lines(done))
+    if not done.complete:
+        raise typer.Exit(report.FAILED)
+
+
+async def ignore(_: Outcome) -> None:
+    """The report at the end says enough."""
+
+
+async def _told(act: Act, advance: Advance) -> Report:
+    async with Output() as output:
+        return await act(_Lines(output).on_outcome, advance)
+
+
+class _Lines:
+    """A line for each outcome. Those that come while others are being written are written together."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._turn = asyncio.Lock()
+        self._waiting = bytearray()
+
+    async def on_outcome(self, outcome: Outcome) -> None:
+        self._waiting += encoded(report.outcome_json(outcome) + "\n")
+        async with self._turn:
+            data, self._waiting = self._waiting, bytearray()
+            if data:
+                await self._output.write(data)
+
+
+# -- policy
+
+
+class Kind(StrEnum):
+    """Which document."""
+
+    iam = "iam"
+    bucket = "bucket"
+    lifecycle = "lifecycle"
+
+
+def policy(
+    kind: Annotated[
+        Kind,
+        typer.Argument(
+            metavar="iam|bucket|lifecycle",
+            help="what the storage may do, that nobody goes without TLS, or what S3 removes by itself",
+        ),
+    ],
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="s3://bucket/prefix, with the region and the KMS key if any")
+    ],
+    days: Annotated[
+        int | None, typer.Option(metavar="N", help="lifecycle: remove the objects of sessions after so many days")
+    ] = None,
+    sid: Annotated[str, typer.Option(metavar="NAME", help="how the names of statements and rules begin")] = NAME,
+) -> None:
+    """Print a policy for the bucket of a storage, as the JSON that AWS takes."""
+    config = config_from_url(url)
+    if not isinstance(config, S3Config):
+        raise ConfigError("policies are for buckets: give s3://bucket/prefix")
+    if days is not None and kind is not Kind.lifecycle:
+        raise InvalidArgumentError("--days is for the lifecycle: a policy knows no days")
+    say([json.dumps(_document(kind, config, days, sid), indent=2, ensure_ascii=False)])
+
+
+def _document(kind: Kind, config: S3Config, days: int | None, name: str) -> Document:
+    partition = partition_of(config.region)
+    if kind is Kind.iam:
+        return iam_policy(config.bucket, config.prefix, partition=partition, kms_key=config.sse_kms_key_id, name=name)
+    if kind is Kind.bucket:
+        return bucket_policy(config.bucket, partition=partition, name=name)
+    return lifecycle(config.prefix, days=days, name=name)

@@ -1,0 +1,78 @@
+"""All that an open driver holds. Imported in a thread, with all that it imports: on the loop that would take 50 ms."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ...driver import Capabilities, Key, ListOptions, Page, Prefix, WriteOptions
+from .._lanes import Lane
+from ._copies import LARGEST_AT_ONCE, Copies
+from ._listing import list_page
+from ._multipart import S3Upload
+from ._probe import probe
+from ._reads import FAST_ENOUGH, Reads
+from ._sums import Sums
+from ._trust import Trust
+from ._writes import Writes
+from .requests._answers import asked_of_store
+from .requests._client import Client, make_client
+
+if TYPE_CHECKING:
+    import aioboto3
+
+    from ..._config import S3Config
+
+__all__ = ["Opened", "make_client"]
+
+
+class Opened:
+    """One client, and what reads and writes through it."""
+
+    def __init__(
+        self,
+        config: S3Config,
+        session: aioboto3.Session | None,
+        lane: Lane,
+        largest_copy: int | None,
+        fast_enough: float | None,
+    ) -> None:
+        client = make_client(config, session)
+        sums = Sums(lane)
+        self._config = config
+        self.client: Client = client
+        self.lane = lane
+        self.reads = Reads(client, config, sums, fast_enough=fast_enough or FAST_ENOUGH)
+        self.writes = Writes(client, config, sums)
+        self.copies = Copies(self.writes, largest_at_once=largest_copy or LARGEST_AT_ONCE)
+        self.uploads: set[S3Upload] = set()
+
+    async def probe_capabilities(self, claimed: Capabilities, prefix: str) -> Capabilities:
+        """What the store can be trusted with: asked of it, unless it is AWS's own or the configuration knows."""
+        trust = Trust(capabilities=claimed, copies=self.client.is_amazon)
+        if self._config.conditions == "auto" and not self.client.is_amazon:
+            trust = await probe(self.client, prefix, asked_of_store(self._config))
+        self.writes.capabilities = trust.capabilities
+        self.copies.conditional = trust.copies
+        return trust.capabilities
+
+    def upload(self, key: Key, options: WriteOptions) -> S3Upload:
+        """A new upload, which is aborted when the driver is closed."""
+        self.writes.check_condition(options)
+        upload = S3Upload(self.writes, key, options, self.uploads.discard)
+        self.uploads.add(upload)
+        return upload
+
+    async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
+        """The next page."""
+        return await list_page(self.client, prefix, options)
+
+    async def aclose(self) -> None:
+        """Begin nothing more, let what is being published end, and leave nothing of the rest."""
+        self.client.refuse_new()
+        await self.client.settle()
+        await asyncio.gather(*(upload.abort() for upload in list(self.uploads)))
+        for download in list(self.reads.downloads):
+            await download.aclose()
+        await self.client.aclose()
+        await self.lane.aclose()

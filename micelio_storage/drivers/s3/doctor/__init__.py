@@ -1,0 +1,1 @@
+"""What is examined of a bucket, and what to do where it is not well."""

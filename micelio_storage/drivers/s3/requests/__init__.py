@@ -1,0 +1,1 @@
+"""The two roads to the store: our own for plain requests, the SDK's for all else."""

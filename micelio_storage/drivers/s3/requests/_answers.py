@@ -1,0 +1,157 @@
+"""From the store's answers to the library's values, and from options to the parameters of a request. No I/O."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.errors import HeaderParseError
+from email.header import decode_header
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ....driver import (
+    DEFAULT_CONTENT_TYPE,
+    RESERVED_METADATA,
+    IfAbsent,
+    IfMatch,
+    ObjectInfo,
+    UnavailableError,
+    WriteOptions,
+    encode_metadata,
+)
+
+if TYPE_CHECKING:
+    from ...._config import S3Config
+
+WRITE_ID = RESERVED_METADATA + "write"  # the metadata name of what tells one write of an object from all others
+CHECKSUM = "ChecksumCRC64NVME"
+
+Answer: TypeAlias = Mapping[str, Any]
+Parameters: TypeAlias = dict[str, Any]
+
+
+def info_of(answer: Answer, *, size: int | None = None) -> ObjectInfo:
+    """What the answer to a HEAD or GET says of the whole object."""
+    return ObjectInfo(
+        size=field(answer, "ContentLength") if size is None else size,
+        etag=etag_of(answer),
+        modified=whole_seconds(field(answer, "LastModified")),
+        content_type=answer.get("ContentType") or DEFAULT_CONTENT_TYPE,
+        metadata=decode_metadata(answer.get("Metadata", {})),
+        checksum=checksum_of(answer),
+    )
+
+
+def info_written(answer: Answer, size: int, options: WriteOptions) -> ObjectInfo:
+    """What is known of an object that was just written. The store does not say its time: that of the answer is near."""
+    return ObjectInfo(
+        size=size,
+        etag=etag_of(answer),
+        modified=_time_of(answer),
+        content_type=options.content_type or DEFAULT_CONTENT_TYPE,
+        metadata=dict(options.metadata or {}),
+        checksum=checksum_of(answer),
+    )
+
+
+def field(answer: Answer, name: str) -> Any:
+    """A field that S3 always gives."""
+    if name not in answer:
+        raise UnavailableError(f"the answer is not one of S3's: it has no {name}")
+    return answer[name]
+
+
+def etag_of(answer: Answer) -> str:
+    """The ETag, in quotes even where a store forgets them (SeaweedFS does in the answer to a copy)."""
+    return f'"{str(field(answer, "ETag")).strip(chr(34))}"'
+
+
+def checksum_of(answer: Answer) -> str | None:
+    """The checksum of the whole object, if the store says it."""
+    value = answer.get(CHECKSUM)
+    return f"crc64nvme:{value}" if value and answer.get("ChecksumType") != "COMPOSITE" else None
+
+
+def whole_seconds(time: datetime) -> datetime:
+    """In UTC, as exact as HTTP says it: listings are more exact on some stores."""
+    return time.astimezone(UTC).replace(microsecond=0)
+
+
+def _time_of(answer: Answer) -> datetime:
+    text = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+    return whole_seconds(parse_time(text) or datetime.now(UTC))
+
+
+_MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
+
+
+def parse_time(text: str) -> datetime | None:
+    """The time that HTTP's usual form says, or any other: the SDK's way to read it takes half of a GET's parsing."""
+    try:
+        day, month, year = int(text[5:7]), _MONTHS.index(text[8:11]) // 3 + 1, int(text[12:16])
+        if text.endswith(" GMT"):
+            return datetime(year, month, day, int(text[17:19]), int(text[20:22]), int(text[23:25]), tzinfo=UTC)
+    except ValueError:
+        pass  # another form
+    try:
+        return parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return None
+
+
+def decode_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The user's metadata as it was given."""
+    return {
+        name.lower(): _decode(value)
+        for name, value in metadata.items()
+        if not name.lower().startswith(RESERVED_METADATA)
+    }
+
+
+def _decode(value: str) -> str:
+    if "=?" not in value:
+        return value
+    try:
+        return "".join(
+            part if isinstance(part, str) else part.decode(charset or "ascii") for part, charset in decode_header(value)
+        )
+    except (HeaderParseError, LookupError, UnicodeDecodeError):
+        return value  # another tool's, which only looks encoded
+
+
+def stored_with(options: WriteOptions, write_id: str | None, config: S3Config) -> Parameters:
+    """The parameters that say what is stored with the bytes, and how."""
+    metadata = {name: encode_metadata(value) for name, value in (options.metadata or {}).items()}
+    if write_id is not None:
+        metadata[WRITE_ID] = write_id + built_on(options)
+    told = {"ContentType": options.content_type or DEFAULT_CONTENT_TYPE, "Metadata": metadata}
+    return told | asked_of_store(config)
+
+
+def built_on(options: WriteOptions) -> str:
+    """What stands behind a write id: a hash of the version that the write is to replace, or of there being none. A
+    write that meets another's object sees by it whether that one came first, or perhaps on top of its own."""
+    if options.condition is None:
+        return ""
+    text = options.condition.etag if isinstance(options.condition, IfMatch) else "*"
+    return "." + hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
+
+
+def asked_of_store(config: S3Config) -> Parameters:
+    """The parameters that the configuration has for each object."""
+    parameters: Parameters = {}
+    if config.sse is not None:
+        parameters["ServerSideEncryption"] = config.sse
+    if config.sse_kms_key_id is not None:
+        parameters["SSEKMSKeyId"] = config.sse_kms_key_id
+    if config.storage_class is not None:
+        parameters["StorageClass"] = config.storage_class
+    return parameters
+
+
+def condition_of(options: WriteOptions) -> Parameters:
+    """The parameters of the condition."""
+    if isinstance(options.condition, IfMatch):
+        return {"IfMatch": options.condition.etag}
+    return {"IfNoneMatch": "*"} if isinstance(options.condition, IfAbsent) else {}

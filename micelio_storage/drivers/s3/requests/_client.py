@@ -1,0 +1,409 @@
+"""The SDK's client: made in a thread, used on the loop, and closed with all requests that are under way.
+
+Reading the service model, the endpoint rules and the certificates takes 200-500 ms of a processor, so nothing of that
+happens on the loop, nor the import of the SDK: only modules of this folder import it, and a thread imports them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import logging
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import aioboto3
+import anyio
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore.exceptions import ClientError
+from botocore.loaders import JSONFileLoader
+
+from ...._shielding import run_to_completion
+from ....driver import BytesLike, ClosedError, IntegrityError, StorageError, UnavailableError
+from . import _resending as again
+from ._errors import translate
+from ._short_road import NAMES, OF_THE_BUCKET, NotPlainError, Wire
+from ._signals import ChecksumRefusedError, NotDoneError
+from ._transport import Transport, sent_body
+from ._yielding import parse_json
+
+if TYPE_CHECKING:
+    from ...._config import S3Config
+
+CANCELLED_WAIT = 5.0  # seconds that a cancelled write waits for its answer, so that it does not come back later
+
+Answer: TypeAlias = dict[str, Any]
+
+_key: ContextVar[str | None] = ContextVar("micelio_s3_key", default=None)
+_headers: ContextVar[Mapping[str, str] | None] = ContextVar("micelio_s3_headers", default=None)  # that the SDK lacks
+
+logger = logging.getLogger("micelio_storage")
+
+
+class Client:
+    """All requests to one bucket."""
+
+    def __init__(self, sdk: Any, signer: Any, config: S3Config) -> None:
+        self._sdk = sdk
+        self._signer = signer
+        self.bucket = config.bucket
+        self._mode = config.checksums
+        self._signs_bodies = _signs_bodies(config)
+        self._requests: dict[asyncio.Task[Answer], bool] = {}
+        self._refusing = False
+        self._closed = False
+        self._bucket_seen = False
+        self.checksums = config.checksums != "off"
+        self.endpoint: str = sdk.meta.endpoint_url
+        self.region: str = sdk.meta.region_name
+        transport: Transport = sdk._endpoint.http_session  # noqa: SLF001  # the SDK hides it
+        self.pace = transport.pace
+        sdk.meta.events.register("before-call.s3.GetObject", self._ask_for_checksum)
+        sdk.meta.events.register("before-call.s3.HeadObject", self._ask_for_checksum)
+        sdk.meta.events.register("before-call.s3.DeleteObjects", self._sum_for_delete)
+        sdk.meta.events.register("before-call.s3.CopyObject", _add_headers)
+        self._most_attempts = config.retries + 1
+        self.wire: Wire | None = None
+        if config.retry_mode == "standard" and not self._signs_bodies:
+            self.wire = Wire(transport, self.bucket, self._find_credentials)
+            for name in NAMES.values():
+                sdk.meta.events.register(f"before-send.s3.{name}", self._learn)
+        sdk.meta.events.register_first("needs-retry.s3", partial(again.seconds_to_wait, config.retries + 1))
+
+    @property
+    def is_amazon(self) -> bool:
+        """Whether the store is AWS's own, whose behaviour is documented."""
+        return is_amazon(self.endpoint)
+
+    @property
+    def credentials(self) -> tuple[str, datetime | None]:
+        """How the SDK came by the credentials, and when they expire if it knows; never what they are."""
+        found = self._sdk._request_signer._credentials  # noqa: SLF001  # the SDK shows them nowhere else
+        return str(found.method), getattr(found, "_expiry_time", None)
+
+    async def call(
+        self,
+        operation: str,
+        *,
+        publishing: bool = False,
+        late: bool = False,
+        undo: Callable[[Answer], object] | None = None,
+        body: BytesLike | None = None,
+        checksum: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **parameters: Any,
+    ) -> Answer:
+        """The store's answer, or a `StorageError`. `body` is sent as it is, and again if an attempt fails. `headers` of
+        a copy are those that the SDK does not know.
+
+        A `publishing` request that is cancelled is waited for, though not for ever: once this has raised, what it asks
+        for has been done, or its connection is closed. `undo` gets an answer that came too late. `late` ones are taken
+        while the driver is being closed. `checksum` are parameters more, for stores that take them.
+
+        A write with a condition is sent again only after a failure that shows that it was not done; if the last one
+        shows that, it is a `NotDoneError`.
+        """
+
+        def attempt() -> asyncio.Task[Answer]:
+            more = checksum if checksum and self.checksums else {}
+            return asyncio.ensure_future(self._send(operation, parameters | dict(more), body, headers))
+
+        try:
+            return await self._wait_for(attempt, publishing, late, undo)
+        except ChecksumRefusedError:
+            if not self._may_do_without():
+                raise
+        except IntegrityError:
+            if body is None:
+                raise  # else it was spoilt on its way, and the store has not taken it
+        return await self._wait_for(attempt, publishing, late, undo)
+
+    async def _wait_for(
+        self,
+        attempt: Callable[[], asyncio.Task[Answer]],
+        publishing: bool,
+        late: bool,
+        undo: Callable[[Answer], object] | None,
+    ) -> Answer:
+        if self._closed or (self._refusing and not late):
+            raise ClosedError("the driver is closed")
+        task = attempt()
+        self._requests[task] = publishing
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            await run_to_completion(_end(task, CANCELLED_WAIT if publishing else 0, undo))
+            raise
+        finally:
+            del self._requests[task]
+        if task.cancelled():
+            raise ClosedError("the driver was closed meanwhile")
+        return task.result()
+
+    def _may_do_without(self) -> bool:
+        """Go on without checksums, if the configuration leaves that to the store. What was sent with one may be sent
+        again either way: it was refused."""
+        if self._mode != "auto":
+            return False
+        if self.checksums:
+            self.checksums = False
+            logger.warning("the store %s refuses checksums: going on without (checksums='off')", self.endpoint)
+        return True
+
+    async def sign(self, operation: str, expires: int, parameters: Mapping[str, Any]) -> str:
+        """A URL that does the operation."""
+        try:
+            url = await self._signer.generate_presigned_url(
+                operation, Params={"Bucket": self.bucket, **parameters}, ExpiresIn=expires
+            )
+        except Exception as error:
+            raise translate(error) from error
+        return str(url)
+
+    async def open_uploads(self, prefix: str) -> list[tuple[str, str, datetime]]:
+        """Key, id and beginning of the multipart uploads below the prefix that are open."""
+        found: list[tuple[str, str, datetime]] = []
+        marker: dict[str, Any] = {}
+        while True:
+            answer = await self.call("list_multipart_uploads", Prefix=prefix, **marker)
+            found += [(line["Key"], line["UploadId"], line["Initiated"]) for line in answer.get("Uploads", [])]
+            last = {name: answer.get(f"Next{name}", "") for name in ("KeyMarker", "UploadIdMarker")}
+            if not answer.get("IsTruncated") or last == marker:
+                return found
+            marker = last
+
+    def code_of(self, error: StorageError) -> str:
+        """What the store called the error, or nothing."""
+        cause = error.__cause__
+        return str(cause.response.get("Error", {}).get("Code", "")) if isinstance(cause, ClientError) else ""
+
+    def was_sent_again(self, error: StorageError) -> bool:
+        """Whether the answer is that to a second attempt, so that the first may have been done all the same."""
+        cause = error.__cause__
+        answer = cause.response.get("ResponseMetadata", {}) if isinstance(cause, ClientError) else {}
+        return bool(answer.get("RetryAttempts"))
+
+    def error_of(self, failure: Mapping[str, Any]) -> StorageError:
+        """What the store says of one key in an answer about many."""
+        return translate(ClientError({"Error": dict(failure)}, "DeleteObjects"))
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Around what reads a body: only kinds of `StorageError` come out."""
+        try:
+            yield
+        except Exception as error:
+            raise translate(error) from error
+
+    def refuse_new(self) -> None:
+        """Take none but late requests from now on."""
+        self._refusing = True
+
+    async def settle(self) -> None:
+        """Wait for what is being published, though not for ever."""
+        publishing = [task for task, waits in self._requests.items() if waits]
+        if publishing:
+            await asyncio.wait(publishing, timeout=CANCELLED_WAIT)
+
+    async def aclose(self) -> None:
+        """End all requests and connections."""
+        self._refusing = self._closed = True
+        for task in list(self._requests):
+            await _end(task, 0, None)
+        await self._sdk.__aexit__(None, None, None)
+        if self._signer is not self._sdk:
+            await self._signer.__aexit__(None, None, None)
+
+    async def _send(
+        self,
+        operation: str,
+        parameters: dict[str, Any],
+        body: BytesLike | None,
+        headers: Mapping[str, str] | None,
+    ) -> Answer:
+        """The SDK would copy a body, wrap it in a file and announce it by `Expect: 100-continue`, so it goes around the
+        SDK; unless that has to sign it."""
+        if body is not None and self._signs_bodies:
+            parameters = parameters | {"Body": bytearray(body)}
+        elif body:
+            sent_body.set(memoryview(body))  # of this task alone
+        _headers.set(headers)
+        again.once.set(again.is_conditional(operation, parameters, headers))
+        try:
+            answer = await self._attempt(operation, parameters, body)
+        except Exception as error:
+            failure = translate(error)
+            code = self.code_of(failure)
+            self._bucket_seen |= code == "NoSuchKey"
+            if operation == "head_object" and (code in ("400", "403") or (code == "404" and not self._bucket_seen)):
+                return await self._head_again(parameters)
+            if again.once.get() and isinstance(failure, UnavailableError) and again.was_not_done(error):
+                failure = NotDoneError(failure.message)
+            raise failure from error
+        self._bucket_seen = True
+        return answer
+
+    async def _attempt(self, operation: str, parameters: dict[str, Any], body: BytesLike | None) -> Answer:
+        """A plain request goes straight to the store. Whatever comes of it but a plain answer, the SDK settles."""
+        again.made.set(0)
+        if self.wire is not None and operation in NAMES:
+            try:
+                return await self.wire.request(operation, parameters, body, checksums=self.checksums)
+            except NotPlainError as error:
+                if error.failure is not None:
+                    if self._most_attempts == 1 or (again.once.get() and not again.was_not_done(error.failure)):
+                        raise error.failure from error
+                    await asyncio.sleep(min(error.pause, again.LONGEST_WAIT) or random.uniform(0, 1))
+                    again.made.set(1)
+        _key.set(parameters.get("Key"))
+        answer: Answer = await getattr(self._sdk, operation)(Bucket=self.bucket, **parameters)
+        return answer
+
+    async def _find_credentials(self) -> Any:
+        found = self._sdk._request_signer._credentials  # noqa: SLF001  # the SDK shows them nowhere else
+        return await found.get_frozen_credentials()
+
+    def _learn(self, request: Any, event_name: str, **_: object) -> None:
+        """Take the way to the bucket from what the SDK is about to send, if it is known for which key that is."""
+        key = "" if event_name.rpartition(".")[2] in OF_THE_BUCKET else _key.get()
+        if self.wire is not None and key is not None:
+            self.wire.learn(key, request.url, request.headers)
+
+    async def _head_again(self, parameters: Mapping[str, Any]) -> Answer:
+        """An answer to HEAD has no body that says what is refused, or whether object or bucket is missing: GET has."""
+        _key.set(parameters["Key"])
+        try:
+            told = await self._sdk.get_object(Bucket=self.bucket, Key=parameters["Key"])
+            told["Body"].close()
+            answer: Answer = await self._sdk.head_object(Bucket=self.bucket, **parameters)
+        except Exception as error:
+            failure = translate(error)
+            self._bucket_seen |= self.code_of(failure) == "NoSuchKey"
+            raise failure from error
+        return answer
+
+    def _ask_for_checksum(self, params: dict[str, Any], **_: object) -> None:
+        """The parameter for this would have the SDK compute the checksum as well, on the loop."""
+        if self.checksums:
+            params["headers"]["x-amz-checksum-mode"] = "ENABLED"
+
+    def _sum_for_delete(self, params: dict[str, Any], **_: object) -> None:
+        """S3 wants a checksum of the list of keys. Where it may be none of the new ones, the old one it is."""
+        if not self.checksums:
+            digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+            params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
+            params["headers"].pop("x-amz-sdk-checksum-algorithm", None)
+            params["context"].pop("checksum", None)
+
+
+def _add_headers(params: dict[str, Any], **_: object) -> None:
+    params["headers"].update(_headers.get() or {})
+
+
+def is_amazon(endpoint: str) -> bool:
+    """Whether the endpoint is one of AWS's own."""
+    host = endpoint.partition("://")[2].partition("/")[0].partition(":")[0]
+    return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+
+
+async def _end(task: asyncio.Task[Answer], patience: float, undo: Callable[[Answer], object] | None) -> None:
+    """Wait so many seconds for the request, then end it. A body that nobody wants is closed."""
+    if patience and not task.done():
+        await asyncio.wait([task], timeout=patience)
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled() and task.exception() is None:
+        answer = task.result()
+        if "Body" in answer:
+            answer["Body"].close()
+        if undo is not None:
+            undo(answer)
+
+
+class GentleLoader(JSONFileLoader):  # type: ignore[misc]  # the SDK has no types
+    """Reads the SDK's models piece by piece, and each of them once in a process."""
+
+    _read: ClassVar[dict[str, Any]] = {}
+
+    def _load_file(self, full_path: str, open_method: Callable[..., Any]) -> Any:
+        if full_path not in self._read and os.path.isfile(full_path):
+            with open_method(full_path, "rb") as file:
+                self._read[full_path] = parse_json(file.read().decode())
+        return self._read.get(full_path)
+
+
+def make_client(config: S3Config, session: aioboto3.Session | None) -> Client:
+    """A client that has not sent anything yet. In a thread, for it blocks."""
+    return anyio.run(_make_client, config, session)  # which also loads what anyio would load on the loop, in 30 ms
+
+
+async def _make_client(config: S3Config, session: aioboto3.Session | None) -> Client:
+    try:
+        session = session or _new_session()
+        sdk = await _make_sdk(session, config, config.endpoint)
+        signer = await _make_signer(session, config, sdk)
+        # What the first request would do on the loop: find the credentials, evaluate the rules for endpoints.
+        await signer.generate_presigned_url("get_object", Params={"Bucket": config.bucket, "Key": "a"}, ExpiresIn=60)
+    except Exception as error:
+        raise translate(error) from error
+    return Client(sdk, signer, config)
+
+
+def _new_session() -> aioboto3.Session:
+    session = AioSession()
+    session.get_component("data_loader").file_loader = GentleLoader()
+    return aioboto3.Session(botocore_session=session)
+
+
+async def _make_sdk(session: aioboto3.Session, config: S3Config, endpoint: str | None) -> Any:
+    return await session.client("s3", endpoint_url=endpoint, config=_sdk_config(config)).__aenter__()
+
+
+async def _make_signer(session: aioboto3.Session, config: S3Config, sdk: Any) -> Any:
+    """What signs URLs: for the public endpoint, if there is one. For AWS the bucket's name goes into that of the host,
+    for otherwise the SDK leaves out the region, and newer regions refuse that."""
+    if config.public_endpoint is not None:
+        return await _make_sdk(session, config, config.public_endpoint)
+    if is_amazon(sdk.meta.endpoint_url) and config.url_style == "auto" and "." not in config.bucket:
+        return await _make_sdk(session, replace(config, url_style="virtual"), config.endpoint)
+    return sdk
+
+
+def _sdk_config(config: S3Config) -> AioConfig:
+    style = {"addressing_style": config.url_style, "payload_signing_enabled": _signs_bodies(config)}
+    return AioConfig(
+        region_name=config.region,
+        signature_version="s3v4",
+        s3=style,
+        retries={"mode": config.retry_mode, "total_max_attempts": config.retries + 1},
+        connect_timeout=config.connect_timeout,
+        read_timeout=config.read_timeout,
+        max_pool_connections=config.connections,
+        request_checksum_calculation="when_required",  # the SDK's own, sent behind the body, breaks many stores
+        response_checksum_validation="when_required",
+        parameter_validation=False,  # all parameters are the driver's own
+        user_agent_extra=f"micelio_storage/{_version()}",
+        http_session_cls=Transport,
+    )
+
+
+def _signs_bodies(config: S3Config) -> bool:
+    """Whether bodies are hashed for the signature: only where no CRC goes with them, for 8 MiB hold the loop 6 ms."""
+    return config.checksums == "off"
+
+
+def _version() -> str:
+    try:
+        return version("micelio_storage")
+    except PackageNotFoundError:
+        return "0"

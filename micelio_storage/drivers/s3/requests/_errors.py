@@ -1,0 +1,161 @@
+"""The one table from what S3 and the SDK say to what the library says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import aiohttp
+from botocore import exceptions as sdk
+from botocore.parsers import ResponseParserError
+
+from ....driver import (
+    AccessDeniedError,
+    ConfigError,
+    IntegrityError,
+    InvalidArgumentError,
+    InvalidKeyError,
+    NotFoundError,
+    NotModifiedError,
+    NotSupportedError,
+    OutOfSpaceError,
+    PreconditionFailedError,
+    RangeError,
+    StorageError,
+    UnavailableError,
+)
+from ._signals import ChecksumRefusedError, ConflictError, NoSuchUploadError
+
+_STILL_EXPIRED = "refreshed credentials are still expired"  # the SDK raises this as a plain RuntimeError
+_LONGEST_WORDS = 200  # characters of what a server says that an error repeats
+
+_CODES: Mapping[str, tuple[type[StorageError], str]] = {
+    "NoSuchKey": (NotFoundError, "there is no such object"),
+    "NoSuchVersion": (NotFoundError, "there is no such object"),
+    "NoSuchUpload": (NoSuchUploadError, "the multipart upload is gone: completed, aborted or expired"),
+    "NoSuchBucket": (ConfigError, "there is no such bucket: make it, or set S3_BUCKET to another"),
+    "InvalidBucketName": (ConfigError, "the store takes no bucket of that name: set S3_BUCKET to another"),
+    "PreconditionFailed": (PreconditionFailedError, "the object's ETag is not the one given as if_match"),
+    "NotModified": (NotModifiedError, "the object still has the ETag given as if_none_match"),
+    "ConditionalRequestConflict": (ConflictError, "other writers of the object were in the way"),
+    "OperationAborted": (ConflictError, "another operation on the object was in the way"),
+    "InvalidRange": (RangeError, "the range begins behind the end of the object"),
+    "AccessDenied": (AccessDeniedError, "the store refuses this to these credentials: see `micelio-storage policy`"),
+    "AllAccessDisabled": (AccessDeniedError, "the store refuses all access to this"),
+    "AccountProblem": (AccessDeniedError, "there is a problem with the account"),
+    "Unauthorized": (AccessDeniedError, "the store does not take these credentials: check them"),
+    "InvalidAccessKeyId": (AccessDeniedError, "the store does not know the access key: check the credentials"),
+    "SignatureDoesNotMatch": (AccessDeniedError, "the secret key is not that of the access key: check the credentials"),
+    "InvalidToken": (AccessDeniedError, "the session token is not valid: check the credentials"),
+    "ExpiredToken": (AccessDeniedError, "the session token has expired: get new credentials"),
+    "TokenRefreshRequired": (AccessDeniedError, "the session token has expired: get new credentials"),
+    "RequestTimeTooSkewed": (ConfigError, "this machine's clock and the store's are too far apart: set the clock"),
+    "AuthorizationHeaderMalformed": (ConfigError, "the region is not the bucket's: set S3_REGION"),
+    "PermanentRedirect": (ConfigError, "the bucket is in another region: set S3_REGION"),
+    "TemporaryRedirect": (ConfigError, "the endpoint sends requests elsewhere: set S3_ENDPOINT or S3_REGION"),
+    "IllegalLocationConstraintException": (ConfigError, "the bucket is in another region: set S3_REGION"),
+    "InvalidStorageClass": (ConfigError, "the store has no such storage class: set S3_STORAGE_CLASS to another"),
+    "KMS.NotFoundException": (ConfigError, "there is no such key to encrypt with: set S3_SSE_KMS_KEY_ID to another"),
+    "KMS.DisabledException": (ConfigError, "the key to encrypt with is disabled: set S3_SSE_KMS_KEY_ID to another"),
+    "BadDigest": (IntegrityError, "the bytes that arrived are not those that were sent"),
+    "InvalidDigest": (IntegrityError, "the bytes that arrived are not those that were sent"),
+    "XAmzContentSHA256Mismatch": (IntegrityError, "the bytes that arrived are not those that were sent"),
+    "EntityTooLarge": (InvalidArgumentError, "the object is larger than the store takes"),
+    "MetadataTooLarge": (InvalidArgumentError, "the metadata is larger than the store takes"),
+    "KeyTooLongError": (InvalidKeyError, "the key is longer than the store takes"),
+    "XMinioInvalidObjectName": (InvalidKeyError, "the store takes no object of that name"),
+    "QuotaExceeded": (OutOfSpaceError, "the quota is used up"),
+    "XMinioStorageFull": (OutOfSpaceError, "the store is full"),
+    "InsufficientStorage": (OutOfSpaceError, "the store is full"),
+    "NotImplemented": (NotSupportedError, "the store cannot do this"),
+    "MethodNotAllowed": (NotSupportedError, "the store does not allow this"),
+    "InvalidObjectState": (StorageError, "the object is archived: restore it first"),
+    "RequestTimeout": (UnavailableError, "the store waited too long for the request"),
+    "SlowDown": (UnavailableError, "the store asks for fewer requests"),
+    "Throttling": (UnavailableError, "the store asks for fewer requests"),
+    "ThrottlingException": (UnavailableError, "the store asks for fewer requests"),
+    "RequestLimitExceeded": (UnavailableError, "the store asks for fewer requests"),
+}
+_STATUSES: Mapping[int, str] = {
+    301: "PermanentRedirect",
+    302: "TemporaryRedirect",
+    307: "TemporaryRedirect",
+    308: "TemporaryRedirect",
+    304: "NotModified",
+    401: "Unauthorized",
+    403: "AccessDenied",
+    404: "NoSuchKey",
+    405: "MethodNotAllowed",
+    408: "RequestTimeout",
+    409: "ConditionalRequestConflict",
+    412: "PreconditionFailed",
+    416: "InvalidRange",
+    429: "SlowDown",
+    501: "NotImplemented",
+    507: "InsufficientStorage",
+}
+_KINDS: tuple[tuple[type[BaseException], type[StorageError], str], ...] = (
+    (sdk.NoCredentialsError, ConfigError, "there are no credentials: set AWS_ACCESS_KEY_ID, a profile or a role"),
+    (sdk.PartialCredentialsError, ConfigError, "one half of the credentials is missing: set both keys"),
+    (sdk.ProfileNotFound, ConfigError, "AWS_PROFILE names a profile that there is not"),
+    (sdk.CredentialRetrievalError, UnavailableError, "the credentials cannot be had at the moment"),
+    (sdk.NoRegionError, ConfigError, "there is no region: set S3_REGION"),
+    (sdk.InvalidRegionError, ConfigError, "the region is not the name of one: set S3_REGION"),
+    (sdk.SSLError, ConfigError, "no secure connection to the endpoint: check S3_ENDPOINT and its certificate"),
+    (sdk.ConnectTimeoutError, UnavailableError, "the endpoint did not take the connection in time: check S3_ENDPOINT"),
+    (sdk.EndpointConnectionError, UnavailableError, "the endpoint cannot be reached: check S3_ENDPOINT"),
+    (sdk.ProxyConnectionError, UnavailableError, "the proxy cannot be reached"),
+    (sdk.ReadTimeoutError, UnavailableError, "the store stood still for longer than read_timeout"),
+    (sdk.ConnectionClosedError, UnavailableError, "the connection broke"),
+    (sdk.ResponseStreamingError, UnavailableError, "the connection broke"),
+    (sdk.HTTPClientError, UnavailableError, "the connection broke"),
+    (ResponseParserError, UnavailableError, "the answer is not one of S3's: is S3_ENDPOINT a store?"),
+    (sdk.BotoCoreError, StorageError, "the SDK cannot send this"),
+    (asyncio.TimeoutError, UnavailableError, "the store stood still for longer than read_timeout"),
+    (aiohttp.ClientError, UnavailableError, "the connection broke"),
+    (OSError, UnavailableError, "the connection broke"),
+)
+
+
+def translate(error: Exception) -> StorageError:
+    """The library's error for the SDK's."""
+    if isinstance(error, StorageError):
+        return error
+    if isinstance(error, sdk.ClientError):
+        translated = _translate_answer(error)
+    elif isinstance(error, RuntimeError) and _STILL_EXPIRED in str(error):
+        translated = AccessDeniedError("the source of the credentials has only expired ones: get new credentials")
+    else:
+        for kind, wanted, words in _KINDS:
+            if isinstance(error, kind):
+                translated = wanted(words)
+                break
+        else:
+            raise error
+    translated.__cause__ = error
+    return translated
+
+
+def _translate_answer(error: sdk.ClientError) -> StorageError:
+    answer = error.response.get("Error", {})
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    code, said = str(answer.get("Code", "")), str(answer.get("Message", ""))
+    if "checksum" in said.lower() and code in ("InvalidArgument", "InvalidRequest", "NotImplemented"):
+        return ChecksumRefusedError(f"the store refuses checksums: {_cut(said)}")
+    if code not in _CODES:
+        code = _STATUSES.get(status, code)
+    attempts = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) + 1
+    if code in _CODES:
+        kind, words = _CODES[code]
+        if kind is UnavailableError and attempts > 1:
+            words = f"{words} ({attempts} times)"
+        region = answer.get("Region")
+        return kind(f"{words} (it says {region})" if region and kind is ConfigError else words)
+    if status >= 500 or code in ("InternalError", "ServiceUnavailable"):
+        return UnavailableError(f"the store failed {attempts} times: {_cut(code)} {_cut(said)}")
+    return StorageError(f"the store says {_cut(code)}: {_cut(said)}")
+
+
+def _cut(text: str) -> str:
+    shown = ascii(text)[1:-1]
+    return shown if len(shown) <= _LONGEST_WORDS else shown[:_LONGEST_WORDS] + "..."

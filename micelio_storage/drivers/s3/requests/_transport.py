@@ -1,0 +1,230 @@
+"""The SDK's road to aiohttp: certificates read in a thread, bodies sent slice by slice, no redirect followed."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any, TypeAlias
+
+import aiohttp
+from aiobotocore.httpsession import AIOHTTPSession
+from aiohttp.http_exceptions import BadStatusLine
+from botocore.exceptions import (
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    ReadTimeoutError,
+    SSLError,
+)
+from botocore.httpsession import create_urllib3_context, get_cert_path
+from yarl import URL
+
+from . import _exchange as lean
+from . import _resending as again
+from ._pace import Pace
+
+SLICE = 256 << 10  # bytes handed to the socket at a time: 8 MiB at once stalled the loop for 0.1-2.4 s (measured)
+AT_ONCE = (
+    48 << 10
+)  # bytes handed over in one piece: with the headers under the 64 KiB that asyncio takes without waiting
+KEPT_ALIVE = 12.0  # seconds that a connection is kept for the next request: the SDK's own; AWS closes after 20
+
+# Of the request under way: what it sends.
+sent_body: ContextVar[memoryview | None] = ContextVar("micelio_s3_body", default=None)
+
+_COUNTS_HEADERS = "max_headers" in inspect.signature(aiohttp.ClientSession.__init__).parameters
+
+
+Answered: TypeAlias = aiohttp.ClientResponse | lean.Reply
+
+
+class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
+    """The SDK's road to aiohttp, with the certificates read when it is made, and bodies sent slice by slice."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.pace = Pace()
+        assert isinstance(self._timeout, aiohttp.ClientTimeout)
+        self._times = self._timeout
+        self._ready_context = self._make_context() if self._verify else None
+        self._ready: dict[tuple[str | None, bool], _Straight] = {}
+        self._way: tuple[URL, aiohttp.ClientRequest] | None = None
+
+    def _make_context(self) -> Any:
+        context = create_urllib3_context()
+        if self._cert_file:
+            context.load_cert_chain(self._cert_file, self._key_file)
+        authorities = get_cert_path(self._verify)
+        if authorities:
+            context.load_verify_locations(authorities, None, None)
+        return context
+
+    def _create_connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
+        if proxy_url:
+            connector: aiohttp.TCPConnector = super()._create_connector(proxy_url)
+            return connector
+        return aiohttp.TCPConnector(
+            limit=self._max_pool_connections, ssl=self._ready_context or False, keepalive_timeout=KEPT_ALIVE
+        )
+
+    async def _get_session(self, proxy_url: str | None) -> Any:  # a session, or what sends by it
+        if (proxy_url, False) not in self._ready:
+            session = await self._open_session(connector=self._create_connector(proxy_url))
+            once = await self._open_session(connector=session.connector, connector_owner=False)
+            # What has no body, aiohttp would send again when a kept connection breaks. Not even an option forbids it.
+            once._retry_connection = False  # noqa: SLF001
+            self._ready |= {(proxy_url, False): _Straight(session), (proxy_url, True): _Straight(once)}
+        return self._ready[proxy_url, again.once.get()]
+
+    async def _open_session(self, **options: Any) -> aiohttp.ClientSession:
+        if _COUNTS_HEADERS:
+            options["max_headers"] = lean.MOST_HEADERS
+        session = aiohttp.ClientSession(
+            timeout=self._timeout,
+            skip_auto_headers={"Content-Type"},
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            **options,
+        )
+        opened: aiohttp.ClientSession = await self._exit_stack.enter_async_context(session)
+        return opened
+
+    def is_direct(self, url: str) -> bool:
+        """Whether no proxy stands in between."""
+        return self._proxy_config.proxy_url_for(url) is None
+
+    async def ask(
+        self,
+        method: str,
+        origin: URL,
+        target: str,
+        headers: Mapping[str, str],
+        body: memoryview | None,
+        *,
+        stream: bool,
+    ) -> Answered:
+        """One request without a proxy, as the SDK would send it, and the answer (read already unless it is a `stream`);
+        or the SDK's error. `target` is what follows the origin in the URL, encoded."""
+        again.sent_whole.set(True)  # for all we know
+        session = await self._get_session(None)
+        answer: Answered
+        try:
+            if body is not None and len(body) > AT_ONCE:
+                async with self._watched(body) as slices:
+                    answer = await self._ask_session(session, method, origin, target, headers, slices)
+            else:
+                answer = await self._ask_at_once(session, method, origin, target, headers, body)
+            if not stream:
+                await answer.read()  # and with that the connection is free again
+        except Exception as error:
+            raise _named(error, str(origin) + target) from error
+        return answer
+
+    async def _ask_at_once(
+        self, session: _Straight, method: str, origin: URL, target: str, headers: Mapping[str, str], body: Any
+    ) -> Answered:
+        if not lean.FITS:
+            return await self._ask_session(session, method, origin, target, headers, body)
+        if self._way is None or self._way[0] is not origin:
+            self._way = origin, aiohttp.ClientRequest("GET", origin, loop=asyncio.get_running_loop())
+        try:
+            return await lean.ask(session.connector, self._way[1], self._times, method, target, headers, body or b"")
+        except aiohttp.ServerDisconnectedError:
+            if method not in ("GET", "HEAD"):
+                raise
+        return await self._ask_session(session, method, origin, target, headers, None)  # it had closed a kept one
+
+    async def _ask_session(
+        self, session: _Straight, method: str, origin: URL, target: str, headers: Mapping[str, str], body: Any
+    ) -> aiohttp.ClientResponse:
+        url = URL(str(origin).rstrip("/") + target, encoded=True)
+        answer: aiohttp.ClientResponse = await session.request(method, url=url, headers=headers, data=body)
+        return answer
+
+    @asynccontextmanager
+    async def _watched(self, body: memoryview) -> AsyncIterator[_Slices]:
+        """The body in slices, each of which has to be taken in time."""
+        patience = self._times.sock_read or 0
+        async with asyncio.timeout(patience) as limit:
+            slices = _Slices(body, limit, patience, self.pace)
+            try:
+                yield slices
+            finally:
+                slices.watched = False  # a store may answer before it has taken all
+                again.sent_whole.set(slices.last_taken)
+
+    async def send(self, request: Any) -> Any:
+        body = sent_body.get()
+        again.sent_whole.set(True)  # for all we know
+        if body is None or request.method != "PUT":  # the SDK may ask for the bucket's region in between
+            return await super().send(request)
+        request.headers["Content-Length"] = str(len(body))
+        try:
+            async with self._watched(body) as slices:
+                request.body = slices
+                return await super().send(request)
+        except TimeoutError as error:
+            raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
+        finally:
+            request.body = None  # as the SDK knows it: an attempt more begins with all of it
+
+
+# Which of the SDK's errors it is: the first kind that fits.
+_NAMES: tuple[tuple[tuple[type[Exception], ...], Callable[..., Exception]], ...] = (
+    ((aiohttp.ClientSSLError,), SSLError),
+    (
+        (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, BadStatusLine),
+        ConnectionClosedError,
+    ),
+    ((aiohttp.ConnectionTimeoutError,), ConnectTimeoutError),
+    ((aiohttp.ServerTimeoutError, TimeoutError), ReadTimeoutError),
+    ((aiohttp.ClientConnectionError, OSError), EndpointConnectionError),
+    ((Exception,), HTTPClientError),
+)
+
+
+def _named(error: Exception, url: str) -> Exception:
+    name = next(name for kinds, name in _NAMES if isinstance(error, kinds))
+    return name(error=error, endpoint_url=url)
+
+
+class _Straight:
+    """Follows no redirect, which may lead to anybody. Where else a bucket is, the SDK finds out, and signs for that."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        assert session.connector is not None
+        self._session = session
+        self.connector = session.connector
+
+    def request(self, method: str, **options: Any) -> Any:
+        return self._session.request(method, allow_redirects=False, **options)
+
+
+class _Slices:
+    """A body that is sent piece by piece, and again from the start if need be. A server that does not take the next
+    piece in time is given up; nobody else would notice."""
+
+    def __init__(self, body: memoryview, limit: asyncio.Timeout, patience: float, pace: Pace) -> None:
+        self._body = body
+        self._limit = limit
+        self._patience = patience
+        self._pace = pace
+        self.watched = True
+        self.last_taken = False
+
+    async def __aiter__(self) -> AsyncIterator[memoryview]:
+        clock = asyncio.get_running_loop().time
+        for start in range(0, len(self._body), SLICE):
+            self._watch(clock() + self._patience)
+            self.last_taken = start + SLICE >= len(self._body)
+            await self._pace.take(SLICE)
+            yield self._body[start : start + SLICE]
+        self._watch(None)  # from here on aiohttp watches the time
+
+    def _watch(self, until: float | None) -> None:
+        if self.watched:
+            self._limit.reschedule(until)

@@ -1,0 +1,7 @@
+"""The session as a unit: what an agent, a user or a job stores, and what is known of it."""
+
+from __future__ import annotations
+
+from ._session import Session, Usage, list_sessions
+
+__all__ = ["Session", "Usage", "list_sessions"]

@@ -1,0 +1,135 @@
+"""The session as a unit: files under `sessions/<id>/files/`, and one JSON document beside them that many may change.
+
+Knows `Storage` and nothing below it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from .._errors import IntegrityError, NotFoundError
+from .._keys import parse_session_id
+from .._storage import Storage
+
+ROOT = "sessions/"
+_ENCODER = json.JSONEncoder(indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+MAX_METADATA_BYTES = 1 << 20  # of the JSON text: parsing that much holds the event loop for about 10 ms
+
+Document: TypeAlias = dict[str, Any]  # JSON: what its values may be, JSON says
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """How much a session stores: its files, and their bytes without the metadata."""
+
+    files: int
+    bytes: int
+
+
+class Session:
+    """One session of a storage. Making one touches nothing; the session exists once something is stored in it."""
+
+    def __init__(self, storage: Storage, session_id: str) -> None:
+        self.id = parse_session_id(session_id)
+        self._storage = storage.under(f"{ROOT}{self.id}")
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id!r}>"
+
+    @property
+    def files(self) -> Storage:
+        """The session's files, as a storage that can see nothing else."""
+        return self._storage.under("files")
+
+    async def metadata(self) -> Document:
+        """The session's document, {} if it has none. `IntegrityError` if what is there is no JSON object."""
+        try:
+            return _parse(await self._storage.get("metadata.json", length=MAX_METADATA_BYTES + 1))
+        except NotFoundError:
+            return {}
+
+    async def update_metadata(self, change: Callable[[Document], Mapping[str, Any] | None]) -> Document:
+        """Change the document: read, change, write back, again until nobody came between. Returns what was written.
+
+        `change` gets the document and changes it in place, or returns another; it may be called several times. What
+        JSON cannot hold is a `TypeError` or `ValueError`, and then nothing is changed.
+        """
+        written: Document = {}
+
+        def rewrite(data: bytes | None) -> bytes:
+            nonlocal written
+            document = {} if data is None else _parse(data)
+            changed = change(document)
+            written = document if changed is None else dict(changed)
+            return _format(written)
+
+        await self._storage.update("metadata.json", rewrite)
+        return written
+
+    async def usage(self) -> Usage:
+        """How much the session stores at this moment."""
+        files = size = 0
+        async for entry in self.files.list():
+            files, size = files + 1, size + entry.size
+        return Usage(files=files, bytes=size)
+
+    async def exists(self) -> bool:
+        """Whether anything is stored in the session."""
+        return bool((await self._storage.list_page(limit=1)).entries)
+
+    async def delete(self) -> int:
+        """Remove all of it; returns the number of objects. The metadata goes last, so that a session of which only a
+        part was removed is still listed."""
+        return await self._storage.delete_prefix("", everything=True)
+
+
+async def list_sessions(storage: Storage) -> AsyncIterator[str]:
+    """The ids of all sessions that store something, in order."""
+    cursor, more = None, True
+    while more:
+        page = await storage.list_page(ROOT, cursor=cursor, delimiter="/")
+        for prefix in page.prefixes:
+            yield prefix.removeprefix(ROOT).removesuffix("/")
+        cursor, more = page.cursor, page.cursor is not None
+
+
+def _parse(data: bytes) -> Document:
+    if len(data) > MAX_METADATA_BYTES:
+        raise IntegrityError(f"metadata.json has more than {MAX_METADATA_BYTES} bytes: it is no session's metadata")
+    try:
+        document = json.loads(data, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"metadata.json is not what a session keeps there: {error}") from error
+    if not isinstance(document, dict):
+        raise IntegrityError("metadata.json is JSON, but no object")
+    return document
+
+
+def _format(document: Mapping[str, Any]) -> bytes:
+    """The document for people and programs: indented, sorted, UTF-8, a newline at the end."""
+    for name in document:
+        if not isinstance(name, str):
+            raise TypeError(f"the names in a session's metadata are str, not {type(name).__name__}")
+    pieces, size = [], 0
+    for piece in _ENCODER.iterencode(document):  # piece by piece, so that what is too large does not hold the loop
+        pieces.append(piece.encode())
+        size += len(pieces[-1])
+        if size >= MAX_METADATA_BYTES:
+            raise ValueError(
+                f"a session's metadata has at most {MAX_METADATA_BYTES} bytes of JSON; larger things are files"
+            )
+    return b"".join(pieces) + b"\n"
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> Document:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a name stands in it twice")
+    return document
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")

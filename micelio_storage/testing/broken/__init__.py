@@ -1,0 +1,1 @@
+"""Drivers that are broken on purpose, a module for each theme of the kit."""

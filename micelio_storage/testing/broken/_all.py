@@ -1,0 +1,16 @@
+"""Drivers that are broken on purpose, with the checks that find them: exactly those, or the kit itself is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from ...driver import Driver
+from . import _conditions, _lifecycle, _names, _reads, _writes
+from ._breaking import found_by
+
+_MODULES = (_writes, _conditions, _reads, _names, _lifecycle)
+
+BROKEN_DRIVERS: Mapping[type[Driver], frozenset[str]] = MappingProxyType(
+    {driver: names for module in _MODULES for driver, names in found_by(module.__name__).items()}
+)

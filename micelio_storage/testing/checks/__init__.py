@@ -1,0 +1,1 @@
+"""The kit's promises, a module for each theme."""

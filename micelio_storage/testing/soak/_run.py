@@ -1,0 +1,466 @@
+"""A soak: many tasks in several processes do whatever can be done to a storage, processes are killed meanwhile, and
+whatever is then not as it was acknowledged is a loss.
+
+Everything is done below a fresh prefix, which is removed in the end. What may be found is known outside of the storage,
+from what the processes said before and after each call (`_model`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import secrets
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ..._config import Config, LocalConfig, MemoryConfig, S3Config
+from ..._errors import ConfigError, IntegrityError, NotFoundError, UnavailableError
+from ..._keys import Key
+from ..._open import make_driver
+from ..._shielding import run_to_completion
+from ..._storage import Storage
+from ..._types import parse_count
+from ...driver import Driver
+from ...drivers._lanes import Lane
+from ._model import (
+    Count,
+    Found,
+    Ledger,
+    Loss,
+    judge,
+    judge_listing,
+    judge_move,
+    keys_of,
+    line,
+    number_in,
+    possible_out,
+    read_whole,
+    value_out,
+)
+from ._worker import config_out
+
+if TYPE_CHECKING:
+    from ...drivers.s3.requests._client import Client
+
+PROCESSES = 3
+TASKS = 6  # in each
+MOST = 100  # processes, and tasks in each
+COUNTERS = 2  # that all processes count on
+PAUSES = 0.5, 4.0  # seconds between two kills, at least and at most
+LATE = 2.0  # seconds for which a request of a dead process may be on its way through an S3 store
+BUSY = 20  # operations of a process until it may be killed, most times: one that never got on shows little
+HASTY = 0.1  # of the kills do not wait for that
+PATIENCE = 120.0  # seconds for a process to end when it is told to: its calls may be retried
+LOOKS = 20  # at what is left over, 0.1 s apart: others may write in the same storage
+AT_ONCE = 8  # objects read at the end
+TRIES = 5  # of a read at the end
+KEPT = 20  # losses of each kind that a report names
+FILLED = 64  # directories at once
+LINE = 4 << 20  # bytes of the longest line
+
+_WORKER = f"{__package__}._soak_worker"
+
+
+Tell: TypeAlias = Callable[[str], Awaitable[object]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What a soak did, by name of the operation; and what came of it. `refused` are calls that failed without doing
+    wrong, by error; `uploads` those that killed processes left open in the store, and the soak ended."""
+
+    seed: str
+    processes: int
+    tasks: int
+    operations: Counter[str] = field(default_factory=Counter)
+    cancelled: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    kills: int = 0
+    objects: int = 0
+    uploads: int = 0
+    lost: int = 0
+    losses: list[Loss] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def lose(self, loss: Loss) -> None:
+        self.lost += 1
+        if sum(one.kind == loss.kind for one in self.losses) < KEPT:
+            self.losses.append(loss)
+
+
+async def _nobody(_: str) -> None:
+    """Nobody listens."""
+
+
+async def soak(
+    config: Config,
+    *,
+    seconds: float,
+    processes: int = PROCESSES,
+    tasks: int = TASKS,
+    seed: str | None = None,
+    kills: bool = True,
+    pauses: tuple[float, float] = PAUSES,
+    enough: Callable[[Report], bool] = lambda _: False,
+    tell: Tell = _nobody,
+) -> Report:
+    """Do it for so long, or until it is `enough`, then look at everything once more, and remove it. `tell` hears how it
+    goes."""
+    if isinstance(config, MemoryConfig):
+        raise ConfigError("a storage in memory belongs to one process, and dies with it: give file:///path or s3://...")
+    parse_count("processes", processes, least=1, most=MOST)
+    parse_count("tasks", tasks, least=1, most=MOST)
+    driver = make_driver(config)
+    report = Report(seed=seed or secrets.token_hex(4), processes=processes, tasks=tasks)
+    async with Storage(driver, deadline=config.deadline) as storage:
+        run = _Run(config, driver, storage, report, enough, tell)
+        try:
+            await run.work(seconds, pauses if kills else None)
+            await run.last_look()
+        finally:
+            await run_to_completion(run.clean())
+    return report
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """One place for a process, and what is known of its keys while one follows the other."""
+
+    number: int
+    base: str
+    ledger: Ledger
+    runs: int = 0
+    process: asyncio.subprocess.Process | None = None
+    killed: bool = False
+    operations: int = 0  # of the present process
+
+
+class _Run:
+    """One soak."""
+
+    def __init__(
+        self,
+        config: Config,
+        driver: Driver,
+        storage: Storage,
+        report: Report,
+        enough: Callable[[Report], bool],
+        tell: Tell,
+    ) -> None:
+        self._config = config
+        self._driver = driver
+        self._storage = storage
+        self._report = report
+        self._enough = enough
+        self._tell = tell
+        self._random = random.Random(report.seed)
+        self._prefix = f"soak-{secrets.token_hex(4)}/"
+        can = storage.capabilities
+        names = [f"{self._prefix}counters/{number}" for number in range(COUNTERS * (can.if_match and can.if_absent))]
+        self._counts = {name: Count() for name in names}
+        bases = [f"{self._prefix}p{number}/" for number in range(report.processes)]
+        self._workers = [
+            _Worker(number, base, Ledger(keys_of(base, report.tasks), self._counts))
+            for number, base in enumerate(bases)
+        ]
+        self._left_before: set[str] = set()
+        self._stopping = False
+        self._is_enough = asyncio.Event()
+        self._began = time.monotonic()
+
+    # -- while it lasts
+
+    async def work(self, seconds: float, pauses: tuple[float, float] | None) -> None:
+        """Keep the processes running, and kill one after the other."""
+        self._left_before = set(await self._driver.unfinished())
+        try:
+            async with asyncio.TaskGroup() as group:
+                watches: list[asyncio.Task[Any]] = [group.create_task(self._watch())]
+                enough = group.create_task(self._is_enough.wait())
+                watches.append(enough)
+                if pauses is not None:
+                    watches.append(group.create_task(self._kill(pauses)))
+                workers = [group.create_task(self._keep(worker)) for worker in self._workers]
+                await asyncio.wait([enough, *workers], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+                self._stop()
+                for watch in watches:
+                    watch.cancel()
+                await self._wait_for(workers)
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            await run_to_completion(self._open_again())
+        self._report.seconds = time.monotonic() - self._began
+
+    async def _open_again(self) -> None:
+        """What opens a storage removes what dead processes left there."""
+        await self._storage.aclose()
+        await self._storage.open()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        for worker in self._workers:
+            if worker.process is not None and worker.process.stdin is not None:
+                worker.process.stdin.close()
+
+    async def _wait_for(self, tasks: list[asyncio.Task[None]]) -> None:
+        await asyncio.wait(tasks, timeout=PATIENCE)
+        for worker in self._workers:
+            if worker.process is not None and worker.process.returncode is None:
+                self._report.lose(
+                    Loss("worker", worker.base, f"it did not end within {PATIENCE:.0f} s, and was killed")
+                )
+                worker.killed = True
+                worker.process.kill()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(0.5)
+            report, seconds = self._report, time.monotonic() - self._began
+            done = f"{sum(report.operations.values()):,} operations, {report.kills} kills, {report.lost} losses"
+            await self._tell(f"{seconds:,.0f} s: {done}")
+
+    async def _kill(self, pauses: tuple[float, float]) -> None:
+        """SIGKILL, at any moment of whatever a process is doing."""
+        while True:
+            await asyncio.sleep(self._random.uniform(*pauses))
+            least = 0 if self._random.random() < HASTY else BUSY
+            alive = [one for one in self._workers if one.process is not None and one.operations >= least]
+            if alive:
+                worker = self._random.choice(alive)
+                assert worker.process is not None  # it was chosen for that
+                if worker.process.returncode is None and not worker.killed:
+                    worker.killed = True
+                    worker.process.send_signal(signal.SIGKILL)
+
+    async def _keep(self, worker: _Worker) -> None:
+        """One process after the other, for as long as they are killed and not ended."""
+        while not self._stopping:
+            async with self._process(worker) as process:
+                errors = asyncio.create_task(_all_of(process.stderr))
+                await self._hear(worker, process)
+                code, text = await process.wait(), await errors
+            worker.ledger.crash()
+            if worker.killed:
+                self._report.kills += 1
+            elif code != 0 or not self._stopping:
+                said = f"it ended by itself with {code}, and said: {_last_words(text)}"
+                self._report.lose(Loss("worker", worker.base, said))
+                return
+
+    @asynccontextmanager
+    async def _process(self, worker: _Worker) -> AsyncIterator[asyncio.subprocess.Process]:
+        """A new process for the worker's keys, in a session of its own, so that Ctrl-C is for the parent alone."""
+        pipe = asyncio.subprocess.PIPE
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(_places())}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", _WORKER, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, limit=LINE,
+            start_new_session=True,
+        )  # fmt: skip
+        worker.process, worker.killed, worker.operations = process, False, 0
+        try:
+            assert process.stdin is not None  # it is a pipe
+            process.stdin.write(self._orders(worker))
+            worker.runs += 1
+            if self._stopping:
+                process.stdin.close()
+            yield process
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            worker.process = None
+
+    def _orders(self, worker: _Worker) -> bytes:
+        late = isinstance(self._config, S3Config) and worker.runs > 0
+        return line(
+            config=config_out(self._config),
+            number=worker.number,
+            run=worker.runs,
+            base=worker.base,
+            tasks=self._report.tasks,
+            seed=self._report.seed,
+            wait=LATE if late else 0,
+            counters=list(self._counts),
+            others=[key for other in self._workers if other is not worker for key in other.ledger.cells],
+            cells=[[key, possible_out(possible)] for key, possible in worker.ledger.cells.items()],
+            moves=[[source, target, value_out(moved)] for source, target, moved in worker.ledger.moves],
+        )
+
+    async def _hear(self, worker: _Worker, process: asyncio.subprocess.Process) -> None:
+        """All that the process says, up to its last whole line."""
+        assert process.stdout is not None  # it is a pipe
+        async for text in process.stdout:
+            if not text.endswith(b"\n"):
+                return
+            self._take(worker, json.loads(text))
+            if self._enough(self._report):
+                self._is_enough.set()
+
+    def _take(self, worker: _Worker, said: Mapping[str, Any]) -> None:
+        worker.ledger.take(said)
+        if "ready" in said:
+            worker.ledger.moves.clear()
+        if "loss" in said:
+            self._report.lose(Loss(*said["loss"]))
+        if "outcome" in said:
+            worker.operations += 1
+            self._report.operations[said["operation"]] += 1
+            self._report.cancelled += said["outcome"] == "cancelled"
+            if said["outcome"] == "refused":
+                self._report.refused[said["why"]] += 1
+
+    # -- in the end
+
+    async def last_look(self) -> None:
+        """Everything as a process finds it that has done nothing of it."""
+        if isinstance(self._config, S3Config) and self._report.kills:
+            await asyncio.sleep(LATE)
+        await self._tell("looking at everything once more")
+        room = asyncio.Semaphore(AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            for worker in self._workers:
+                for key in worker.ledger.cells:
+                    await room.acquire()
+                    group.create_task(self._look(worker.ledger, key)).add_done_callback(lambda _: room.release())
+        for worker in self._workers:
+            for source, target, moved in worker.ledger.moves:
+                found = {key: await self._read(key) for key in (source, target)}
+                self._note(judge_move(source, target, moved, found))
+        await self._look_at_counters()
+        await self._look_at_listing()
+        await self._look_at_what_is_left()
+
+    def _note(self, loss: Loss | None) -> None:
+        if loss is not None:
+            self._report.lose(loss)
+
+    async def _look(self, ledger: Ledger, key: str) -> None:
+        possible = ledger.cells[key]
+        try:
+            found = await self._read(key)
+        except IntegrityError as error:
+            self._report.lose(Loss("wrong bytes", key, str(error)))
+            return
+        self._report.objects += found is not None
+        if possible is not None:
+            self._note(judge(key, possible, found))
+
+    async def _read(self, key: str) -> Found | None:
+        for _ in range(TRIES - 1):
+            try:
+                return await read_whole(self._storage, key)
+            except UnavailableError:
+                await asyncio.sleep(1)
+        return await read_whole(self._storage, key)
+
+    async def _look_at_counters(self) -> None:
+        for key, count in self._counts.items():
+            try:
+                data: bytes | None = await self._storage.get(key)
+            except NotFoundError:
+                data = None
+            except IntegrityError as error:
+                self._report.lose(Loss("wrong bytes", key, str(error)))
+                continue
+            self._report.objects += data is not None
+            self._note(count.judge(key, number_in(data)))
+
+    async def _look_at_listing(self) -> None:
+        below = self._prefix + "p"
+        sizes = [(str(entry.key), entry.size) async for entry in self._storage.list(below)]
+        wanted = {key: possible for worker in self._workers for key, possible in worker.ledger.cells.items()}
+        for loss in judge_listing(sizes, wanted):
+            self._report.lose(loss)
+
+    async def _look_at_what_is_left(self) -> None:
+        """Nothing may be, but for the uploads that killed processes had begun: S3 keeps those until they are ended."""
+        left = set(await self._driver.unfinished()) - self._left_before
+        for _ in range(LOOKS):
+            if not left:
+                return
+            await asyncio.sleep(0.1)
+            left &= set(await self._driver.unfinished())
+        if not isinstance(self._config, S3Config):
+            for name in sorted(left):
+                self._report.lose(Loss("left over", name, "a staging file that no process is writing any more"))
+            return
+        outer = _outer(self._config)
+        allowed = Counter(outer + key for worker in self._workers for key in worker.ledger.in_flight_at_ends)
+        for name in sorted(left):
+            key = name.rpartition("?uploadId=")[0]
+            if not key.startswith(outer + self._prefix):
+                continue
+            if not allowed[key]:
+                self._report.lose(Loss("left over", name, "an upload that no killed process had begun"))
+            allowed[key] -= 1
+
+    async def clean(self) -> None:
+        """Leave nothing, however it ended."""
+        await self._tell("removing everything")
+        if isinstance(self._config, LocalConfig):
+            await self._fill_directories()
+        await self._storage.delete_prefix(self._prefix)
+        if isinstance(self._config, S3Config):
+            self._report.uploads = await _abort_uploads(self._config, _outer(self._config) + self._prefix)
+
+    async def _fill_directories(self) -> None:
+        """A process that is killed at the right moment leaves an empty directory, which goes with the next object that
+        is deleted from it."""
+        directories = sorted({Key.parse(key).parent for worker in self._workers for key in worker.ledger.cells})
+        for start in range(0, len(directories), FILLED):
+            async with asyncio.TaskGroup() as group:
+                for directory in directories[start : start + FILLED]:
+                    group.create_task(self._storage.put(f"{directory}/last", b""))
+
+
+def _outer(config: S3Config) -> str:
+    """What all keys begin with in the bucket."""
+    prefix = config.prefix.strip("/")
+    return f"{prefix}/" if prefix else ""
+
+
+async def _abort_uploads(config: S3Config, below: str) -> int:
+    """End what killed processes have begun; gives how many that were."""
+    from ...drivers.s3 import _make_client  # here, for it is an extra
+
+    lane = Lane("s3-soak", most_workers=1)
+    try:
+        client: Client = await lane.run(_make_client, config, None)
+        try:
+            own = [found for found in await client.open_uploads(below) if found[0].startswith(below)]
+            for key, upload, _ in own:
+                await client.call("abort_multipart_upload", publishing=True, Key=key, UploadId=upload)
+        finally:
+            await client.aclose()
+    finally:
+        await lane.aclose()
+    return len(own)
+
+
+async def _all_of(stream: asyncio.StreamReader | None) -> bytes:
+    assert stream is not None  # it is a pipe
+    return await stream.read()
+
+
+def _last_words(text: bytes) -> str:
+    """The last line of a traceback that says something; those of groups have frames around them."""
+    lines = [line.strip(" |+-") for line in text.decode(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line), "nothing")
+
+
+def _places() -> list[str]:
+    """Where a new process is to look for modules first: where this package was found."""
+    here = str(Path(__file__).parent.parent)
+    return [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]

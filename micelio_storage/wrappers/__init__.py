@@ -1,0 +1,1 @@
+"""Storages made of other storages: drivers around a driver."""
