@@ -21,6 +21,14 @@ from ._errors import InvalidArgumentError, NotFoundError, ObjectReplacedError, P
 from ._files import file_chunks, write_file
 from ._hooks import Hook, Operation
 from ._keys import Key, Prefix
+from ._parsing import (
+    parse_condition,
+    parse_etag,
+    parse_list_options,
+    parse_presign,
+    parse_read_options,
+    parse_write_options,
+)
 from ._shielding import run_to_completion
 from ._streams import Data, Reader, Writer, as_bytes, as_source, upload_chunks
 from ._types import (
@@ -37,12 +45,6 @@ from ._types import (
     ReadOptions,
     WriteOptions,
     check_write_condition,
-    parse_condition,
-    parse_etag,
-    parse_list_options,
-    parse_presign,
-    parse_read_options,
-    parse_write_options,
 )
 from .driver import Download, Driver, Upload
 from .wrappers.prefixed import PrefixedDriver

@@ -37,6 +37,7 @@ from ._errors import (
     UnavailableError,
 )
 from ._keys import NO_PREFIX, Key, Prefix
+from ._parsing import encode_metadata
 from ._types import (
     DEFAULT_CONTENT_TYPE,
     RESERVED_METADATA,
@@ -59,7 +60,6 @@ from ._types import (
     check_read_conditions,
     check_write_condition,
     cursor_after,
-    encode_metadata,
     not_found,
     parse_cursor,
     resolve_span,

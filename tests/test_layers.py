@@ -12,6 +12,7 @@ LAYERS = [
     {"_errors"},
     {"_keys"},
     {"_types"},
+    {"_parsing"},
     {"_config"},
     {"_shielding"},
     {"driver"},

@@ -24,6 +24,14 @@ from micelio_storage import (
     StorageError,
     UnavailableError,
 )
+from micelio_storage._parsing import (
+    encode_metadata,
+    parse_condition,
+    parse_content_type,
+    parse_count,
+    parse_etag,
+    parse_metadata,
+)
 from micelio_storage._types import (
     IfAbsent,
     IfMatch,
@@ -32,13 +40,7 @@ from micelio_storage._types import (
     check_read_conditions,
     check_write_condition,
     cursor_after,
-    encode_metadata,
-    parse_condition,
-    parse_content_type,
-    parse_count,
     parse_cursor,
-    parse_etag,
-    parse_metadata,
     resolve_span,
 )
 

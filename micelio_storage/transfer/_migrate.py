@@ -24,10 +24,11 @@ from .._errors import (
     UnavailableError,
 )
 from .._keys import Key, Prefix
+from .._parsing import parse_count
 from .._shielding import run_to_completion
 from .._storage import Storage
 from .._streams import Reader
-from .._types import Entry, ObjectInfo, parse_count
+from .._types import Entry, ObjectInfo
 from ..drivers._lanes import Lane
 
 CONCURRENCY = 16  # objects at once

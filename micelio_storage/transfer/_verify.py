@@ -14,9 +14,10 @@ from typing import Literal, TypeAlias
 
 from .._errors import IntegrityError, NotFoundError, ObjectReplacedError, StorageError
 from .._keys import Prefix
+from .._parsing import parse_count
 from .._shielding import wait_uncancelled
 from .._storage import Storage
-from .._types import Entry, parse_count
+from .._types import Entry
 
 AT_ONCE = 16  # objects read at the same time
 MOST_AT_ONCE = 1000

@@ -26,9 +26,9 @@ from ..._config import Config, LocalConfig, MemoryConfig, S3Config
 from ..._errors import ConfigError, IntegrityError, NotFoundError, UnavailableError
 from ..._keys import Key
 from ..._open import make_driver
+from ..._parsing import parse_count
 from ..._shielding import run_to_completion
 from ..._storage import Storage
-from ..._types import parse_count
 from ...driver import Driver
 from ...drivers._lanes import Lane
 from ._model import (
