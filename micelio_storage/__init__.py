@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._config import LocalConfig, MemoryConfig, S3Config
+from ._config import Config, LocalConfig, MemoryConfig, S3Config
 from ._errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -26,7 +26,7 @@ from ._errors import (
 )
 from ._hooks import Hook, Operation, log_operations
 from ._keys import Key
-from ._open import open_storage
+from ._open import config_from_environ, config_from_url, make_driver, open_storage
 from ._storage import Storage
 from ._streams import Reader, Writer
 from ._types import Capabilities, Entry, ObjectInfo, Page
@@ -38,6 +38,7 @@ __all__ = [
     "AmbiguousWriteError",
     "Capabilities",
     "ClosedError",
+    "Config",
     "ConfigError",
     "DeadlineError",
     "Entry",
@@ -67,8 +68,11 @@ __all__ = [
     "UnavailableError",
     "Usage",
     "Writer",
+    "config_from_environ",
+    "config_from_url",
     "list_sessions",
     "log_operations",
+    "make_driver",
     "open_storage",
 ]
 

@@ -7,7 +7,7 @@ import inspect
 import os
 import random
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -278,7 +278,7 @@ class Storage:
 
     async def list(
         self, prefix: str = "", *, start_after: str | None = None, deadline: float | None = None
-    ) -> AsyncIterator[Entry]:
+    ) -> AsyncGenerator[Entry, None]:
         """`async for entry`: all objects whose keys begin with `prefix` (as text: "a" begins "ab"), in UTF-8 byte order
         of their keys, behind `start_after` if given. Nothing is listed where nothing is."""
         cursor, more = None, True

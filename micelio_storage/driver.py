@@ -35,9 +35,11 @@ from ._errors import (
     RangeError,
     StorageError,
     UnavailableError,
+    show_key,
 )
-from ._keys import NO_PREFIX, Key, Prefix
+from ._keys import MAX_KEY_BYTES, NO_PREFIX, Key, Prefix, is_key_segment
 from ._parsing import encode_metadata
+from ._shielding import run_to_completion, wait_uncancelled
 from ._types import (
     DEFAULT_CONTENT_TYPE,
     RESERVED_METADATA,
@@ -67,6 +69,7 @@ from ._types import (
 
 __all__ = [
     "DEFAULT_CONTENT_TYPE",
+    "MAX_KEY_BYTES",
     "NO_PREFIX",
     "RESERVED_METADATA",
     "AccessDeniedError",
@@ -113,9 +116,13 @@ __all__ = [
     "check_write_condition",
     "cursor_after",
     "encode_metadata",
+    "is_key_segment",
     "not_found",
     "parse_cursor",
     "resolve_span",
+    "run_to_completion",
+    "show_key",
+    "wait_uncancelled",
 ]
 
 

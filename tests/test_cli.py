@@ -29,7 +29,7 @@ from micelio_storage.driver import (
     WriteOptions,
 )
 from micelio_storage.drivers.memory import MemoryDriver
-from micelio_storage.transfer._migrate import Outcome, Report
+from micelio_storage.transfer import Outcome, Report
 
 MIB = 1 << 20
 

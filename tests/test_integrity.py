@@ -17,7 +17,7 @@ from micelio_storage.driver import Driver
 from micelio_storage.drivers._checksums import checksum_text, crc64nvme
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.local._attributes import NAME, Attributes
-from micelio_storage.transfer._migrate import migrate
+from micelio_storage.transfer import migrate
 
 DATA = random.Random(11).randbytes(300 * KIB)
 ROOM = 96  # bytes of extended attributes in an inode of 256 bytes on ext4: what is longer takes a block of its own

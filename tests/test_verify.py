@@ -33,7 +33,8 @@ from micelio_storage import (
 from micelio_storage.cli import _app
 from micelio_storage.driver import Download, Key, ReadOptions
 from micelio_storage.drivers.memory import MemoryDriver
-from micelio_storage.transfer._verify import CHUNK, TRIES, Finding, Tally, verify
+from micelio_storage.transfer import Finding, Tally, verify
+from micelio_storage.transfer._verify import CHUNK, TRIES
 
 SIZES = (0, 1, 10_000, 300_000, 3_000_000)  # nothing, on the loop, in one hop to a thread, and streams
 on_one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])  # what is the same on all: a matter of what is found

@@ -21,13 +21,19 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from .._config import Config
-from .._errors import InvalidArgumentError, show_key
-from .._keys import Key
-from .._open import config_from_environ, config_from_url, make_driver, open_storage
-from .._storage import Storage
+from .. import (
+    Config,
+    InvalidArgumentError,
+    Key,
+    Storage,
+    config_from_environ,
+    config_from_url,
+    make_driver,
+    open_storage,
+)
+from ..driver import show_key
 from ..sessions import Session, list_sessions
-from ..transfer._migrate import CONCURRENCY
+from ..transfer import CONCURRENCY
 from . import _operations as operations
 from . import _report as report
 from ._doctor import doctor

@@ -18,8 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .._errors import IntegrityError, show_key
-from .._storage import Storage
+from .. import IntegrityError, Storage
+from ..driver import show_key
 from ..sessions import Session
 from ._demo_source import (
     CHANGED,

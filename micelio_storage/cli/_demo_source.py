@@ -11,8 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._errors import InvalidKeyError
-from .._keys import Key
+from .. import InvalidKeyError, Key
 
 CHUNK = 1 << 20  # bytes of the artifact made, written and hashed at a time
 _NUMBER = 8  # bytes at the beginning of each chunk that say which it is

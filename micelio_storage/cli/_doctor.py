@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
 
 import typer
 
-from .._config import Config, S3Config
-from .._errors import ConfigError
-from .._open import config_from_url
+from .. import Config, ConfigError, S3Config, config_from_url
 from . import _report as report
 from ._operations import JsonOption
 from ._pipes import Output, encoded

@@ -12,11 +12,10 @@ from typing import Annotated, Protocol, TypeAlias, runtime_checkable
 
 import typer
 
-from .._config import Config
-from .._errors import show_key
-from .._open import config_from_url, open_storage
-from ..testing.soak._run import MOST, PROCESSES, TASKS, Report, soak
-from ..transfer._verify import AT_ONCE, MOST_AT_ONCE, Finding, Tally, verify
+from .. import Config, config_from_url, open_storage
+from ..driver import show_key
+from ..testing.soak import MOST, PROCESSES, TASKS, Report, soak
+from ..transfer import AT_ONCE, MOST_AT_ONCE, Finding, Tally, verify
 from . import _report as report
 from ._operations import JsonOption
 from ._pipes import Output, encoded, say

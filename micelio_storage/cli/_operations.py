@@ -14,17 +14,14 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from .._config import Config, LocalConfig, S3Config
-from .._errors import ConfigError, InvalidArgumentError
-from .._open import config_from_url, open_storage
-from .._storage import Storage
-from ..transfer._migrate import CONCURRENCY, MOST_CONCURRENCY, Advance, Outcome, Report, Tell, copy_below
-from ..transfer._migrate import migrate as migrate_all
+from .. import Config, ConfigError, InvalidArgumentError, LocalConfig, S3Config, Storage, config_from_url, open_storage
+from ..transfer import CONCURRENCY, MOST_CONCURRENCY, Advance, OnOutcome, Outcome, Report, copy_below
+from ..transfer import migrate as migrate_all
 from . import _report as report
 from ._pipes import Output, encoded, say
 from ._policy import NAME, Document, bucket_policy, iam_policy, lifecycle, partition_of
 
-Act: TypeAlias = Callable[[Tell, Advance], Coroutine[Any, Any, Report]]
+Act: TypeAlias = Callable[[OnOutcome, Advance], Coroutine[Any, Any, Report]]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="for programs: one JSON object a line")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace objects at the target that differ")]
@@ -53,7 +50,7 @@ def migrate(
     configs = config_from_url(source), config_from_url(target)
     check_apart(*configs)
 
-    async def act(on_outcome: Tell, advance: Advance) -> Report:
+    async def act(on_outcome: OnOutcome, advance: Advance) -> Report:
         async with open_storage(configs[0]) as one, open_storage(configs[1]) as other:
             return await migrate_all(
                 one,
@@ -89,7 +86,7 @@ def copy_all(
     if urls:
         raise InvalidArgumentError("give two prefixes of one storage, or the URLs of two storages")
 
-    async def act(on_outcome: Tell, advance: Advance) -> Report:
+    async def act(on_outcome: OnOutcome, advance: Advance) -> Report:
         async with make_storage() as storage:
             return await copy_below(
                 storage,

@@ -17,8 +17,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, TextIO, TypeVar
 
-from .._shielding import wait_uncancelled
-from .._types import BytesLike
+from ..driver import BytesLike, wait_uncancelled
 
 CHUNK = 1 << 20  # bytes handed to the storage at a time, as it reads files itself
 LINES = 1 << 16  # bytes of lines written at a time: what a pipe holds

@@ -7,8 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from .._errors import ConfigError
-from .._keys import Key
+from .. import ConfigError, Key
 
 Document: TypeAlias = dict[str, Any]
 

@@ -15,15 +15,26 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from .._config import Config, LocalConfig, MemoryConfig, S3Config
-from .._errors import ConfigError, InvalidArgumentError, InvalidKeyError, NotFoundError, StorageError, show_key
-from .._types import Entry, ObjectInfo
+from .. import (
+    Config,
+    ConfigError,
+    Entry,
+    InvalidArgumentError,
+    InvalidKeyError,
+    LocalConfig,
+    MemoryConfig,
+    NotFoundError,
+    ObjectInfo,
+    S3Config,
+    StorageError,
+)
+from ..driver import show_key
 from ..sessions import Usage
 from ._pipes import say
 
 if TYPE_CHECKING:
     from ..testing import Result
-    from ..transfer._migrate import Outcome, Report
+    from ..transfer import Outcome, Report
     from ._demo import Figures, Rate
 
 COMMAND = "micelio-storage"

@@ -7,11 +7,9 @@ import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 
-from .._errors import StorageError
+from .. import ObjectInfo, Reader, Storage, StorageError
 from .._files import file_chunks, write_file
-from .._storage import Storage
-from .._streams import Reader
-from .._types import BytesLike, ObjectInfo, Span
+from ..driver import BytesLike, Span
 from ._pipes import named_pipe, standard_input
 from ._report import CommandError, Meter
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from .._errors import ClosedError
 from .._shielding import wait_uncancelled
+from ..driver import ClosedError
 from ._libc import start_writeback
 
 T = TypeVar("T")

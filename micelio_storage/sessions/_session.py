@@ -6,7 +6,7 @@ Knows `Storage` and nothing below it.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -86,7 +86,7 @@ class Session:
         return await self._storage.delete_prefix("", everything=True)
 
 
-async def list_sessions(storage: Storage) -> AsyncIterator[str]:
+async def list_sessions(storage: Storage) -> AsyncGenerator[str, None]:
     """The ids of all sessions that store something, in order."""
     cursor, more = None, True
     while more:

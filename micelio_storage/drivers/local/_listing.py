@@ -14,8 +14,7 @@ import time
 from collections import OrderedDict
 from contextlib import closing
 
-from ..._keys import MAX_KEY_BYTES, is_key_segment
-from ...driver import Entry, Key, ListOptions, Page, Prefix, cursor_after, parse_cursor
+from ...driver import MAX_KEY_BYTES, Entry, Key, ListOptions, Page, Prefix, cursor_after, is_key_segment, parse_cursor
 from ._root import OWN_DIRECTORY, Root, release
 from ._store import etag_of, modified_at
 

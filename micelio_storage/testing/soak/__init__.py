@@ -1,1 +1,7 @@
 """Work on a storage by processes that are killed, and a model that knows what must be there afterwards."""
+
+from __future__ import annotations
+
+from ._run import MOST, PROCESSES, TASKS, Report, soak
+
+__all__ = ["MOST", "PROCESSES", "TASKS", "Report", "soak"]

@@ -1,0 +1,63 @@
+"""What a run says of each object, and of all of them at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+KEPT = 20  # failures that a report names
+
+Result: TypeAlias = Literal["copied", "skipped", "conflict", "failed", "gone"]
+Advance: TypeAlias = Callable[[int], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one key (None: of the listing). "gone": removed from the source before it was read. `size` in
+    bytes; `reason` says why it was not copied; `deleted`: the source's object was, after its copy was verified."""
+
+    key: str | None
+    result: Result
+    size: int = 0
+    reason: str | None = None
+    deleted: bool = False
+
+
+OnOutcome: TypeAlias = Callable[[Outcome], Awaitable[object]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What a run did, or would have done: numbers of keys, and `bytes` of those copied. `unsolved` are the first
+    conflicts and failures."""
+
+    copied: int = 0
+    skipped: int = 0
+    conflicts: int = 0
+    failed: int = 0
+    gone: int = 0
+    deleted: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    dry_run: bool = False
+    unsolved: list[Outcome] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that is at the source is at the target."""
+        return not (self.failed or self.conflicts)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one more."""
+        name = "conflicts" if outcome.result == "conflict" else outcome.result
+        setattr(self, name, getattr(self, name) + 1)
+        self.deleted += outcome.deleted
+        if outcome.result == "copied":
+            self.bytes += outcome.size
+        if outcome.result in ("conflict", "failed") and len(self.unsolved) < KEPT:
+            self.unsolved.append(outcome)
+
+
+async def nobody(_: Outcome) -> None:
+    """Nobody listens."""
