@@ -14,7 +14,7 @@ from support.commands import is_one_line, use_storage
 import micelio_storage
 from micelio_storage import testing
 from micelio_storage._open import config_from_url
-from micelio_storage.cli import _app, _report
+from micelio_storage.cli import _app, _invocation, _report
 from micelio_storage.cli._operations import check_apart
 from micelio_storage.cli._policy import bucket_policy, iam_policy, lifecycle
 from micelio_storage.cli._transfer import receive
@@ -455,7 +455,7 @@ def test_several_failures_are_a_line_each() -> None:
 
 
 def test_rm_names_each_object_that_it_could_not_remove(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_app, "open_storage", lambda _: micelio_storage.Storage(RefusingDriver()))
+    monkeypatch.setattr(_invocation, "open_storage", lambda _: micelio_storage.Storage(RefusingDriver()))
     code, out, err = said("rm", "a", "b", "c")
     assert (code, out) == (1, "")
     assert err.splitlines() == [f"micelio-storage: delete '{key}' (memory): not yours" for key in "abc"]

@@ -20,7 +20,7 @@ import pytest
 from support.commands import PATIENCE, running, use_storage
 
 from micelio_storage import Session, Storage, list_sessions
-from micelio_storage.cli import _app
+from micelio_storage.cli import _app, _invocation
 from micelio_storage.cli._demo import SMALL, run_demo
 from micelio_storage.cli._demo_source import CHUNK, Artifact, Source, fingerprint, is_unchanged, read_batch, survey
 from micelio_storage.cli._measure import Lateness, PeakMemory, summarize, ticking
@@ -132,7 +132,7 @@ def test_the_demo_of_an_empty_directory_has_figures_too(
 def test_a_mismatch_is_one_line_and_a_failure(
     root: Path, directory: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_app, "open_storage", lambda _: Storage(FlippingDriver()))
+    monkeypatch.setattr(_invocation, "open_storage", lambda _: Storage(FlippingDriver()))
     assert _app.run(["demo", str(directory), "--artifact-mib", "1"]) == 1
     out, err = capfd.readouterr()
     assert err.startswith("micelio-storage: ")

@@ -6,27 +6,23 @@ Errors are raised where they happen, and become lines and an exit code in one pl
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import shlex
 import sys
 import sysconfig
 import traceback
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from .. import (
-    Config,
     InvalidArgumentError,
     Key,
     Storage,
-    config_from_environ,
     config_from_url,
     make_driver,
     open_storage,
@@ -38,6 +34,7 @@ from . import _operations as operations
 from . import _report as report
 from ._doctor import doctor
 from ._integrity import soak_it, verify_all
+from ._invocation import Invocation
 from ._operations import ConcurrencyOption, DryRunOption, JsonOption, OverwriteOption
 from ._pipes import ClosedPipeError, Output, say, write_lines
 from ._transfer import receive, send, source_of
@@ -45,8 +42,6 @@ from ._transfer import receive, send, source_of
 NOT_THE_LIBRARY = frozenset({"site-packages", "__pycache__"})  # what the standard library's directory has besides it
 ARTIFACT_MIB = 256
 MIB = 1 << 20
-
-T = TypeVar("T")
 
 app = typer.Typer(
     add_completion=False,
@@ -56,27 +51,6 @@ app = typer.Typer(
 )
 
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="the object's key")]
-
-
-@dataclass(slots=True)
-class Invocation:
-    """What stands before the command's name."""
-
-    url: str | None = None
-    debug: bool = False
-
-    def config(self) -> Config:
-        return config_from_environ(os.environ) if self.url is None else config_from_url(self.url)
-
-    def run(self, act: Callable[[Storage], Awaitable[T]]) -> T:
-        """Do something with the storage open, on an event loop of its own."""
-        storage = open_storage(self.config())
-
-        async def with_storage() -> T:
-            async with storage:
-                return await act(storage)
-
-        return asyncio.run(with_storage())
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -102,11 +76,6 @@ def run(arguments: Sequence[str]) -> int:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     report.print_errors([f"{report.COMMAND}: warning: {message}"])
-
-
-def _invocation(context: typer.Context) -> Invocation:
-    assert isinstance(context.obj, Invocation)  # `run` has put it there
-    return context.obj
 
 
 # -- the commands
@@ -138,7 +107,7 @@ def common(
     ] = False,
 ) -> None:
     """Objects of a storage: put, get and look at them."""
-    invocation = _invocation(context)
+    invocation = Invocation.of(context)
     invocation.url, invocation.debug = storage, debug
 
 
@@ -167,7 +136,7 @@ def put(
             if_match=if_match,
             metadata=pairs,
         )
-        _invocation(context).run(store)
+        Invocation.of(context).run(store)
 
 
 def _parse_metadata(texts: Sequence[str]) -> dict[str, str]:
@@ -196,7 +165,7 @@ def get(
         raise InvalidArgumentError("to write an object to standard output, say cat")
     path = Path(name) if target is None else target / name if target.is_dir() else target
     with report.transfer(key) as meter:
-        _invocation(context).run(partial(receive, key=key, path=path, meter=meter))
+        Invocation.of(context).run(partial(receive, key=key, path=path, meter=meter))
 
 
 @app.command()
@@ -216,7 +185,7 @@ def cat(
                 meter.advance(len(chunk))
 
     with report.transfer(key, unless_on_terminal=sys.stdout) as meter:
-        _invocation(context).run(act)
+        Invocation.of(context).run(act)
 
 
 @app.command()
@@ -244,13 +213,13 @@ def ls(
     async def act(storage: Storage) -> None:
         await write_lines(ids(storage) if sessions else objects(storage))
 
-    _invocation(context).run(act)
+    Invocation.of(context).run(act)
 
 
 @app.command()
 def stat(context: typer.Context, key: KeyArgument, as_json: JsonOption = False) -> None:
     """Show what is known of an object."""
-    info = _invocation(context).run(lambda storage: storage.head(key))
+    info = Invocation.of(context).run(lambda storage: storage.head(key))
     say([report.info_json(key, info)] if as_json else report.info_lines(key, info))
 
 
@@ -267,13 +236,13 @@ def rm(
     if prefix is None:
         if not keys:
             raise InvalidArgumentError("give the keys of objects to remove, or --prefix")
-        _invocation(context).run(lambda storage: storage.delete(*keys))
+        Invocation.of(context).run(lambda storage: storage.delete(*keys))
         return
     if not prefix:
         raise InvalidArgumentError("the empty prefix is every object: remove them by their first segments")
     if not yes:
         _ask(f"Remove all objects whose keys begin with {show_key(prefix)}?")
-    count = _invocation(context).run(lambda storage: storage.delete_prefix(prefix))
+    count = Invocation.of(context).run(lambda storage: storage.delete_prefix(prefix))
     say([f"removed: {count}"])
 
 
@@ -303,7 +272,7 @@ def cp(
 
     With -r copy all below a prefix; an object at the target that differs is left alone then, and reported. With -r and
     two URLs, as migrate. The options below -r are for it only."""
-    invocation = _invocation(context)
+    invocation = Invocation.of(context)
     if recursive:
         operations.copy_all(
             lambda: open_storage(invocation.config()),
@@ -369,7 +338,7 @@ def demo(
     A directory and a large artifact become a session, which is removed at the end."""
     from ._demo import run_demo
 
-    invocation = _invocation(context)
+    invocation = Invocation.of(context)
     session_id = f"demo-{secrets.token_hex(4)}"
     config = invocation.config()
     source = Path(sysconfig.get_path("stdlib")) if directory is None else directory

@@ -8,12 +8,13 @@ import json
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import Config, ConfigError, S3Config, config_from_url
+from .. import ConfigError, S3Config
 from . import _report as report
+from ._invocation import Invocation
 from ._operations import JsonOption
 from ._pipes import Output, encoded
 
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
 HOURS = 24.0
 
 _WORDS = {"ok": "ok", "note": "note", "warning": "warn", "failed": "FAIL", "unknown": "unknown"}
-
-
-@runtime_checkable
-class Invocation(Protocol):
-    """What stood before the command's name."""
-
-    def config(self) -> Config: ...
 
 
 def doctor(
@@ -46,8 +40,7 @@ def doctor(
     """Examine an S3 storage: what is well, what is not, and what to do about it.
 
     Scratch keys below the prefix are made and removed. Without --abort nothing else is touched."""
-    assert isinstance(context.obj, Invocation)  # the command's own `run` has put it there
-    config = context.obj.config() if url is None else config_from_url(url)
+    config = Invocation.of(context).config(url)
     if not isinstance(config, S3Config):
         raise ConfigError("doctor examines S3 storages: give s3://bucket/prefix; `check` tries out any storage")
     from ..drivers.s3.doctor._examination import diagnose  # here, for an import on the event loop would block it

@@ -8,15 +8,16 @@ import json
 from collections.abc import Iterator
 from contextlib import aclosing
 from functools import partial
-from typing import Annotated, Protocol, TypeAlias, runtime_checkable
+from typing import Annotated, TypeAlias
 
 import typer
 
-from .. import Config, config_from_url, open_storage
+from .. import Config, open_storage
 from ..driver import show_key
 from ..testing.soak import MOST, PROCESSES, TASKS, Report, soak
 from ..transfer import AT_ONCE, MOST_AT_ONCE, Finding, Tally, verify
 from . import _report as report
+from ._invocation import Invocation
 from ._operations import JsonOption
 from ._pipes import Output, encoded, say
 
@@ -24,18 +25,6 @@ UrlArgument: TypeAlias = Annotated[
     str | None,
     typer.Argument(metavar="URL", help="file:///path or s3://bucket/prefix; else --storage's, or the environment's"),
 ]
-
-
-@runtime_checkable
-class Invocation(Protocol):
-    """What stood before the command's name."""
-
-    def config(self) -> Config: ...
-
-
-def _config(context: typer.Context, url: str | None) -> Config:
-    assert isinstance(context.obj, Invocation)  # the command's own `run` has put it there
-    return context.obj.config() if url is None else config_from_url(url)
 
 
 # -- verify
@@ -51,7 +40,7 @@ def verify_all(
     """Read every object whole, and compare it with the checksum that the storage keeps.
 
     Each object that is damaged, or cannot be read, is named; with --json every object is. Nothing is changed."""
-    config = _config(context, url)
+    config = Invocation.of(context).config(url)
     with report.transfer("verifying") as meter:
         meter.expect(None)
         tally = asyncio.run(_verify(config, prefix, at_once, meter, as_json=as_json))
@@ -105,7 +94,7 @@ def soak_it(
     """Try a storage hard: everything at once, from processes that are killed, and nothing may be lost.
 
     All is done below a scratch prefix, and removed in the end."""
-    config = _config(context, url)
+    config = Invocation.of(context).config(url)
     with report.steps() as show:
 
         async def tell(text: str) -> None:

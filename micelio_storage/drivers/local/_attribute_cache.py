@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from ...driver import DEFAULT_CONTENT_TYPE, ObjectInfo
 from ._attributes import Attributes
-from ._store import describe, etag_of, modified_at
+from ._versions import describe, etag_of, modified_at
 
 MOST_PLAIN = 65_536  # versions without metadata: 160 to 200 bytes each (measured), 13 MiB in all
 MOST_WITH_METADATA = 4_000  # others: up to 4 MiB

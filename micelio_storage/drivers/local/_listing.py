@@ -16,7 +16,7 @@ from contextlib import closing
 
 from ...driver import MAX_KEY_BYTES, Entry, Key, ListOptions, Page, Prefix, cursor_after, is_key_segment, parse_cursor
 from ._root import OWN_DIRECTORY, Root, release
-from ._store import etag_of, modified_at
+from ._versions import etag_of, modified_at
 
 MOST_WALKS = 16  # listings whose next page goes on where the last one stopped; others find their place again
 RACY = 50_000_000  # ns: a directory changed so shortly before it was read may change again without its time showing it

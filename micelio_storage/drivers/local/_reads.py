@@ -27,7 +27,7 @@ from ._attributes import DEFAULTS, Attributes, decode, read_from_inode
 from ._errors import system_errors
 from ._fast_reads import CachedReads
 from ._root import MOST_RACES, Root, release
-from ._store import Store, describe, version_of
+from ._store import Store
 from ._streaming import (
     CHUNK,
     MOST_PIECES,
@@ -41,6 +41,7 @@ from ._streaming import (
     read_at,
     shrunk,
 )
+from ._versions import describe, version_of
 
 SMALL = 256 << 10  # bytes that are read at once, when the object is opened
 

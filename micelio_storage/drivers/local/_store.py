@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
-import time
 from contextlib import ExitStack
-from datetime import UTC, datetime
 
-from ...driver import ConfigError, ObjectInfo
+from ...driver import ConfigError
 from .._lanes import sync_directory
-from ._attributes import AttributeFiles, Attributes, Keeping, inode_keeps_attributes
+from ._attributes import AttributeFiles, Keeping, inode_keeps_attributes
 from ._locks import Locks
 from ._root import DIRECTORY_MODE, OWN_DIRECTORY, Root, release
 from ._staging import Staged, Staging
@@ -61,47 +58,6 @@ class Store:
         if self.files is not None:
             self.files.close()
         self.staging.close()
-
-
-class Stamps:
-    """Times for new versions: now, but never the same twice, and never earlier than the one before."""
-
-    def __init__(self) -> None:
-        self._turn = threading.Lock()
-        self._last = 0
-
-    def next(self) -> int:
-        """Nanoseconds since 1970."""
-        with self._turn:
-            self._last = max(self._last + 1, time.time_ns())
-            return self._last
-
-
-def version_of(status: os.stat_result) -> bytes:
-    """What tells this version from every other there was under the key."""
-    return b"%x-%x-%x" % (status.st_ino, status.st_mtime_ns, status.st_size)
-
-
-def etag_of(status: os.stat_result) -> str:
-    """The version as HTTP wants it."""
-    return f'"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"'
-
-
-def describe(status: os.stat_result, attributes: Attributes) -> ObjectInfo:
-    """What is known of the version with this status."""
-    return ObjectInfo(
-        size=status.st_size,
-        etag=etag_of(status),
-        modified=modified_at(status),
-        content_type=attributes.content_type,
-        metadata=attributes.metadata,
-        checksum=attributes.checksum,
-    )
-
-
-def modified_at(status: os.stat_result) -> datetime:
-    """The time of the version, to the microsecond that a datetime has."""
-    return datetime.fromtimestamp(status.st_mtime_ns // 1000 / 1e6, UTC)
 
 
 def _make(above: int, name: bytes) -> int:

@@ -32,7 +32,8 @@ from ._fast_reads import CachedReads
 from ._reads import Reads
 from ._root import MOST_RACES, Root, release, root_is_gone
 from ._staging import Staged, new_name
-from ._store import Stamps, Store, describe, etag_of, version_of
+from ._store import Store
+from ._versions import Stamps, describe, etag_of, version_of
 
 MOST_DIRECTORIES = 64  # descriptors that one delete holds
 MOST_SETTLED = 10_000  # directories remembered as being on the disk
