@@ -13,6 +13,7 @@ from typing import Protocol
 import anyio
 
 from ._errors import ClosedError, DeadlineError, InvalidArgumentError, StorageError
+from ._forking import leave_alone, when_forked
 from ._hooks import Hook, Operation
 
 
@@ -21,15 +22,20 @@ class Closable(Protocol):
 
     async def aclose(self) -> None: ...
 
+    def abandon(self) -> None:
+        """Be closed, in a forked child, without touching anything of the parent's."""
+
 
 class Lifecycle:
     """Whether a storage is open, and on which event loop. Shared by a storage and all that are under it."""
 
-    __slots__ = ("loop", "streams", "turn", "was_open")
+    __slots__ = ("__weakref__", "abandoned", "driver", "loop", "state", "streams", "turn")
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.was_open = False
+        self.driver: object = None
+        self.abandoned = False  # to the process that forked this one: then there is nothing to close
+        self.state = "not open yet: use `async with storage:` or `await storage.open()`"
         self.streams: weakref.WeakSet[Closable] = weakref.WeakSet()  # one that is dropped open warns at once
         self.turn = anyio.Lock()
 
@@ -37,15 +43,29 @@ class Lifecycle:
         """In another process a storage is not open."""
         return Lifecycle, ()
 
-    def opened(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.was_open = True
+    def opened(self, driver: object) -> None:
+        """The storage is open from now on."""
+        self.loop, self.driver, self.abandoned = asyncio.get_running_loop(), driver, False
+        when_forked(self, Lifecycle.abandon)
+
+    def closed(self) -> None:
+        """The storage is closed from now on."""
+        self.loop, self.driver, self.state = None, None, "closed"
+
+    def abandon(self) -> None:
+        """In a forked child, be closed, and leave what is open to the parent."""
+        if self.loop is not None:
+            leave_alone(self.loop, self.driver)
+            for stream in list(self.streams):
+                stream.abandon()
+            self.loop, self.streams, self.abandoned = None, weakref.WeakSet(), True
+            self.state = "open in the process that forked this one, and not in this one: open it here, after the fork"
+        self.turn = anyio.Lock()
 
     def check(self) -> None:
         """Raise unless the storage is open on this very loop."""
         if self.loop is None:
-            state = "closed" if self.was_open else "not open yet: use `async with storage:` or `await storage.open()`"
-            raise ClosedError(f"the storage is {state}")
+            raise ClosedError(f"the storage is {self.state}")
         if asyncio.get_running_loop() is not self.loop:
             raise ClosedError("the storage is open on another event loop: open one for each loop")
 

@@ -86,14 +86,14 @@ class Storage:
         async with self._lifecycle.turn:
             if self._lifecycle.loop is None:
                 await self._driver.open()
-                self._lifecycle.opened()
+                self._lifecycle.opened(self._driver)
         self._lifecycle.check()
         return self
 
     async def aclose(self) -> None:
         """Give everything back; readers and writers still open are closed, and nothing of such a writer is kept.
         Idempotent. Closing what `under` gave closes nothing."""
-        if self._owner:
+        if self._owner and not self._lifecycle.abandoned:
             await run_to_completion(self._close())
 
     async def _close(self) -> None:
@@ -101,7 +101,7 @@ class Storage:
             if self._lifecycle.loop is None:
                 return
             self._lifecycle.check()
-            self._lifecycle.loop = None
+            self._lifecycle.closed()
             try:
                 for stream in list(self._lifecycle.streams):
                     await stream.aclose()

@@ -13,6 +13,7 @@ import anyio
 
 from ._call import Call, Lifecycle
 from ._errors import ClosedError, StorageError
+from ._forking import leave_alone
 from ._types import BytesLike, ObjectInfo
 from .driver import Download, Upload
 
@@ -111,6 +112,11 @@ class Reader:
             with anyio.CancelScope(shield=True):
                 await download.aclose()
 
+    def abandon(self) -> None:
+        """Be closed, in a forked child."""
+        leave_alone(self._download, self._chunks)
+        self._download = self._chunks = None
+
     def _open_download(self) -> Download:
         if self._download is None:
             raise ClosedError("the reader is not open: use it inside `async with storage.open_read(...)`")
@@ -185,6 +191,7 @@ class Writer:
     async def write(self, data: BytesLike) -> None:
         """Take the next bytes; they are yours again when this returns. After a failure nothing will be published."""
         if self._upload is None:
+            self._lifecycle.check()
             raise ClosedError("the writer is not open: use it inside `async with storage.open_write(...)`")
         try:
             with self._call("write"):
@@ -199,6 +206,11 @@ class Writer:
         self._lifecycle.streams.discard(self)
         if upload is not None:
             await abort(upload)
+
+    def abandon(self) -> None:
+        """Be closed, in a forked child."""
+        leave_alone(self._upload)
+        self._upload = None
 
 
 async def commit(upload: Upload) -> ObjectInfo:

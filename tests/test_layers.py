@@ -13,10 +13,10 @@ import micelio_storage
 PACKAGE = Path(micelio_storage.__file__).parent
 # The core, each module knowing only those before it.
 CORE = (
-    *("_errors", "_keys", "_types", "_parsing", "_shielding", "driver", "_config"),
+    *("_errors", "_keys", "_types", "_parsing", "_forking", "_shielding", "driver", "_config"),
     *("_hooks", "_call", "_streams", "_files", "_storage", "_open"),
 )
-FOR_DRIVERS = {"driver", "_config", "_shielding"}
+FOR_DRIVERS = {"driver", "_config", "_forking", "_shielding"}
 NOT_YET = {"cli._doctor", "cli._transfer", "testing.soak._run"}  # they go around the doors that are being made
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 

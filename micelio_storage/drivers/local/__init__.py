@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
 
+from ..._forking import leave_alone, when_forked
 from ..._shielding import run_to_completion
 from ...driver import (
     BytesLike,
@@ -84,6 +85,7 @@ class LocalDriver:
         return f"<LocalDriver {'' if callable(self._path) else os.fspath(self._path)!r}>"
 
     async def open(self) -> None:
+        when_forked(self, LocalDriver._abandon)
         lane = Lane("open", most_workers=1)
         try:
             with system_errors():
@@ -102,6 +104,13 @@ class LocalDriver:
     async def _give_up(self, lane: Lane) -> None:
         await lane.aclose()
         await self.aclose()
+
+    def _abandon(self) -> None:
+        """In a forked child: keep nothing of what the parent has open, and be closed."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            leave_alone(opened)
+            opened.abandon()
 
     async def aclose(self) -> None:
         opened, self._opened = self._opened, None
@@ -230,6 +239,14 @@ class _Opened:
 
     def unfinished(self) -> Sequence[str]:
         return self._store.staging.unfinished() if self._store else []
+
+    def abandon(self) -> None:
+        """Close the descriptors in a forked child, whatever is under way in the parent."""
+        for transfer in self.transfers:
+            transfer.abandon()
+        if self._store is not None:
+            self._store.abandon()
+        self._root.abandon()
 
     async def aclose(self) -> None:
         """End what is under way: lanes first, for a commit that has begun is finished; then transfers that are left."""

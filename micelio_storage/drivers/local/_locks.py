@@ -3,6 +3,9 @@
 `flock` on a descriptor opened for the purpose, never `lockf`: that one does not exclude the threads of one process
 (measured: 88 of 400 increments left). A lock is held for a comparison and a rename, never while waiting for anything
 but the disk, and is gone with the process that held it. Lock files are never removed: two writers could each hold one.
+
+Closing the descriptor does not free a lock that a forked child has too. So it is freed in so many words, and a child
+closes what it has of it at once: else the lock of a parent that dies would be held for as long as the child lives.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import fcntl
 import os
 import random
 import zlib
+from contextlib import suppress
 
 from ...driver import Key
 from .._lanes import Pause, Steps
@@ -21,14 +25,43 @@ FIRST_PAUSE = 0.0005  # seconds: a rename takes 0.01-0.3 ms
 LONGEST_PAUSE = 0.02  # seconds
 
 
+class Lock:
+    """A lock that is held."""
+
+    __slots__ = ("_descriptor", "_held")
+
+    def __init__(self, descriptor: int, held: set[Lock]) -> None:
+        self._descriptor = descriptor
+        self._held = held
+        held.add(self)
+
+    def release(self) -> None:
+        """Free it."""
+        self._held.discard(self)
+        with suppress(OSError):  # closing frees it too, as long as no child has it
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        release(self._descriptor)
+
+    def abandon(self) -> None:
+        """Leave it to the parent of this process."""
+        release(self._descriptor)
+
+
 class Locks:
     """The lock files in one directory."""
 
     def __init__(self, directory: int) -> None:
         self._directory = directory
+        self._held: set[Lock] = set()
 
     def close(self) -> None:
         release(self._directory)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of what is the parent's."""
+        release(self._directory)
+        for lock in self._held:
+            lock.abandon()
 
     def make(self) -> None:
         """Make the lock files that are missing, so that on a full disk a delete still finds its lock."""
@@ -37,18 +70,18 @@ class Locks:
             if _name(shard) not in present:
                 os.close(self._open(shard))
 
-    def take(self, key: Key, *, alone: bool) -> Steps[int]:
+    def take(self, key: Key, *, alone: bool) -> Steps[Lock]:
         """Steps that end when the key's lock is held, alone or with others who do not look before they write. Their
-        result is the descriptor to close when done. Who waits holds none: there may be hundreds of them."""
+        result is to be released when done. Who waits holds none: there may be hundreds of them."""
         shard = zlib.crc32(key.encode()) % SHARDS
         how = (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB
         pause = FIRST_PAUSE
-        while (descriptor := self._try(shard, how)) is None:
+        while (lock := self._try(shard, how)) is None:
             yield Pause(random.uniform(0, pause))
             pause = min(2 * pause, LONGEST_PAUSE)
-        return descriptor
+        return lock
 
-    def _try(self, shard: int, how: int) -> int | None:
+    def _try(self, shard: int, how: int) -> Lock | None:
         descriptor = self._open(shard)
         try:
             fcntl.flock(descriptor, how)
@@ -57,7 +90,7 @@ class Locks:
             if isinstance(error, BlockingIOError):
                 return None
             raise
-        return descriptor
+        return Lock(descriptor, self._held)
 
     def _open(self, shard: int) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

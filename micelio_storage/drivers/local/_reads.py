@@ -180,6 +180,11 @@ class LocalDownload:
                 self._left -= len(piece)
                 yield piece
 
+    def abandon(self) -> None:
+        """Close the file in a forked child."""
+        if self._file is not None:
+            self._file.abandon()
+
     async def aclose(self) -> None:
         """Close, once the threads that may still read have come back."""
         file, self._file = self._file, None

@@ -45,6 +45,10 @@ class Root:
     def close(self) -> None:
         os.close(self.descriptor)
 
+    def abandon(self) -> None:
+        """Close it in a forked child."""
+        release(self.descriptor)
+
     def is_world_writable(self) -> bool:
         """Whether anybody on the machine may change what is in it."""
         return bool(os.fstat(self.descriptor).st_mode & stat.S_IWOTH)

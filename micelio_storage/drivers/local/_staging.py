@@ -12,6 +12,7 @@ import itertools
 import os
 import secrets
 import threading
+import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
@@ -26,12 +27,18 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 class Staged:
     """One file being written. `name` is None once it has been renamed. Whoever has it discards it in the end."""
 
-    __slots__ = ("descriptor", "directory", "name")
+    __slots__ = ("__weakref__", "descriptor", "directory", "name")
 
     def __init__(self, directory: int, name: bytes, descriptor: int) -> None:
         self.directory = directory
         self.name: bytes | None = name
         self.descriptor = descriptor
+
+    def abandon(self) -> None:
+        """Close it in a forked child, and leave the name to the parent."""
+        if self.descriptor >= 0:
+            release(self.descriptor)
+        self.name, self.descriptor = None, -1
 
     def forget(self) -> None:
         """Close it, and leave the name to the staging that is being closed."""
@@ -62,6 +69,15 @@ class Staging:
         self._lock = -1
         self._number = itertools.count()
         self._turn = threading.Lock()
+        self._live: weakref.WeakSet[Staged] = weakref.WeakSet()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of what is the parent's, also of the lock that says that it lives."""
+        for descriptor in (self._own, self._lock, self._all):
+            if descriptor >= 0:
+                release(descriptor)
+        for staged in self._live:
+            staged.abandon()
 
     def close(self) -> None:
         """Remove the own directory with all that is left in it."""
@@ -77,9 +93,11 @@ class Staging:
         """A new, empty staging file."""
         name = b"file-%x" % next(self._number)  # nobody else writes in the own directory
         try:
-            return Staged(self.own(), name, os.open(name, _NEW, FILE_MODE, dir_fd=self.own()))
+            staged = Staged(self.own(), name, os.open(name, _NEW, FILE_MODE, dir_fd=self.own()))
         except FileNotFoundError as error:
             raise root_is_gone() from error
+        self._live.add(staged)
+        return staged
 
     def own(self) -> int:
         """The descriptor of the own directory, made at the first write."""

@@ -52,6 +52,13 @@ class Store:
         finally:
             probe.discard()
 
+    def abandon(self) -> None:
+        """In a forked child: let go of what is the parent's."""
+        self.locks.abandon()
+        if self.files is not None:
+            self.files.close()
+        self.staging.abandon()
+
     def close(self) -> None:
         """Give everything back and leave no staging behind."""
         self.locks.close()

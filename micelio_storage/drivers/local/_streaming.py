@@ -33,6 +33,10 @@ WRITEBACK = 16 << 20  # bytes between two hints to the kernel to begin writing: 
 class Transfer(Protocol):
     """A download or upload that holds an open file."""
 
+    def abandon(self) -> None:
+        """Close it in a forked child, where no thread uses it."""
+        ...
+
     async def aclose(self) -> None:
         """Give it back, also when the driver is closed under it."""
         ...
@@ -150,6 +154,11 @@ class SharedFile:
                     start_writeback(descriptor)
                 del rest, piece  # the source's next piece may have their memory, which is at hand too
                 queue.wrote(at, crc)
+
+    def abandon(self) -> None:
+        """Close it in a forked child, where no thread uses it."""
+        if self._owned and self._descriptor >= 0:
+            release(self._descriptor)
 
     def close(self) -> None:
         """Close it once no thread uses it. Idempotent."""

@@ -80,6 +80,9 @@ class LocalUpload:
             ):  # or the driver does, which is closing
                 await run_to_completion(self._forget(self._lane))
 
+    def abandon(self) -> None:
+        """In a forked child: the staging that it belongs to closes the file."""
+
     async def aclose(self) -> None:
         """Throw it away when the driver is closed and its lanes have ended."""
         self._open = False

@@ -150,7 +150,7 @@ class Writes:
                 raise
             return parent
         finally:
-            release(lock)
+            lock.release()
 
     def _enter(self, staged: Staged, key: Key, condition: Condition, *, linking: bool) -> int:
         """Give the staged file the key's place; directories that vanish or turn out empty meanwhile are tried again."""
@@ -283,7 +283,7 @@ class Writes:
             if store.files is not None:
                 yield from self._tidy(store.files, key, None, parents[path])
         finally:
-            release(lock)
+            lock.release()
 
     def _leave(self, parents: dict[bytes, int]) -> Steps[None]:
         """Sync the directories that lost objects, and remove those that are empty now."""

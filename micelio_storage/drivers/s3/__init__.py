@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from ..._forking import leave_alone, when_forked
 from ..._shielding import run_to_completion
 from ...driver import (
     BytesLike,
@@ -71,6 +72,7 @@ class S3Driver:
         return f"<S3Driver {self.config.bucket!a}{at}>"
 
     async def open(self) -> None:
+        when_forked(self, S3Driver._abandon)
         lane = Lane("s3", most_workers=2)
         try:
             self._opened = await lane.run(
@@ -84,6 +86,11 @@ class S3Driver:
     async def _give_up(self, lane: Lane) -> None:
         await self.aclose()
         await lane.aclose()
+
+    def _abandon(self) -> None:
+        """In a forked child: touch none of the connections, which are the parent's too, and be closed."""
+        opened, self._opened = self._opened, None
+        leave_alone(opened)
 
     async def aclose(self) -> None:
         opened, self._opened = self._opened, None
