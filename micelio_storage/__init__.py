@@ -29,7 +29,7 @@ from ._keys import Key
 from ._open import config_from_environ, config_from_url, make_driver, open_storage
 from ._storage import Storage
 from ._streams import Reader, Writer
-from ._types import Capabilities, Entry, ObjectInfo, Page
+from ._types import Capabilities, Entry, ObjectInfo, Page, Removed
 from .sessions import Session, Usage, list_sessions
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "PreconditionFailedError",
     "RangeError",
     "Reader",
+    "Removed",
     "S3Config",
     "Session",
     "Storage",

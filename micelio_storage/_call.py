@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import weakref
 from collections.abc import Sequence
@@ -15,6 +16,12 @@ import anyio
 from ._errors import ClosedError, DeadlineError, InvalidArgumentError, StorageError
 from ._forking import leave_alone, when_forked
 from ._hooks import Hook, Operation
+from ._types import Page
+
+MOST_TOLD = 1000  # places whose warnings are remembered
+MOST_SHOWN = 200  # characters of a name in a log
+
+logger = logging.getLogger("micelio_storage")
 
 
 class Closable(Protocol):
@@ -29,7 +36,7 @@ class Closable(Protocol):
 class Lifecycle:
     """Whether a storage is open, and on which event loop. Shared by a storage and all that are under it."""
 
-    __slots__ = ("__weakref__", "abandoned", "driver", "loop", "state", "streams", "turn")
+    __slots__ = ("__weakref__", "abandoned", "driver", "loop", "state", "streams", "told", "turn")
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -37,6 +44,7 @@ class Lifecycle:
         self.abandoned = False  # to the process that forked this one: then there is nothing to close
         self.state = "not open yet: use `async with storage:` or `await storage.open()`"
         self.streams: weakref.WeakSet[Closable] = weakref.WeakSet()  # one that is dropped open warns at once
+        self.told: set[str] = set()  # places of which it was logged that listings leave something out
         self.turn = anyio.Lock()
 
     def __reduce__(self) -> tuple[type[Lifecycle], tuple[()]]:
@@ -61,6 +69,17 @@ class Lifecycle:
             self.loop, self.streams, self.abandoned = None, weakref.WeakSet(), True
             self.state = "open in the process that forked this one, and not in this one: open it here, after the fork"
         self.turn = anyio.Lock()
+
+    def tell_of_skipped(self, place: str, page: Page) -> None:
+        """Log, once for each place, that a listing leaves something out."""
+        if place in self.told:
+            return
+        if len(self.told) >= MOST_TOLD:
+            self.told.clear()
+        self.told.add(place)
+        example = f", such as {page.foreign[0][:MOST_SHOWN]}" if page.foreign else ""
+        text = "listings of %r leave out what other programs stored under names that are not keys%s: %s names all of it"
+        logger.warning(text, place, example, "`micelio-storage ls --foreign`")
 
     def check(self) -> None:
         """Raise unless the storage is open on this very loop."""

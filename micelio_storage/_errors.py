@@ -25,6 +25,7 @@ Drivers raise these with a sentence and nothing else. Which operation, key and d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 LONGEST_SHOWN_KEY = 80  # characters: a key may have 1,024 bytes, and an error is one line
@@ -143,3 +144,11 @@ class ObjectReplacedError(UnavailableError):
 
 class DeadlineError(UnavailableError, TimeoutError):
     """The call's deadline passed first."""
+
+
+def raise_together(errors: Sequence[StorageError], text: str) -> None:
+    """Raise the one error as it is, several as a group with the text, and none not at all."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ExceptionGroup(text, errors)

@@ -89,12 +89,27 @@ class Prefix(_Parsed):
         return str.__new__(cls, plain)
 
 
+def check_length(text: Key | Prefix, most: int) -> None:
+    """Raise unless it is no longer than the driver's keys, in bytes of UTF-8."""
+    size = len(text) if text.isascii() else len(text.encode())
+    if size <= most:
+        return
+    what = "a key" if isinstance(text, Key) else "a prefix"
+    why = f", for the prefix that this storage is under takes {MAX_KEY_BYTES - most} of {MAX_KEY_BYTES}"
+    raise _refused(text, f"{what} has at most {most} bytes of UTF-8 here{why if most < MAX_KEY_BYTES else ''}")
+
+
 def parse_session_id(text: str) -> str:
     """The session id that `text` spells: one segment of `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`."""
     plain = _plain(text, "a session id")
-    if not _SESSION_ID.fullmatch(plain):
+    if not is_session_id(plain):
         raise _refused(plain, "a session id is 1 to 128 of A-Z a-z 0-9 . _ - and begins with a letter or digit")
     return plain
+
+
+def is_session_id(text: str) -> bool:
+    """Whether `parse_session_id` takes it."""
+    return _SESSION_ID.fullmatch(text) is not None
 
 
 def is_key_segment(name: str) -> bool:

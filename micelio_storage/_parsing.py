@@ -165,7 +165,7 @@ def parse_read_options(
 
 
 def parse_list_options(
-    limit: int, cursor: str | None, start_after: str | None, delimiter: Literal["/"] | None
+    limit: int, cursor: str | None, start_after: str | None, delimiter: Literal["/"] | None, foreign: bool
 ) -> ListOptions:
     """Which page, as a call was told."""
     parse_count("limit", limit, least=1, most=MAX_PAGE)
@@ -176,4 +176,4 @@ def parse_list_options(
     if delimiter not in (None, "/"):
         raise InvalidArgumentError("delimiter is '/' or None")
     after = None if start_after is None else Prefix.parse(start_after)
-    return ListOptions(limit=limit, cursor=cursor, start_after=after, delimiter=delimiter)
+    return ListOptions(limit=limit, cursor=cursor, start_after=after, delimiter=delimiter, foreign=foreign is True)

@@ -17,10 +17,10 @@ from typing import Literal, Self, TypeAlias
 import anyio
 
 from ._call import Call, Lifecycle, parse_deadline
-from ._errors import InvalidArgumentError, NotFoundError, ObjectReplacedError, PreconditionFailedError
+from ._errors import InvalidArgumentError, NotFoundError, ObjectReplacedError, PreconditionFailedError, raise_together
 from ._files import file_chunks, write_file
 from ._hooks import Hook, Operation
-from ._keys import Key, Prefix
+from ._keys import Key, Prefix, check_length
 from ._parsing import (
     parse_condition,
     parse_etag,
@@ -43,6 +43,7 @@ from ._types import (
     ObjectInfo,
     Page,
     ReadOptions,
+    Removed,
     WriteOptions,
     check_write_condition,
 )
@@ -71,11 +72,11 @@ class Storage:
 
     def __init__(self, driver: Driver, *, hooks: Sequence[Hook] = (), deadline: float | None = None) -> None:
         self._driver = driver
-        self._parse: Callable[[str], Key] = driver.parse if isinstance(driver, PrefixedDriver) else Key.parse
         self._hooks = tuple(hooks)
         self._deadline = parse_deadline(deadline)
         self._lifecycle = Lifecycle()
         self._owner = True
+        self._place = ""  # what all keys begin with for the one who made the driver
 
     # -- open and closed
 
@@ -296,30 +297,36 @@ class Storage:
         cursor: str | None = None,
         start_after: str | None = None,
         delimiter: Literal["/"] | None = None,
+        foreign: bool = False,
         deadline: float | None = None,
     ) -> Page:
         """One page of at most `limit` (1 to 1,000) lines; with the delimiter "/", keys that go on behind one are folded
-        into `prefixes`. `cursor` is the former page's."""
+        into `prefixes`. `cursor` is the former page's. What other programs stored under names that are not keys is left
+        out and counted as `skipped`; with `foreign`, the page names all of it."""
         with self._call("list", prefix, deadline):
-            parsed = Prefix.parse(prefix)
-            return await self._driver.list_page(parsed, parse_list_options(limit, cursor, start_after, delimiter))
+            options = parse_list_options(limit, cursor, start_after, delimiter, foreign)
+            if options.start_after is not None:
+                self._parse_prefix(options.start_after)
+            return await self._list_page(self._parse_prefix(prefix), options)
 
-    async def delete_prefix(self, prefix: str, *, everything: bool = False, deadline: float | None = None) -> int:
-        """Remove all objects whose keys begin with `prefix`; returns how many. The empty prefix needs `everything`."""
+    async def delete_prefix(self, prefix: str, *, everything: bool = False, deadline: float | None = None) -> Removed:
+        """Remove all objects whose keys begin with `prefix`; returns how many, and as `skipped` how many were left
+        because their names are not keys. The empty prefix needs `everything`."""
         with self._call("delete_prefix", prefix, deadline):
-            parsed = Prefix.parse(prefix)
+            parsed = self._parse_prefix(prefix)
             if not parsed and everything is not True:
                 raise InvalidArgumentError("the empty prefix is every object: say everything=True if that is meant")
-            count, cursor, more = 0, None, True
+            count, skipped, cursor, more = 0, 0, None, True
             while more:
                 keys: list[Key] = []
                 while more and len(keys) < DELETED_AT_ONCE:
-                    page = await self._driver.list_page(parsed, ListOptions(cursor=cursor))
+                    page = await self._list_page(parsed, ListOptions(cursor=cursor))
                     keys += [entry.key for entry in page.entries]
+                    skipped += page.skipped
                     cursor, more = page.cursor, page.cursor is not None
                 await self._delete(keys, DeleteOptions())
                 count += len(keys)
-            return count
+            return Removed(count, skipped=skipped)
 
     # -- from object to object
 
@@ -411,13 +418,23 @@ class Storage:
         else. It is open while this one is."""
         if not isinstance(prefix, str):
             raise TypeError(f"a prefix is a str, not {type(prefix).__name__}")
-        whole = Key.parse(prefix.removesuffix("/"))
-        driver = PrefixedDriver.below(self._driver, Prefix.parse(whole + "/"))
-        below = Storage(driver, hooks=self._hooks, deadline=self._deadline)
-        below._lifecycle, below._owner = self._lifecycle, False
-        return below
+        whole = self._parse(prefix.removesuffix("/"))
+        below = Prefix.parse(whole + "/")
+        driver = PrefixedDriver.below(self._driver, below)
+        return _Below(driver, self._lifecycle, self._place + below, self._hooks, self._deadline)
 
     # -- what the calls share
+
+    def _parse(self, text: str) -> Key:
+        """The key, which is one for this driver too."""
+        key = Key.parse(text)
+        check_length(key, self._driver.capabilities.max_key_bytes)
+        return key
+
+    def _parse_prefix(self, text: str) -> Prefix:
+        prefix = Prefix.parse(text)
+        check_length(prefix, self._driver.capabilities.max_key_bytes)
+        return prefix
 
     def _call(self, name: str, key: object, deadline: float | None) -> Call:
         shown = str.__str__(key) if isinstance(key, str) else None
@@ -450,16 +467,30 @@ class Storage:
         check_write_condition(condition, info.etag)
         return info
 
+    async def _list_page(self, prefix: Prefix, options: ListOptions) -> Page:
+        """The driver's page; that it leaves something out is logged once for each prefix."""
+        page = await self._driver.list_page(prefix, options)
+        if page.skipped:
+            self._lifecycle.tell_of_skipped(self._place + prefix, page)
+        return page
+
     async def _delete(self, keys: Sequence[Key], options: DeleteOptions) -> None:
         failures = await self._driver.delete(keys, options) if keys else {}
         for key, error in failures.items():
             error.add_context("delete", key, self._driver.name)
-        if len(failures) == 1:
-            raise next(iter(failures.values()))
-        if failures:
-            raise ExceptionGroup(
-                f"{len(failures)} of {len(keys)} objects could not be deleted", list(failures.values())
-            )
+        raise_together(list(failures.values()), f"{len(failures)} of {len(keys)} objects could not be deleted")
+
+
+class _Below(Storage):
+    """A storage under another one's prefix, which lives as long as that one."""
+
+    def __init__(
+        self, driver: Driver, lifecycle: Lifecycle, place: str, hooks: Sequence[Hook], deadline: float | None
+    ) -> None:
+        super().__init__(driver, hooks=hooks, deadline=deadline)
+        self._lifecycle = lifecycle
+        self._owner = False
+        self._place = place
 
 
 def _successor(seen: ObjectInfo | None) -> WriteOptions:

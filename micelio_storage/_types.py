@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from ._errors import (
     AlreadyExistsError,
@@ -16,7 +16,7 @@ from ._errors import (
     PreconditionFailedError,
     RangeError,
 )
-from ._keys import Key
+from ._keys import MAX_KEY_BYTES, Key
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 
@@ -58,11 +58,31 @@ class Entry:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """A stretch of a listing, in UTF-8 byte order. `prefixes` are what `delimiter` folded, each ending in it; they
-    and the entries count together towards the limit. `cursor` asks for the next page, and is None on the last."""
+    and the entries count together towards the limit. `cursor` asks for the next page, and is None on the last.
+
+    `skipped` is how many objects (or folded prefixes) of this stretch are left out, because other programs gave them
+    names that are not keys; `foreign` are those names, escaped: all of them if that was asked for, else the first.
+    """
 
     entries: Sequence[Entry]
     prefixes: Sequence[str] = ()
     cursor: str | None = None
+    skipped: int = 0
+    foreign: Sequence[str] = ()
+
+
+class Removed(int):
+    """How many objects were removed; `skipped` is how many were left, because their names are not keys."""
+
+    skipped: int
+
+    def __new__(cls, count: int, *, skipped: int = 0) -> Self:
+        removed = super().__new__(cls, count)
+        removed.skipped = skipped
+        return removed
+
+    def __getnewargs_ex__(self) -> tuple[tuple[int], dict[str, int]]:
+        return (int(self),), {"skipped": self.skipped}
 
 
 # -- what is asked for
@@ -114,12 +134,14 @@ class DeleteOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListOptions:
-    """Which page. `cursor` is one that a page of the same listing gave, and comes without `start_after`."""
+    """Which page. `cursor` is one that a page of the same listing gave, and comes without `start_after`. With
+    `foreign`, the page names all that it leaves out; these names do not count towards the limit."""
 
     limit: int = MAX_PAGE
     cursor: str | None = None
     start_after: str | None = None
     delimiter: Literal["/"] | None = None
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,9 +163,12 @@ class PresignRequest:
 class Capabilities:
     """Where drivers may honestly differ. The conformance kit checks both answers.
 
-    What is False raises `NotSupportedError`, but for three that describe: with `nested_keys`, "a" and "a/b" may both
+    What is False raises `NotSupportedError`, but for five that describe: with `nested_keys`, "a" and "a/b" may both
     be objects (else `KeyConflictError`); with `fresh_etags`, writing the same bytes again gives another ETag; with
-    `exact_times`, a write returns the very `modified` that `head` gives (else when the back end had answered).
+    `exact_times`, a write returns the very `modified` that `head` gives (else when the back end had answered); with
+    `ordered`, listings are in UTF-8 byte order from page to page (else within each page); with `checksums`, each
+    object that is written has a checksum of all of its bytes. `max_key_bytes` is the longest key in bytes of UTF-8,
+    without the prefix of a storage that is under one.
     """
 
     if_absent: bool = True
@@ -154,6 +179,9 @@ class Capabilities:
     nested_keys: bool = True
     fresh_etags: bool = True
     exact_times: bool = True
+    ordered: bool = True
+    checksums: bool = False
+    max_key_bytes: int = MAX_KEY_BYTES
 
 
 # -- decisions without I/O, the same for every driver
@@ -210,12 +238,35 @@ def cursor_after(last: str) -> str:
     return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
 
 
-def parse_cursor(cursor: str) -> str:
-    """The `last` that `cursor_after` was given."""
+def parse_cursor(cursor: str, prefix: str = "") -> str:
+    """The `last` that `cursor_after` was given, for a listing of `prefix`: a cursor of another listing is refused."""
     try:
-        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+        last = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except ValueError as error:
-        raise InvalidArgumentError("the cursor is none that a page of this storage gave") from error
+        raise not_a_cursor() from error
+    if not last.startswith(prefix):
+        raise not_a_cursor()
+    return last
+
+
+def not_a_cursor() -> InvalidArgumentError:
+    """The one wording for a cursor that no page of the listing gave."""
+    return InvalidArgumentError("not a cursor of this listing: give the one that its last page returned")
+
+
+def escape_name(name: str) -> str:
+    r"""A name that is not a key, for people to read: what cannot be printed, and bytes that are not UTF-8 (which the
+    text holds as lone surrogates, as `os.fsdecode` gives them), are written as `\x0a`, `\xff` or `\u0085`."""
+    return "".join(c if c.isprintable() and c != "\\" else _escaped(c) for c in name)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if character == "\\":
+        return "\\\\"
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def already_exists() -> AlreadyExistsError:

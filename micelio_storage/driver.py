@@ -62,6 +62,8 @@ from ._types import (
     check_read_conditions,
     check_write_condition,
     cursor_after,
+    escape_name,
+    not_a_cursor,
     not_found,
     parse_cursor,
     resolve_span,
@@ -116,7 +118,9 @@ __all__ = [
     "check_write_condition",
     "cursor_after",
     "encode_metadata",
+    "escape_name",
     "is_key_segment",
+    "not_a_cursor",
     "not_found",
     "parse_cursor",
     "resolve_span",
@@ -216,7 +220,8 @@ class Driver(Protocol):
         ...
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
-        """The next entries whose keys begin with `prefix`, in UTF-8 byte order."""
+        """The next entries whose keys begin with `prefix`, in UTF-8 byte order where `capabilities.ordered`, and the
+        number of what is left out. `InvalidArgumentError` for a cursor that no page of this listing gave."""
         ...
 
     async def presign(self, key: Key, request: PresignRequest) -> str:

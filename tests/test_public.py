@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
+import typing
 from importlib.metadata import distribution, version
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +17,7 @@ from micelio_storage import driver, testing
 from micelio_storage.driver import Driver
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.memory import MemoryDriver
+from micelio_storage.wrappers._forwarding import Forwarding
 from micelio_storage.wrappers.prefixed import PrefixedDriver
 
 DOORS = [micelio_storage, driver, testing]
@@ -61,11 +64,29 @@ def test_what_is_tested_is_what_is_installed() -> None:
     assert Path(micelio_storage.__file__) == expected / "micelio_storage" / "__init__.py"
 
 
-@pytest.mark.parametrize("kind", [LocalDriver, MemoryDriver, PrefixedDriver])
+@pytest.mark.parametrize("kind", [LocalDriver, MemoryDriver, Forwarding])
 def test_a_driver_has_every_member_of_the_contract_itself(kind: type) -> None:
-    instance = kind("/nowhere") if kind is LocalDriver else None if kind is PrefixedDriver else kind()
+    instance = kind("/nowhere") if kind is LocalDriver else None if kind is Forwarding else kind()
     own = set(vars(kind)) | set(vars(instance) if instance else ())
     assert set(MEMBERS) - own == set()
+
+
+def takes_keys(member: str) -> bool:
+    """Whether keys, or prefixes of keys, go into the member or come out of it."""
+    function = vars(Driver)[member]
+    hints = typing.get_type_hints(function) if inspect.isfunction(function) else {}
+    return any(re.search(r"\b(Key|Prefix|Page)\b", str(hint)) for hint in hints.values())
+
+
+def test_what_takes_keys_is_found_out() -> None:
+    found = {name for name in MEMBERS if takes_keys(name)}
+    assert found == {"head", "read", "put", "upload", "copy", "delete", "list_page", "presign"}
+
+
+@pytest.mark.parametrize("wrapper", [PrefixedDriver])
+def test_a_wrapper_that_changes_keys_overrides_every_member_that_takes_one(wrapper: type) -> None:
+    assert issubclass(wrapper, Forwarding)
+    assert {name for name in MEMBERS if takes_keys(name)} - set(vars(wrapper)) == set()
 
 
 def test_every_driver_is_importable_alone() -> None:

@@ -119,13 +119,13 @@ class MemoryDriver:
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         await checkpoint()
-        after = parse_cursor(options.cursor) if options.cursor is not None else options.start_after
+        after = parse_cursor(options.cursor, prefix) if options.cursor is not None else options.start_after
         entries: list[Entry] = []
         folded: list[str] = []
         last = ""
         at = bisect_left(self._order, prefix)
         if after is not None:
-            at = max(at, self._behind(after, options))
+            at = max(at, self._behind(after, prefix, options))
         while at < len(self._order) and self._order[at].startswith(prefix):
             key = self._order[at]
             if len(entries) + len(folded) == options.limit:
@@ -134,7 +134,7 @@ class MemoryDriver:
             if slash and options.delimiter:
                 last = prefix + head + slash
                 folded.append(last)
-                at = self._behind(last, options)
+                at = self._behind(last, prefix, options)
             else:
                 last, info = key, self._objects[key].info
                 entries.append(Entry(key=key, size=info.size, etag=info.etag, modified=info.modified))
@@ -184,9 +184,9 @@ class MemoryDriver:
         if at < len(self._order) and self._order[at].startswith(key + "/"):
             raise KeyConflictError("there are objects below this key")
 
-    def _behind(self, text: str, options: ListOptions) -> int:
-        """The place of the first key behind `text`; a folded prefix takes all that begins with it along."""
-        if options.delimiter and text.endswith("/"):
+    def _behind(self, text: str, prefix: str, options: ListOptions) -> int:
+        """The place of the first key behind `text`; a prefix that this listing folds takes all below it along."""
+        if options.delimiter and text.startswith(prefix) and 0 <= text.find("/", len(prefix)) == len(text) - 1:
             return bisect_left(self._order, text[:-1] + "0")  # "0" is the character behind "/"
         at = bisect_left(self._order, text)
         return at + 1 if at < len(self._order) and self._order[at] == text else at

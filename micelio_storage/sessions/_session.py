@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from .._errors import IntegrityError, NotFoundError
-from .._keys import parse_session_id
+from .._keys import is_session_id, parse_session_id
 from .._storage import Storage
+from .._types import Removed
 
 ROOT = "sessions/"
 _ENCODER = json.JSONEncoder(indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -23,10 +24,12 @@ Document: TypeAlias = dict[str, Any]  # JSON: what its values may be, JSON says
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """How much a session stores: its files, and their bytes without the metadata."""
+    """How much a session stores: its files, and their bytes without the metadata. `skipped` more that other programs
+    stored there are not counted, for their names are not keys."""
 
     files: int
     bytes: int
+    skipped: int = 0
 
 
 class Session:
@@ -71,28 +74,41 @@ class Session:
 
     async def usage(self) -> Usage:
         """How much the session stores at this moment."""
-        files = size = 0
-        async for entry in self.files.list():
-            files, size = files + 1, size + entry.size
-        return Usage(files=files, bytes=size)
+        files = size = skipped = 0
+        cursor, more, storage = None, True, self.files
+        while more:
+            page = await storage.list_page(cursor=cursor)
+            files, size = files + len(page.entries), size + sum(entry.size for entry in page.entries)
+            skipped += page.skipped
+            cursor, more = page.cursor, page.cursor is not None
+        return Usage(files=files, bytes=size, skipped=skipped)
 
     async def exists(self) -> bool:
         """Whether anything is stored in the session."""
-        return bool((await self._storage.list_page(limit=1)).entries)
+        cursor, more = None, True
+        while more:
+            page = await self._storage.list_page(limit=1, cursor=cursor)
+            if page.entries:
+                return True
+            cursor, more = page.cursor, page.cursor is not None
+        return False
 
-    async def delete(self) -> int:
+    async def delete(self) -> Removed:
         """Remove all of it; returns the number of objects. The metadata goes last, so that a session of which only a
-        part was removed is still listed."""
+        part was removed is still listed. What other programs stored there under names that are not keys is left, and
+        counted as `skipped`."""
         return await self._storage.delete_prefix("", everything=True)
 
 
 async def list_sessions(storage: Storage) -> AsyncGenerator[str, None]:
-    """The ids of all sessions that store something, in order."""
+    """The ids of all sessions that store something, in order. What else there is below `sessions/` is skipped."""
     cursor, more = None, True
     while more:
         page = await storage.list_page(ROOT, cursor=cursor, delimiter="/")
         for prefix in page.prefixes:
-            yield prefix.removeprefix(ROOT).removesuffix("/")
+            name = prefix.removeprefix(ROOT).removesuffix("/")
+            if is_session_id(name):
+                yield name
         cursor, more = page.cursor, page.cursor is not None
 
 

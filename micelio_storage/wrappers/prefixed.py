@@ -1,8 +1,9 @@
-"""Everything below a prefix: keys get it on the way in and lose it on the way out. The lengths that a key may have are
-counted with it, because `Key.parse` makes the whole key."""
+"""Everything below a prefix: keys get it on the way in and lose it on the way out, and cursors do not show it."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from ..driver import (
     Download,
     Driver,
     Entry,
+    InvalidKeyError,
     Key,
     ListOptions,
     ObjectInfo,
@@ -23,15 +25,23 @@ from ..driver import (
     StorageError,
     Upload,
     WriteOptions,
+    escape_name,
+    not_a_cursor,
 )
+from ._forwarding import Forwarding
+
+SEAL_SIZE = 8  # bytes of a cursor that say which prefix it belongs to
 
 
-class PrefixedDriver:
+class PrefixedDriver(Forwarding):
     """The part of another driver that is below `prefix`, which ends in "/"."""
 
     def __init__(self, inner: Driver, prefix: Prefix) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.prefix = prefix
+        self._size = len(prefix.encode())
+        self._inner_capabilities: Capabilities | None = None
+        self._capabilities = Capabilities()
 
     @classmethod
     def below(cls, driver: Driver, prefix: Prefix) -> PrefixedDriver:
@@ -44,18 +54,13 @@ class PrefixedDriver:
         return f"<PrefixedDriver {str(self.prefix)!a} of {self.inner!r}>"
 
     @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
     def capabilities(self) -> Capabilities:
-        return self.inner.capabilities
-
-    async def open(self) -> None:
-        await self.inner.open()
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
+        """Those of the inner driver, whose keys have the prefix too. Made anew when the inner ones are others."""
+        inner = self.inner.capabilities
+        if inner is not self._inner_capabilities:
+            self._capabilities = replace(inner, max_key_bytes=inner.max_key_bytes - self._size)
+            self._inner_capabilities = inner
+        return self._capabilities
 
     async def head(self, key: Key) -> ObjectInfo:
         return await self.inner.head(self._below(key))
@@ -78,30 +83,69 @@ class PrefixedDriver:
         return {outer[key]: error for key, error in failures.items()}
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
-        if options.start_after is not None:
-            options = replace(options, start_after=Prefix.parse(self.prefix + options.start_after))
-        page = await self.inner.list_page(Prefix.parse(self.prefix + prefix), options)
-        skip = len(self.prefix)
-        return Page(
-            entries=[
-                Entry(key=Key.parse(entry.key[skip:]), size=entry.size, etag=entry.etag, modified=entry.modified)
-                for entry in page.entries
-            ],
-            prefixes=[folded[skip:] for folded in page.prefixes],
-            cursor=page.cursor,
-        )
+        """The inner page without the prefix, or the one behind it if nothing of it is a key here."""
+        below = Prefix.parse(self.prefix + prefix)
+        after = Prefix.parse(self.prefix + options.start_after) if options.start_after else None
+        cursor = None if options.cursor is None else self._unseal(options.cursor)
+        skipped, foreign = 0, list[str]()
+        while True:
+            inner = await self.inner.list_page(below, replace(options, cursor=cursor, start_after=after))
+            page = self._page(inner)
+            skipped += page.skipped
+            foreign = [*foreign, *page.foreign] if options.foreign else [*foreign, *page.foreign][:1]
+            cursor, after = inner.cursor, None
+            if cursor is None or page.entries or page.prefixes or (foreign and options.foreign):
+                sealed = None if cursor is None else self._seal(cursor)
+                return replace(page, skipped=skipped, foreign=foreign, cursor=sealed)
 
     async def presign(self, key: Key, request: PresignRequest) -> str:
         return await self.inner.presign(self._below(key), request)
 
-    async def unfinished(self) -> Sequence[str]:
-        return await self.inner.unfinished()
-
-    def parse(self, text: str) -> Key:
-        """The key, which has to be one below the prefix too."""
-        key = Key.parse(text)
-        self._below(key)
-        return key
-
     def _below(self, key: Key) -> Key:
         return Key.parse(self.prefix + key)
+
+    def _page(self, page: Page) -> Page:
+        """What of the page is a key, or begins one, without the prefix; the rest is counted."""
+        skip, shown = len(self.prefix), len(escape_name(self.prefix))
+        entries: list[Entry] = []
+        prefixes: list[str] = []
+        foreign = [name[shown:] for name in page.foreign]
+        left_out = 0
+        for entry in page.entries:
+            try:
+                key = Key.parse(entry.key[skip:])
+            except InvalidKeyError:  # such as ".micelio/x", which is reserved at the top alone
+                left_out += 1
+                foreign.append(escape_name(entry.key[skip:]))
+            else:
+                entries.append(Entry(key=key, size=entry.size, etag=entry.etag, modified=entry.modified))
+        for folded in page.prefixes:
+            try:
+                prefixes.append(Prefix.parse(folded[skip:]))
+            except InvalidKeyError:
+                left_out += 1
+                foreign.append(escape_name(folded[skip:]))
+        return Page(entries=entries, prefixes=prefixes, skipped=page.skipped + left_out, foreign=foreign)
+
+    def _seal(self, cursor: str) -> str:
+        """The inner cursor for outside: without the prefix the inner names in it cannot be read, and below another
+        prefix it means nothing. That hides names from whoever gets a cursor; it keeps nobody out."""
+        plain = cursor.encode()
+        return base64.urlsafe_b64encode(self._mark(plain) + self._mask(plain)).decode().rstrip("=")
+
+    def _unseal(self, cursor: str) -> str:
+        try:
+            sealed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        except ValueError as error:
+            raise not_a_cursor() from error
+        plain = self._mask(sealed[SEAL_SIZE:])
+        if self._mark(plain) != sealed[:SEAL_SIZE]:
+            raise not_a_cursor()
+        return plain.decode()
+
+    def _mark(self, plain: bytes) -> bytes:
+        return hashlib.blake2b(self.prefix.encode() + b"\0" + plain, digest_size=SEAL_SIZE).digest()
+
+    def _mask(self, data: bytes) -> bytes:
+        pad = hashlib.shake_256(self.prefix.encode()).digest(len(data))
+        return bytes(one ^ other for one, other in zip(data, pad, strict=True))

@@ -11,7 +11,7 @@ import aiofiles
 from aiohttp import StreamReader
 from starlette.datastructures import UploadFile
 
-from micelio_storage import Entry, Key, ObjectInfo, Page, Session, Storage, Usage, list_sessions, open_storage
+from micelio_storage import Entry, Key, ObjectInfo, Page, Removed, Session, Storage, Usage, list_sessions, open_storage
 from micelio_storage.driver import Download, Driver, Upload
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.memory import MemoryDriver
@@ -34,7 +34,7 @@ async def whole_objects(storage: Storage, upload: UploadFile, reader: StreamRead
     assert_type(await storage.exists("a"), bool)
     assert_type(await storage.head("a"), ObjectInfo)
     assert_type(await storage.delete("a", "b"), None)
-    assert_type(await storage.delete_prefix("a"), int)
+    assert_type(await storage.delete_prefix("a"), Removed)
     assert_type(await storage.url("a", expires=60), str)
     assert_type(storage.under("a"), Storage)
 
@@ -81,7 +81,7 @@ async def sessions(storage: Storage) -> None:
     assert_type(await session.metadata(), dict[str, Any])
     assert_type(await session.update_metadata(lambda document: {"a": 1}), dict[str, Any])
     assert_type(await session.usage(), Usage)
-    assert_type(await session.delete(), int)
+    assert_type(await session.delete(), Removed)
     async for name in list_sessions(storage):
         assert_type(name, str)
 

@@ -35,11 +35,12 @@ class Listings:
     def page(self, prefix: Prefix, options: ListOptions) -> Page:
         """The next page: a walk that stopped there goes on if no directory on its way has changed since."""
         walk = None
+        after = options.start_after
         if options.cursor is not None:
+            after = parse_cursor(options.cursor, prefix)
             with self._turn:
                 walk = self._walks.pop((prefix, options.delimiter, options.cursor), None)
         if walk is None or not walk.is_fresh():
-            after = parse_cursor(options.cursor) if options.cursor is not None else options.start_after
             walk = _Walk(self._root, prefix, after or "", folding=options.delimiter is not None)
         page = walk.page(options.limit)
         if page.cursor is not None:

@@ -26,15 +26,17 @@ MADE_AT_ONCE = 100  # entries: about 0.5 ms
 
 async def list_page(client: Client, prefix: Prefix, options: ListOptions) -> Page:
     """The page that is asked for, or the one behind it if nothing of it is to be shown."""
-    token, _, after = parse_cursor(options.cursor or "").partition("\n")
-    after = after or options.start_after or ""
+    start = f"{prefix}\n"  # of each cursor: no key has a line end
+    token, after = "", options.start_after or ""
+    if options.cursor is not None:
+        token, _, after = parse_cursor(options.cursor, start).removeprefix(start).partition("\n")
     passed = {"", token}
     while True:
         answer = await client.call("list_objects_v2", **_parameters(prefix, options, token, after))
         following = answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else None
         if following in passed:
             raise UnavailableError("the listing has no end: the store says that more follows, but not where")
-        page = await _page(answer, after, f"{following}\n{after}" if following else None, client.pace)
+        page = await _page(answer, after, f"{start}{following}\n{after}" if following else None, client.pace)
         if page.entries or page.prefixes or following is None:
             return page
         passed.add(following)
