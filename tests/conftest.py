@@ -1,18 +1,17 @@
-"""What all tests share: three event loops, a watch on blocking calls, and the two kinds of disk."""
+"""What all tests share: their event loops, a watch on blocking calls, and the two kinds of disk."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvloop
 from blockbuster import blockbuster_ctx
 from support import s3_servers
+from support.everything import Loops, loops_of
 from support.fast_paths import turn_off
 from support.s3_fixtures import moto_server_, s3_server, seaweedfs_server, strict_server
 from support.s3_servers import Server
@@ -20,16 +19,8 @@ from support.s3_servers import Server
 __all__ = ["moto_server_", "s3_server", "seaweedfs_server", "strict_server"]  # fixtures
 
 
-def _debugging_loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    loop.set_debug(True)
-    return loop
-
-
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"asyncio": asyncio.new_event_loop, "debug": _debugging_loop, "uvloop": uvloop.new_event_loop}
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Loops:
+    return loops_of(item)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from support.everything import EVERYTHING
 
 from micelio_storage.driver import (
     Capabilities,
@@ -81,9 +81,8 @@ DRIVERS: Mapping[str, Callable[[Path], Driver]] = {
     "local-disk": lambda place: LocalDriver(place / "root"),
     "local-prefixed": lambda place: PrefixedDriver(LocalDriver(place / "root"), Prefix.parse("tenants/\u00e9 1/")),
 }
-# Whatever does something of its own on the loop. MICELIO_EVERY_LOOP=1 has all of them run there.
-ON_UVLOOP = tuple(DRIVERS) if os.environ.get("MICELIO_EVERY_LOOP") else ("memory", "local", "local-file", "local-disk")
-DEBUGGED = ("memory", "local")  # the loop's debug mode looks at the library's own code, of which these run all
+# These run all of the library's code that has to do with the loop, but for that of S3.
+ON_EVERY_LOOP = tuple(DRIVERS) if EVERYTHING else ("memory", "local")
 
 
 @pytest.fixture
@@ -103,13 +102,13 @@ async def test_driver_keeps_the_contract(driver: Driver, check: Check) -> None:
 @pytest.mark.case("O68", "O72")
 @pytest.mark.asyncio(loop_factories=["uvloop"])
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("driver", ON_UVLOOP, indirect=True)
+@pytest.mark.parametrize("driver", ON_EVERY_LOOP, indirect=True)
 async def test_driver_keeps_the_contract_on_uvloop(driver: Driver, check: Check) -> None:
     await run(check, driver)
 
 
 @pytest.mark.asyncio(loop_factories=["debug"])
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("driver", DEBUGGED, indirect=True)
+@pytest.mark.parametrize("driver", ON_EVERY_LOOP, indirect=True)
 async def test_driver_keeps_the_contract_while_the_loop_is_debugged(driver: Driver, check: Check) -> None:
     await run(check, driver)

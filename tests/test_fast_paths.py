@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 from support.fast_paths import counted_hops, turn_off
-from support.s3_conformance import on_loops
 
 from micelio_storage import LocalConfig, NotFoundError, Storage, StorageError, open_storage
 
 MIB = 1 << 20
 TIMES = 100
-pytestmark = on_loops("asyncio")
 
 
 @pytest.fixture

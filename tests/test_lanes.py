@@ -15,6 +15,8 @@ from micelio_storage import ClosedError
 from micelio_storage.drivers import _lanes
 from micelio_storage.drivers._lanes import Lane, Pause, Steps, SyncDirectory, SyncFile
 
+pytestmark = pytest.mark.every_loop
+
 
 @pytest.fixture
 async def lane() -> AsyncIterator[Lane]:

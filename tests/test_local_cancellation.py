@@ -30,6 +30,8 @@ from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.local._reads import Reads
 from micelio_storage.drivers.local._root import Resolver
 
+pytestmark = pytest.mark.every_loop
+
 
 async def settled(storage: Storage) -> None:
     """When this returns, what cancelled operations left to the threads is done."""

@@ -22,6 +22,8 @@ from micelio_storage.drivers.local._attribute_cache import Known
 from micelio_storage.drivers.local._attributes import Attributes, decode
 from micelio_storage.drivers.local._streaming import CHUNK, READ_HOP, Queue, SharedFile, read_at
 
+pytestmark = pytest.mark.every_loop
+
 BYTES_EACH = 256  # of a version that is remembered, at most: 160 to 200 were measured
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.s3_conformance import KNOWN, every_check, keep, on_loops
+from support.s3_conformance import KNOWN, every_check, keep, on_loop
 from support.s3_servers import Server
 from support.s3_storage import KIB, driver_for
 
@@ -16,7 +16,7 @@ from micelio_storage.wrappers.prefixed import PrefixedDriver
 
 @pytest.mark.case("O68", "O72")
 @every_check
-@on_loops("uvloop")
+@on_loop("uvloop")
 async def test_below_a_prefix_it_keeps_every_promise(small_parts_server: Server, check: Check) -> None:
     driver = PrefixedDriver(driver_for(small_parts_server, prefix="a b/c"), Prefix.parse("a b/c/"))
     await keep(check, driver, "strict")
@@ -24,7 +24,7 @@ async def test_below_a_prefix_it_keeps_every_promise(small_parts_server: Server,
 
 @pytest.mark.case("O41", "O61")
 @every_check
-@on_loops("asyncio")
+@on_loop("asyncio")
 async def test_in_parts_it_keeps_every_promise(small_parts_server: Server, check: Check) -> None:
     """What is larger than 64 KiB goes by multipart uploads, ranges and copies in parts, of which S3 takes none below
     5 MiB, and the strict server any."""

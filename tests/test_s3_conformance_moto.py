@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from support.s3_conformance import KNOWN, every_check, keep, on_loops
+from support.s3_conformance import KNOWN, every_check, keep, on_loop
 from support.s3_servers import Server
 from support.s3_storage import driver_for
 
@@ -12,7 +12,7 @@ from micelio_storage.testing import Check
 
 
 @every_check
-@on_loops("uvloop")
+@on_loop("debug")
 async def test_it_keeps_every_promise(moto_server_: Server, check: Check) -> None:
     driver = driver_for(moto_server_, **KNOWN)
     driver.capabilities = replace(driver.capabilities, if_match=False)  # as it is found out, with 20 requests

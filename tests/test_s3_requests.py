@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeAlias
 
 import pytest
-from support.s3_conformance import on_loops
 from support.s3_servers import Server
 from support.s3_storage import KIB, driver_for
 
@@ -79,7 +78,6 @@ COSTS: dict[str, tuple[Step, dict[str, int]]] = {
 }
 
 
-@on_loops("asyncio")
 @pytest.mark.parametrize("name", COSTS)
 async def test_an_operation_costs_no_more_requests_than_it_has_to(
     storage: Storage, small_parts_server: Server, name: str

@@ -24,6 +24,8 @@ from micelio_storage.drivers.s3.requests import _exchange as lean
 from micelio_storage.drivers.s3.requests._pace import IN_A_TURN, Pace, Unused
 from micelio_storage.drivers.s3.requests._transport import AT_ONCE
 
+pytestmark = pytest.mark.every_loop
+
 
 @given(st.binary(max_size=300), st.binary(max_size=300))
 def test_checksums_of_parts_make_that_of_the_whole(first: bytes, second: bytes) -> None:

@@ -35,6 +35,8 @@ from micelio_storage.drivers.s3.requests._short_road import Wire
 from micelio_storage.drivers.s3.requests._signing import Credentials, Signer, encoded_path
 from micelio_storage.drivers.s3.requests._xml import read_answer
 
+pytestmark = pytest.mark.every_loop
+
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 EXAMPLE = Credentials(access_key="AKIAIOSFODNN7EXAMPLE", secret_key="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 EXAMPLE_TIME = datetime(2013, 5, 24, tzinfo=UTC)

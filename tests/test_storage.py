@@ -45,6 +45,8 @@ from micelio_storage import (
 from micelio_storage.driver import DeleteOptions, Key
 from micelio_storage.drivers.memory import MemoryDriver
 
+pytestmark = pytest.mark.every_loop
+
 BODY = bytes(range(256)) * 9000  # over 2 MiB: more than one read
 
 

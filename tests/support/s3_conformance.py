@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import pytest
@@ -10,6 +9,8 @@ import pytest
 from micelio_storage import StorageError
 from micelio_storage.driver import Driver
 from micelio_storage.testing import CHECKS, Check, CheckFailed, run
+
+from .everything import EVERYTHING, LOOPS
 
 # What a server cannot do: the check, and what comes of it. README shows this table.
 EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
@@ -34,11 +35,10 @@ KNOWN = {"conditions": "all"}  # it has been found out what the server can be tr
 every_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 
 
-def on_loops(*chosen: str) -> pytest.MarkDecorator:
-    """The loops on which a server is tried: all of them if MICELIO_EVERY_LOOP is set, else those, for the kit takes
-    minutes on each server, and both loops run on some of them."""
-    loops = ["asyncio", "uvloop"] if os.environ.get("MICELIO_EVERY_LOOP") else list(chosen)
-    return pytest.mark.asyncio(loop_factories=loops)
+def on_loop(name: str) -> pytest.MarkDecorator:
+    """The loop on which a server is tried, for the kit takes minutes on each server, and each loop has its turn on one
+    of them; all loops with MICELIO_EVERYTHING=1."""
+    return pytest.mark.asyncio(loop_factories=list(LOOPS) if EVERYTHING else [name])
 
 
 async def keep(check: Check, driver: Driver, server: str) -> None:
