@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
@@ -19,6 +19,12 @@ LARGEST_PART = 5 << 30  # bytes: nor a larger one
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")  # what any store takes; S3 itself is stricter
 _REGION = re.compile(r"[A-Za-z0-9-]{1,63}")  # becomes a part of host names
 _VISIBLE = re.compile(r"[!-~]+")  # becomes a header, or a part of a request's first line
+_PROFILE = re.compile(r"[^\x00-\x1f\x7f\[\]]{1,255}")  # becomes the name of a section in the SDK's files
+_VARIABLE = re.compile(r"\$[A-Za-z_{]")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # a URL's, in a place for paths; one letter is a drive
+
+Origin: TypeAlias = Literal["object", "environment", "url"]
+"""Where a configuration was said, so that an error can name what to change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +35,7 @@ class LocalConfig:
     path: str | os.PathLike[str] | None = None
     durable: bool = True
     deadline: float | None = None
+    _origin: Origin = field(default="object", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +43,7 @@ class MemoryConfig:
     """Objects in this process, gone when it is closed: for tests."""
 
     deadline: float | None = None
+    _origin: Origin = field(default="object", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +65,7 @@ class S3Config:
     What is asked of the store for each object: `sse`, its encryption; `sse_kms_key_id`, the key for "aws:kms" (the
     bucket's when None); `storage_class`, the bucket's when None.
 
-    Credentials come from the SDK's chain, never from here.
+    Credentials come from the SDK's chain, never from here; `profile` says which section of its shared files.
     """
 
     bucket: str
@@ -82,15 +90,65 @@ class S3Config:
     sse: Literal["AES256", "aws:kms"] | None = None
     sse_kms_key_id: str | None = None
     storage_class: str | None = None
+    profile: str | None = None
+    _origin: Origin = field(default="object", compare=False, repr=False)
 
 
 Config: TypeAlias = LocalConfig | MemoryConfig | S3Config
 
 
+def setting(config: Config, name: str) -> str:
+    """What to change for another value of the field, in the words of whoever set it."""
+    return named(type(config), name, config._origin)  # noqa: SLF001  # it is no field for applications
+
+
+def named(kind: type[Config], name: str, origin: Origin) -> str:
+    """The same of a configuration that is not made yet."""
+    if origin == "url":
+        return f"the URL's {name}"
+    return variable(kind, name) if origin == "environment" else f"{kind.__name__}.{name}"
+
+
+def variable(kind: type[Config], name: str) -> str:
+    """The environment's name of a field."""
+    return f"S3_{name.upper()}" if kind is S3Config else f"STORAGE_LOCAL_{name.upper()}"
+
+
+def local_path(config: LocalConfig) -> str | None:
+    """The path of the root with `~` expanded, None for the default; `ConfigError` for what was surely not meant."""
+    given, said = config.path, setting(config, "path")
+    if given is None:
+        return None
+    text = os.fspath(given)
+    if not isinstance(text, str):
+        raise TypeError(f"{said} must be a str or a path, not {type(given).__name__}")
+    problem = _problem_with(text)
+    if problem is not None:
+        raise ConfigError(f"{said} is {text!a}: {problem}")
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        raise ConfigError(f"{said} is {text!a}: there is no such home directory; write the path in full")
+    return expanded
+
+
+def _problem_with(path: str) -> str | None:
+    if not path:
+        return "it must not be empty; leave it out for the default"
+    if any(ord(letter) < 32 or letter == "\x7f" for letter in path):
+        return "a path must not contain line breaks or other control characters"
+    if path != path.strip() or path[0] in "'\"" or path[-1] in "'\"":
+        return "it begins or ends with blanks or quotes, which are not part of the path: remove them"
+    if _SCHEME.match(path):
+        return "a path is expected, not a URL: write /srv/micelio, or pass the URL to open_storage or STORAGE_URL"
+    if _VARIABLE.search(path):
+        return "variables are not expanded: write the path in full, or begin it with '~'"
+    return None
+
+
 def check_s3(config: S3Config) -> None:
     """Raise a `ConfigError` that says what to set unless the values can be meant, each and together."""
     if not isinstance(config.bucket, str) or not _BUCKET.fullmatch(config.bucket) or ".." in config.bucket:
-        raise ConfigError(f"{config.bucket!a} is no name of a bucket: give one as in s3://bucket/prefix")
+        raise ConfigError(f"not a valid bucket name: {config.bucket!a} (3 to 63 of a-z, 0-9, '-', '.')")
     try:
         if config.prefix:
             Key.parse(config.prefix.strip("/"))
@@ -98,11 +156,12 @@ def check_s3(config: S3Config) -> None:
         raise ConfigError(f"the prefix cannot be a part of keys: {error}") from error
     _check_numbers(config)
     _check_choices(config)
-    _check_text("region", config.region, _REGION, "the name of one, as in 'eu-west-1'")
+    _check_text(config, "region", _REGION, "the name of one, as in 'eu-west-1'")
+    _check_text(config, "profile", _PROFILE, "the name of a section in the SDK's shared files")
     for name in ("endpoint", "public_endpoint"):
-        _check_endpoint(name, getattr(config, name))
+        _check_endpoint(setting(config, name), getattr(config, name))
     for name in ("sse_kms_key_id", "storage_class"):
-        _check_text(name, getattr(config, name), _VISIBLE, "printable ASCII without blanks")
+        _check_text(config, name, _VISIBLE, "printable ASCII without blanks")
     if config.sse_kms_key_id is not None and config.sse != "aws:kms":
         raise ConfigError("sse_kms_key_id is set but sse is not 'aws:kms': set both or neither")
 
@@ -120,7 +179,18 @@ def _check_numbers(config: S3Config) -> None:
         value = getattr(config, name)
         kind = (int, float) if unit == "seconds" else int
         if not isinstance(value, kind) or isinstance(value, bool) or not least <= value <= most:
-            raise ConfigError(f"{name} is {value!r}: set it to {least:g} to {most:g} {unit}")
+            shown = [_size(bound) if unit == "bytes" else f"{bound:g}" for bound in (least, most)]
+            given = _size(value) if unit == "bytes" and type(value) is int else repr(value)
+            suffix = "" if unit == "bytes" else f" {unit}"
+            raise ConfigError(f"{setting(config, name)} must be between {' and '.join(shown)}{suffix}, not {given}")
+
+
+def _size(value: float) -> str:
+    """So many bytes as people write them."""
+    for size, name in ((1 << 30, "GiB"), (MIB, "MiB"), (1 << 10, "KiB")):
+        if value >= size and value % size == 0:
+            return f"{value // size:g} {name}"
+    return f"{value:.0f} bytes"
 
 
 def _check_choices(config: S3Config) -> None:
@@ -130,12 +200,14 @@ def _check_choices(config: S3Config) -> None:
         if literal is None or (value is None and literal is not hint):
             continue
         if not isinstance(value, str) or value not in get_args(literal):
-            raise ConfigError(f"{name} is {value!a}: set it to {' or '.join(map(repr, get_args(literal)))}")
+            choices = " or ".join(map(repr, get_args(literal)))
+            raise ConfigError(f"{setting(config, name)} must be {choices}, not {value!a}")
 
 
-def _check_text(name: str, value: Any, wanted: re.Pattern[str], description: str) -> None:
+def _check_text(config: S3Config, name: str, wanted: re.Pattern[str], description: str) -> None:
+    value: Any = getattr(config, name)
     if value is not None and (not isinstance(value, str) or not wanted.fullmatch(value)):
-        raise ConfigError(f"{name} is {value!a}: set it to {description}, or not at all")
+        raise ConfigError(f"{setting(config, name)} must be {description}, or left out, not {value!a}")
 
 
 def _check_endpoint(name: str, url: str | None) -> None:
@@ -147,8 +219,8 @@ def _check_endpoint(name: str, url: str | None) -> None:
     except ValueError:
         good = False
         parts = urlsplit("")
-    if not good or parts.query or parts.fragment or parts.path.strip("/"):
-        raise ConfigError(f"{name} is a URL of scheme, host and port: https://s3.example.org")
+    if not good or parts.query or parts.fragment:
+        raise ConfigError(f"{name} must be a URL with scheme and host, such as https://s3.example.org")
     if parts.username is not None or parts.password is not None:
         raise ConfigError(f"{name} has no user or password in it: give credentials to the SDK")
 

@@ -10,7 +10,8 @@ import os
 import sys
 import typing
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -19,7 +20,19 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import platformdirs
 
 from ._call import parse_deadline
-from ._config import Config, LocalConfig, MemoryConfig, S3Config, check_s3, is_open_to_listeners
+from ._config import (
+    Config,
+    LocalConfig,
+    MemoryConfig,
+    Origin,
+    S3Config,
+    check_s3,
+    is_open_to_listeners,
+    local_path,
+    named,
+    setting,
+    variable,
+)
 from ._errors import ConfigError
 from ._hooks import Hook
 from ._keys import Prefix
@@ -36,13 +49,17 @@ C = TypeVar("C", LocalConfig, MemoryConfig, S3Config)
 
 
 def open_storage(
-    target: str | Config | None = None, *, environ: Mapping[str, str] | None = None, hooks: Sequence[Hook] = ()
+    target: str | os.PathLike[str] | Config | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> Storage:
     """A storage, to be opened by `async with` (or `await storage.open()`).
 
     ```python
     open_storage()                             # from the environment: STORAGE_BACKEND=local is the default
     open_storage("file:///srv/micelio")        # or "memory:", "s3://bucket/prefix?region=eu-west-1"
+    open_storage("/srv/micelio")               # or "./data", "~/data", a `Path`
     open_storage(LocalConfig(path="/srv/micelio"))
     ```
 
@@ -51,49 +68,78 @@ def open_storage(
     """
     if target is None:
         config = config_from_environ(os.environ if environ is None else environ)
-    elif isinstance(target, str):
+    elif isinstance(target, str) and not target.startswith(("/", "./", "../", "~")):
         config = config_from_url(target)
+    elif isinstance(target, (str, os.PathLike)):
+        config = LocalConfig(path=target)
     elif isinstance(target, (LocalConfig, MemoryConfig, S3Config)):
         config = target
     else:
-        raise TypeError(f"open_storage takes a URL, a config object or nothing, not {type(target).__name__}")
+        raise TypeError(f"open_storage takes a URL, a path, a config object or nothing, not {type(target).__name__}")
     return Storage(make_driver(config, environ), hooks=hooks, deadline=parse_deadline(config.deadline))
 
 
 def config_from_environ(environ: Mapping[str, str]) -> Config:
-    """What `STORAGE_BACKEND` and the variables of that back end say. An empty variable is as good as none."""
-    backend = environ.get("STORAGE_BACKEND") or "local"
+    """What `STORAGE_URL` says, or `STORAGE_BACKEND` and the variables of that back end: `STORAGE_LOCAL_<FIELD>` or
+    `S3_<FIELD>`. An empty variable is as good as none, and one that is not known is a `ConfigError`."""
+    given = {name: value for name, value in environ.items() if value and name.startswith(("STORAGE_", "S3_"))}
+    url = given.get("STORAGE_URL")
+    if url is not None:
+        others = sorted(name for name in given if name in {*_KNOWN, *_S3_VARIABLES.values()} - {"STORAGE_URL"})
+        if others:
+            raise ConfigError(f"STORAGE_URL and {others[0]} are both set: put all of it into the URL, or unset one")
+        return _from_url(url, "STORAGE_URL")
+    backend = given.get("STORAGE_BACKEND", "local")
     if backend == "local":
-        return LocalConfig(path=environ.get("STORAGE_LOCAL_PATH") or None)
+        _refuse_unknown({name for name in given if not name.startswith("S3_")}, _KNOWN)
+        return _checked(LocalConfig, _values(given, _LOCAL_VARIABLES), "environment")
     if backend == "s3":
-        values = {field: value for field in _S3_VARIABLES if (value := environ.get(_S3_VARIABLES[field]))}
+        _refuse_unknown(set(given), {*_KNOWN, *_S3_VARIABLES.values()})
+        values = _values(given, _S3_VARIABLES)
         if "bucket" not in values:
-            raise ConfigError("STORAGE_BACKEND is s3 but S3_BUCKET is not set: name the bucket")
-        return _checked(S3Config, values, lambda field: _S3_VARIABLES[field])
-    raise ConfigError(f"STORAGE_BACKEND is {backend!a}: set it to 'local' or 's3'")
+            raise ConfigError("STORAGE_BACKEND is s3, but S3_BUCKET is not set")
+        return _checked(S3Config, values, "environment")
+    raise ConfigError(f"STORAGE_BACKEND is {backend!a}: it must be 'local' or 's3'")
+
+
+def _values(given: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
+    return {field: given[name] for field, name in variables.items() if name in given}
+
+
+def _refuse_unknown(given: set[str], known: Collection[str]) -> None:
+    """A variable that nobody reads was meant for somebody: the names of others are the likeliest mistake."""
+    for name in sorted(given - set(known)):
+        if any(word in name.lower() for word in _SECRETS):
+            raise ConfigError(f"{name} is not read: give credentials to the SDK (AWS_ACCESS_KEY_ID, a profile, a role)")
+        nearest = get_close_matches(name, known, n=1, cutoff=0)
+        raise ConfigError(f"{name} is not a setting: did you mean {nearest[0]}?")
 
 
 def config_from_url(url: str) -> Config:
     """What a URL says: `file:///path`, `memory:` or `s3://bucket/prefix`, with the fields of the config object of that
     back end as parameters."""
+    return _from_url(url, "the storage URL")
+
+
+def _from_url(url: str, what: str) -> Config:
     try:
         parts = urlsplit(url)
         parameters = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError as error:
-        raise ConfigError(f"the storage's URL cannot be read: {error}") from error
+        raise ConfigError(f"{what} cannot be parsed: {error}") from error
     _check_url(parts.username, parts.fragment, parameters)
     values = dict(parameters)
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             raise ConfigError("a file URL has three slashes and an absolute path: file:///srv/micelio")
-        return _checked(LocalConfig, _placed(values, path=unquote(parts.path)), _parameter)
+        return _checked(LocalConfig, _placed(values, path=unquote(parts.path)), "url")
     if parts.scheme == "memory":
         if parts.netloc or parts.path:
             raise ConfigError("the URL of a storage in memory is 'memory:'")
-        return _checked(MemoryConfig, values, _parameter)
+        return _checked(MemoryConfig, values, "url")
     if parts.scheme == "s3":
         prefix = unquote(parts.path).strip("/")
-        return _checked(S3Config, _placed(values, bucket=parts.netloc, prefix=prefix), _parameter)
+        return _checked(S3Config, _placed(values, bucket=parts.netloc, prefix=prefix), "url")
     raise ConfigError(f"no storage has {parts.scheme!a} URLs: use file:///path, memory: or s3://bucket/prefix")
 
 
@@ -108,11 +154,17 @@ def default_path(environ: Mapping[str, str]) -> str:
     return str(Path(platformdirs.user_data_dir("micelio", appauthor=False)) / "storage")
 
 
-_S3_VARIABLES = {field.name: f"S3_{field.name.upper()}" for field in dataclasses.fields(S3Config)}
+def _variables(kind: type[Config]) -> dict[str, str]:
+    return {name: variable(kind, name) for name in _fields(kind)}
 
 
-def _parameter(field: str) -> str:
-    return f"the URL's {field}"
+def _fields(kind: type[Config]) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind) if not field.name.startswith("_")]
+
+
+_S3_VARIABLES = _variables(S3Config)
+_LOCAL_VARIABLES = _variables(LocalConfig)
+_KNOWN = ("STORAGE_URL", "STORAGE_BACKEND", *_LOCAL_VARIABLES.values())
 
 
 def _check_url(username: str | None, fragment: str, parameters: list[tuple[str, str]]) -> None:
@@ -136,17 +188,17 @@ def _placed(values: dict[str, str], **places: str) -> dict[str, str]:
     return values | places
 
 
-def _checked(kind: type[C], values: Mapping[str, str], name: Any) -> C:
+def _checked(kind: type[C], values: Mapping[str, str], origin: Origin) -> C:
     """The config object with these values, each of the type that its field has."""
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    unknown = sorted(set(values) - set(fields))
+    unknown = sorted(set(values) - set(_fields(kind)))
     if unknown:
-        raise ConfigError(f"there is no parameter {unknown[0]!a}: there are {', '.join(sorted(fields))}")
+        known = ", ".join(sorted(_fields(kind)))
+        raise ConfigError(f"unknown parameter {unknown[0]!a}; known parameters: {known}")
     hints = typing.get_type_hints(kind)
-    parsed = {field: _convert(hints[field], value, name(field)) for field, value in values.items()}
+    parsed = {field: _convert(hints[field], value, named(kind, field, origin)) for field, value in values.items()}
     if kind is S3Config and not parsed["bucket"]:
-        raise ConfigError("the bucket has no name: s3://bucket/prefix")
-    return kind(**parsed)
+        raise ConfigError("the bucket name is missing: use s3://bucket/prefix")
+    return kind(**parsed, _origin=origin)
 
 
 def _convert(hint: Any, text: str, what: str) -> Any:
@@ -180,7 +232,9 @@ def make_driver(config: Config, environ: Mapping[str, str] | None = None) -> Dri
         from .drivers.local import LocalDriver
 
         environ = os.environ if environ is None else environ
-        return LocalDriver(config.path or partial(default_path, environ), durable=config.durable)
+        path = local_path(config)
+        place = partial(default_path, environ) if path is None else path
+        return LocalDriver(place, durable=config.durable, setting=setting(config, "path"))
     if isinstance(config, MemoryConfig):
         from .drivers.memory import MemoryDriver
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from micelio_storage import ConfigError, LocalConfig, MemoryConfig, S3Config, open_storage
-from micelio_storage._open import PRODUCTION_PATH, config_from_environ, config_from_url, default_path
+from micelio_storage._open import PRODUCTION_PATH, config_from_environ, config_from_url, default_path, local_path
 
 URLS = [
     ("memory:", MemoryConfig()),
@@ -37,7 +37,6 @@ def test_a_url_says_the_same_as_a_config_object(url: str, config: object) -> Non
 BAD_URLS = [
     ("", "memory:"),
     ("micelio", "file:///path"),
-    ("/srv/micelio", "file:///path"),
     ("ftp://host/path", "'ftp'"),
     ("file:srv", "three slashes"),
     ("file://srv/micelio", "three slashes"),
@@ -53,9 +52,9 @@ BAD_URLS = [
     ("file:///srv?deadline=soon", "number of seconds"),
     ("file:///srv?deadline=-1", "number of seconds"),
     ("file:///srv?durable=true&durable=false", "twice"),
-    ("file:///srv?durable", "cannot be read"),
+    ("file:///srv?durable", "cannot be parsed"),
     ("file:///srv#part", "%23"),
-    ("s3://[bucket", "cannot be read"),
+    ("s3://[bucket", "cannot be parsed"),
 ]
 
 
@@ -102,7 +101,115 @@ def test_asking_for_s3_never_gives_another_back_end() -> None:
         assert repr(storage) == "<Storage on <S3Driver 'bucket'>>"
 
 
-@pytest.mark.parametrize("target", [1, b"memory:", Path("/srv"), {"bucket": "b"}])
+ODD_PATHS = [
+    ("", "empty"),
+    ("/srv/x\n", "line breaks"),
+    ("/srv/\x00x", "control characters"),
+    (" /srv/x", "blanks"),
+    ('"/srv/x"', "quotes"),
+    ("'/srv/x'", "quotes"),
+    ("$HOME/x", "not expanded"),
+    ("/srv/${NAME}", "not expanded"),
+    ("file:///srv/x", "not a URL"),
+    ("s3://bucket", "not a URL"),
+    ("~nobody-of-this-name/x", "home directory"),
+]
+
+
+@pytest.mark.parametrize(("path", "says"), ODD_PATHS)
+def test_a_path_that_cannot_be_meant_is_shown_with_the_setting_that_gave_it(path: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        open_storage(LocalConfig(path=path))
+    assert str(caught.value).startswith(f"LocalConfig.path is {path!a}")
+    if path and "\0" not in path:
+        with pytest.raises(ConfigError, match=says) as caught:
+            open_storage(environ={"STORAGE_LOCAL_PATH": path})
+        assert str(caught.value).startswith(f"STORAGE_LOCAL_PATH is {path!a}")
+
+
+@pytest.mark.parametrize("path", ["/srv/a$", "/srv/a$1", "/srv/it's", "/srv/a b", "./c:d", "C:x"])
+def test_odd_letters_in_a_path_are_kept(path: str) -> None:
+    assert local_path(LocalConfig(path=path)) == path
+
+
+def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for config in (LocalConfig(path="~/data"), LocalConfig(path=Path("~/data"))):
+        assert local_path(config) == "/home/somebody/data"
+    assert repr(open_storage("~/data")) == "<Storage on <LocalDriver '/home/somebody/data'>>"
+
+
+@pytest.mark.parametrize("target", ["/srv/x", Path("/srv/x"), LocalConfig(path="/srv/x")])
+def test_a_path_is_a_storage_there(target: str | Path | LocalConfig) -> None:
+    assert repr(open_storage(target)) == "<Storage on <LocalDriver '/srv/x'>>"
+
+
+@pytest.mark.parametrize(("target", "shown"), [("./x", "./x"), ("../x", "../x"), (Path("x"), "x")])
+def test_a_relative_path_is_one_from_the_working_directory(target: str | Path, shown: str) -> None:
+    assert repr(open_storage(target)) == f"<Storage on <LocalDriver {shown!r}>>"
+
+
+@pytest.mark.parametrize(
+    ("target", "environ", "names"),
+    [
+        (None, "STORAGE_LOCAL_PATH", "STORAGE_LOCAL_PATH"),
+        ("url", None, "the URL's path"),
+        ("object", None, "LocalConfig.path"),
+    ],
+)
+async def test_what_cannot_be_opened_names_the_setting_that_was_used(
+    tmp_path: Path, target: str | None, environ: str | None, names: str
+) -> None:
+    place = tmp_path / "file"
+    place.write_text("")
+    given = {"url": f"file://{place}", "object": LocalConfig(path=place), None: None}[target]
+    with pytest.raises(ConfigError) as caught:
+        await open_storage(given, environ={environ: str(place)} if environ else None).open()
+    assert str(place) in str(caught.value)
+    assert f"change {names} " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        ("S3_ENDPOINT_URL", "S3_ENDPOINT"),
+        ("S3_BUCKET_NAME", "S3_BUCKET"),
+        ("S3_SSE_KMS_KEY", "S3_SSE_KMS_KEY_ID is not read|S3_SSE_KMS_KEY is not read"),
+        ("STORAGE_PATH", "STORAGE_LOCAL_PATH"),
+        ("STORAGE_LOCAL_DIR", "STORAGE_LOCAL_"),
+        ("S3_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
+    ],
+)
+def test_a_variable_that_nobody_reads_is_refused_and_the_nearest_named(variable: str, nearest: str) -> None:
+    environ = {"STORAGE_BACKEND": "s3", "S3_BUCKET": "bucket", variable: "hunter2"}
+    with pytest.raises(ConfigError, match=nearest) as caught:
+        open_storage(environ=environ)
+    assert variable in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_variables_of_the_back_end_that_is_not_used_are_left_alone() -> None:
+    assert config_from_environ({"S3_ENDPOINT_URL": "x", "STORAGE_LOCAL_PATH": "/x"}) == LocalConfig(path="/x")
+
+
+def test_the_environment_sets_every_field_of_the_local_back_end() -> None:
+    environ = {"STORAGE_LOCAL_PATH": "/x", "STORAGE_LOCAL_DURABLE": "false", "STORAGE_LOCAL_DEADLINE": "2.5"}
+    assert config_from_environ(environ) == LocalConfig(path="/x", durable=False, deadline=2.5)
+    with pytest.raises(ConfigError, match=r"STORAGE_LOCAL_DURABLE is 'yes'"):
+        config_from_environ({"STORAGE_LOCAL_DURABLE": "yes"})
+
+
+def test_a_url_in_the_environment_says_it_all() -> None:
+    assert config_from_environ({"STORAGE_URL": "memory:"}) == MemoryConfig()
+    assert config_from_environ({"STORAGE_URL": "s3://b/p?region=r"}) == S3Config(bucket="b", prefix="p", region="r")
+    for other in ("STORAGE_BACKEND", "STORAGE_LOCAL_PATH", "S3_BUCKET"):
+        with pytest.raises(ConfigError, match=f"STORAGE_URL and {other}"):
+            config_from_environ({"STORAGE_URL": "memory:", other: "local"})
+    with pytest.raises(ConfigError, match="STORAGE_URL cannot be parsed"):
+        config_from_environ({"STORAGE_URL": "s3://[b"})
+
+
+@pytest.mark.parametrize("target", [1, b"memory:", {"bucket": "b"}])
 def test_what_is_no_configuration_is_a_type_error(target: Any) -> None:
     with pytest.raises(TypeError):
         open_storage(target)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+import aiohttp
 import pytest
 from support import fault_proxy, s3_servers
 from support.s3_servers import Server
@@ -22,6 +23,7 @@ from support.strict_s3 import Request
 from micelio_storage import (
     ConfigError,
     DeadlineError,
+    NotFoundError,
     NotSupportedError,
     S3Config,
     Storage,
@@ -54,13 +56,15 @@ FIELDS: dict[str, tuple[str, object]] = {
     "sse": ("aws:kms", "aws:kms"),
     "sse_kms_key_id": ("alias/k", "alias/k"),
     "storage_class": ("STANDARD_IA", "STANDARD_IA"),
+    "profile": ("second account", "second account"),
 }
 MEANT = S3Config(**{name: value for name, (_, value) in FIELDS.items()})  # type: ignore[arg-type]
 
 
 def test_the_table_has_every_field_and_none_at_its_default() -> None:
-    assert FIELDS.keys() == {field.name for field in dataclasses.fields(S3Config)}
-    assert [field.name for field in dataclasses.fields(S3Config) if getattr(MEANT, field.name) == field.default] == []
+    fields = [field for field in dataclasses.fields(S3Config) if not field.name.startswith("_")]
+    assert FIELDS.keys() == {field.name for field in fields}
+    assert [field.name for field in fields if getattr(MEANT, field.name) == field.default] == []
 
 
 def test_every_field_can_be_a_parameter_of_the_url() -> None:
@@ -96,33 +100,32 @@ BAD_TEXTS: list[tuple[str, str, str]] = [
     ("part_size", "8MiB", "a whole number"),
     ("part_size", "\u0661\u0662", "a whole number"),
     ("part_size", "9" * 5000, "a whole number"),
-    ("part_size", "5242879", "5.24288e+06 to 5.36871e+09 bytes"),
-    ("part_size", "5368709121", "5.24288e+06 to 5.36871e+09 bytes"),
-    ("concurrency", "0", "1 to 64 parts at once"),
+    ("part_size", "5242879", "between 5 MiB and 5 GiB"),
+    ("part_size", "5368709121", "between 5 MiB and 5 GiB"),
+    ("concurrency", "0", "between 1 and 64 parts at once"),
     ("concurrency", "1.5", "a whole number"),
-    ("connections", "0", "1 to 10000 connections"),
+    ("connections", "0", "between 1 and 10000 connections"),
     ("connect_timeout", "0", "number of seconds above 0"),
     ("connect_timeout", "nan", "number of seconds above 0"),
-    ("connect_timeout", "4000", "0.001 to 3600 seconds"),
+    ("connect_timeout", "4000", "between 0.001 and 3600 seconds"),
     ("read_timeout", "inf", "number of seconds above 0"),
     ("read_timeout", "soon", "number of seconds above 0"),
     ("deadline", "0", "number of seconds above 0"),
     ("retries", "-1", "a whole number"),
-    ("retries", "101", "0 to 100 attempts after the first"),
+    ("retries", "101", "between 0 and 100 attempts after the first"),
     ("region", "eu west", "region"),
     ("region", "eu-west-1\r\nX-Evil: 1", "region"),
     ("region", "/", "region"),
-    ("endpoint", "s3.example.org", "scheme, host and port"),
-    ("endpoint", "ftp://s3.example.org", "scheme, host and port"),
-    ("endpoint", "https://", "scheme, host and port"),
-    ("endpoint", "https://s3.example.org/path", "scheme, host and port"),
-    ("endpoint", "https://s3.example.org?a=b", "scheme, host and port"),
-    ("endpoint", "https://s3.example.org:99999", "scheme, host and port"),
-    ("endpoint", "https://s3.example.org:port", "scheme, host and port"),
-    ("endpoint", "https://[::1", "scheme, host and port"),
-    ("endpoint", "https://s3.exa mple.org", "scheme, host and port"),
+    ("endpoint", "s3.example.org", "scheme and host"),
+    ("endpoint", "ftp://s3.example.org", "scheme and host"),
+    ("endpoint", "https://", "scheme and host"),
+    ("endpoint", "https://s3.example.org?a=b", "scheme and host"),
+    ("endpoint", "https://s3.example.org:99999", "scheme and host"),
+    ("endpoint", "https://s3.example.org:port", "scheme and host"),
+    ("endpoint", "https://[::1", "scheme and host"),
+    ("endpoint", "https://s3.exa mple.org", "scheme and host"),
     ("endpoint", "https://me:hunter2@s3.example.org", "no user or password"),
-    ("public_endpoint", "files.example.org", "public_endpoint is a URL"),
+    ("public_endpoint", "files.example.org", "public_endpoint must be a URL"),
     ("sse_kms_key_id", "alias/k", "set both or neither"),
     ("storage_class", "STANDARD\r\nX-Evil: 1", "storage_class"),
     ("storage_class", "caf\u00e9", "storage_class"),
@@ -137,18 +140,18 @@ def test_a_value_that_cannot_be_meant_says_what_to_set(field: str, text: str, sa
     ):
         with pytest.raises(ConfigError) as caught:
             open_storage(target, environ=environ)
-        assert says in str(caught.value)
+        assert says.lower() in str(caught.value).lower()
         assert field in str(caught.value).lower()
         assert "hunter2" not in str(caught.value)
 
 
 BAD_VALUES: list[tuple[str, Any, str]] = [
-    ("bucket", "", "no name of a bucket"),
-    ("bucket", "a", "no name of a bucket"),
-    ("bucket", "a/b", "no name of a bucket"),
-    ("bucket", "a..b", "no name of a bucket"),
-    ("bucket", "-ab", "no name of a bucket"),
-    ("bucket", None, "no name of a bucket"),
+    ("bucket", "", "not a valid bucket name"),
+    ("bucket", "a", "not a valid bucket name"),
+    ("bucket", "a/b", "not a valid bucket name"),
+    ("bucket", "a..b", "not a valid bucket name"),
+    ("bucket", "-ab", "not a valid bucket name"),
+    ("bucket", None, "not a valid bucket name"),
     ("prefix", "a/../b", "prefix"),
     ("prefix", ".micelio", "prefix"),
     ("prefix", "a\nb", "prefix"),
@@ -157,17 +160,17 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("checksums", True, "'auto' or 'on' or 'off'"),
     ("conditions", "al", "'auto' or 'all' or 'none'"),
     ("sse", "none", "'AES256' or 'aws:kms'"),
-    ("part_size", 5.5 * MIB, "5.24288e+06 to 5.36871e+09 bytes"),
-    ("concurrency", 1.5, "1 to 64 parts at once"),
-    ("concurrency", True, "1 to 64 parts at once"),
-    ("connections", "9", "1 to 10000 connections"),
-    ("retries", 1.0, "0 to 100 attempts after the first"),
-    ("read_timeout", float("nan"), "0.001 to 3600 seconds"),
-    ("read_timeout", None, "0.001 to 3600 seconds"),
+    ("part_size", 5.5 * MIB, "between 5 MiB and 5 GiB"),
+    ("concurrency", 1.5, "between 1 and 64 parts at once"),
+    ("concurrency", True, "between 1 and 64 parts at once"),
+    ("connections", "9", "between 1 and 10000 connections"),
+    ("retries", 1.0, "between 0 and 100 attempts after the first"),
+    ("read_timeout", float("nan"), "between 0.001 and 3600 seconds"),
+    ("read_timeout", None, "between 0.001 and 3600 seconds"),
     ("region", "", "region"),
     ("region", 1, "region"),
-    ("endpoint", "", "scheme, host and port"),
-    ("endpoint", 8333, "scheme, host and port"),
+    ("endpoint", "", "scheme and host"),
+    ("endpoint", 8333, "scheme and host"),
     ("sse_kms_key_id", "a\nb", "sse_kms_key_id"),
     ("storage_class", "", "storage_class"),
 ]
@@ -500,3 +503,20 @@ async def main():
 asyncio.run(main())
 """
     assert run_python(code).split("\n")[:3] == ["[]", "[]", "True"]
+
+
+@one_loop
+async def test_an_endpoint_may_have_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_servers.strict(base="/gate/s3") as server:
+        set_credentials(monkeypatch, server)
+        config = config_for(server, endpoint=f"{server.endpoint}/gate/s3/", url_style="path", prefix="p")
+        async with open_storage(config) as storage, aiohttp.ClientSession() as anybody:
+            for number in range(3):  # the first goes over the SDK's road, the others over our own
+                await storage.put(f"{number}", b"%d" % number)
+                assert await storage.get(f"{number}") == b"%d" % number
+            assert [entry.key async for entry in storage.list()] == ["0", "1", "2"]
+            await storage.delete("0", "1")
+            async with anybody.get(await storage.url("2", expires=60)) as answer:
+                assert (answer.status, await answer.read()) == (200, b"2")
+            with pytest.raises(NotFoundError):
+                await storage.get("0")

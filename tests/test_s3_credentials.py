@@ -128,6 +128,30 @@ aws_secret_access_key = {secret_key}
 """
 
 
+async def test_two_profiles_are_two_accounts_in_one_process(server: Server, tmp_path: Path) -> None:
+    other = Credentials(access_key="AKIAOTHER0000000001", secret_key="other/secret00000001")
+    text = ""
+    for name, credentials in (("one", LONG), ("the other", other)):
+        accept(server, credentials)
+        keys = f"aws_access_key_id = {credentials.access_key}\naws_secret_access_key = {credentials.secret_key}\n"
+        text += f"[{name}]\n{keys}\n"
+    (tmp_path / "credentials").write_text(text)
+    config = config_for(server, conditions="all")
+    async with (
+        open_storage(dataclasses.replace(config, profile="one")) as one,
+        open_storage(dataclasses.replace(config, profile="the other")) as second,
+    ):
+        await check_it_works(one)
+        await check_it_works(second)
+    assert list(dict.fromkeys(signers(server))) == [LONG.access_key, other.access_key]
+
+
+async def test_a_profile_that_is_not_there_is_named(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "credentials").write_text("[default]\naws_access_key_id = A\naws_secret_access_key = B\n")
+    with pytest.raises(ConfigError, match="'nobody'"):
+        await storage_of(server, profile="nobody").open()
+
+
 async def test_credentials_are_found_in_a_profile(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -61,7 +61,8 @@ class LocalDriver:
 
     `path` may be a function that finds the place out; it is called in a thread, at `open`. With `durable` (the
     default), what is acknowledged survives a power cut; without, only the end of the process. `resolver` and `keeping`
-    choose the ways to resolve paths and to keep metadata, which "auto" finds out.
+    choose the ways to resolve paths and to keep metadata, which "auto" finds out. `setting` is what
+    errors tell to change.
     """
 
     name = "local"
@@ -73,12 +74,14 @@ class LocalDriver:
         durable: bool = True,
         resolver: Resolver = "auto",
         keeping: Keeping = "auto",
+        setting: str = "the path",
     ) -> None:
         self.capabilities = Capabilities(nested_keys=False)
         self._path = path
         self._durable = durable
         self._resolver: Resolver = resolver
         self._keeping: Keeping = keeping
+        self._setting = setting
         self._opened: _Opened | None = None
 
     def __repr__(self) -> str:
@@ -89,7 +92,7 @@ class LocalDriver:
         lane = Lane("open", most_workers=1)
         try:
             with system_errors():
-                cached = await lane.run(_open_root, self._path, self._resolver, undo=CachedReads.close)
+                cached = await lane.run(_open_root, self._path, self._resolver, self._setting, undo=CachedReads.close)
                 self._opened = _Opened(cached, self._keeping, durable=self._durable)
                 await lane.run(self._opened.prepare)
                 world_writable = await lane.run(cached.root.is_world_writable)
@@ -269,7 +272,7 @@ class _Opened:
             self._root.close()
 
 
-def _open_root(place: Place, resolver: Resolver) -> CachedReads:
+def _open_root(place: Place, resolver: Resolver, setting: str) -> CachedReads:
     """The root, made if it is missing, and what can be read there without waiting. What cannot be one is a
     `ConfigError`."""
     path = os.path.abspath(os.fsencode(place() if callable(place) else place))
@@ -278,14 +281,14 @@ def _open_root(place: Place, resolver: Resolver) -> CachedReads:
         root = Root(path, resolver)
     except (FileExistsError, NotADirectoryError) as error:
         raise ConfigError(
-            f"{os.fsdecode(path)!r} is no directory: set STORAGE_LOCAL_PATH to one, or to a new place"
+            f"{os.fsdecode(path)!r} is not a directory: change {setting} to one, or to a new place"
         ) from error
     except OSError as error:
         kind = translate(error)
         if isinstance(kind, (OutOfSpaceError, UnavailableError)):
             raise
         raise ConfigError(
-            f"{os.fsdecode(path)!r} cannot be opened ({error.strerror}): set STORAGE_LOCAL_PATH to a directory of yours"
+            f"{os.fsdecode(path)!r} cannot be opened ({error.strerror}): change {setting} to a directory of yours"
         ) from error
     keep_freed_memory()
     return CachedReads(root)

@@ -46,7 +46,8 @@ class StrictS3(Hosted):
     """A referee: an S3 server that is strict where the real one is, and that can be told to be worse.
 
     `ignores`: conditions that are looked away from (such as "put-if-absent"); `refuses`: those answered by 501,
-    also "checksums" and "encoding-type"; `deny`: operations answered by 403. More options: see `Rules`.
+    also "checksums" and "encoding-type"; `deny`: operations answered by 403; `base`: the path that all is below, as
+    behind a gateway. More options: see `Rules`.
     """
 
     def __init__(
@@ -58,9 +59,11 @@ class StrictS3(Hosted):
         region: str = "us-east-1",
         buckets: Iterable[str] = ("bucket",),
         clock: Callable[[], float] = time.time,
+        base: str = "",
         **rules: Any,
     ) -> None:
         super().__init__()
+        self._base = base
         self.state = State(Rules(region=region, clock=clock, **_frozen(rules)))
         self.accept(Credentials(access_key=access_key, secret_key=secret_key, session_token=session_token))
         for bucket in buckets:
@@ -161,7 +164,9 @@ class StrictS3(Hosted):
         query = dict(pairs)
         if len(query) != len(pairs):
             raise S3Error("InvalidArgument", "A query parameter is given twice.", close=True)
-        bucket, key = place(head.path, seen.headers.get("host", ""), self.state.buckets)
+        if not head.path.startswith(f"{self._base}/"):
+            raise S3Error("NoSuchBucket")
+        bucket, key = place(head.path.removeprefix(self._base), seen.headers.get("host", ""), self.state.buckets)
         operation = operation_name(head.method, bucket, key, query, seen.headers)
         return replace(seen, bucket=bucket, key=key, query=query, operation=operation)
 

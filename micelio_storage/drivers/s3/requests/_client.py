@@ -25,11 +25,12 @@ import aioboto3
 import anyio
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ProfileNotFound
 from botocore.loaders import JSONFileLoader
 
+from ...._config import setting
 from ...._shielding import run_to_completion
-from ....driver import BytesLike, ClosedError, IntegrityError, StorageError, UnavailableError
+from ....driver import BytesLike, ClosedError, ConfigError, IntegrityError, StorageError, UnavailableError
 from . import _resending as again
 from ._errors import translate
 from ._short_road import NAMES, OF_THE_BUCKET, NotPlainError, Wire
@@ -349,18 +350,22 @@ def make_client(config: S3Config, session: aioboto3.Session | None) -> Client:
 
 async def _make_client(config: S3Config, session: aioboto3.Session | None) -> Client:
     try:
-        session = session or _new_session()
+        session = session or _new_session(config.profile)
         sdk = await _make_sdk(session, config, config.endpoint)
         signer = await _make_signer(session, config, sdk)
         # What the first request would do on the loop: find the credentials, evaluate the rules for endpoints.
         await signer.generate_presigned_url("get_object", Params={"Bucket": config.bucket, "Key": "a"}, ExpiresIn=60)
+    except ProfileNotFound as error:
+        missing = config.profile or os.environ.get("AWS_PROFILE")
+        said = "AWS_PROFILE" if config.profile is None else setting(config, "profile")
+        raise ConfigError(f"no profile {missing!a} in the SDK's shared files: check {said}") from error
     except Exception as error:
         raise translate(error) from error
     return Client(sdk, signer, config)
 
 
-def _new_session() -> aioboto3.Session:
-    session = AioSession()
+def _new_session(profile: str | None) -> aioboto3.Session:
+    session = AioSession(profile=profile)
     session.get_component("data_loader").file_loader = GentleLoader()
     return aioboto3.Session(botocore_session=session)
 
