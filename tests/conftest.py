@@ -11,12 +11,21 @@ from pathlib import Path
 import pytest
 from blockbuster import blockbuster_ctx
 from support import s3_servers
-from support.everything import Loops, loops_of
+from support.everything import Loops, header, loops_of
 from support.fast_paths import turn_off
 from support.s3_fixtures import moto_server_, s3_server, seaweedfs_server, strict_server
 from support.s3_servers import Server
+from support.signals import let_children_be_ended
 
 __all__ = ["moto_server_", "s3_server", "seaweedfs_server", "strict_server"]  # fixtures
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    let_children_be_ended()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return header()
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Loops:

@@ -177,6 +177,36 @@ def test_interrupted_while_nobody_writes_to_a_named_pipe_put_ends(root: Path, tm
     assert stored(root) == set()
 
 
+def test_where_interrupts_are_ignored_the_command_goes_on(root: Path) -> None:
+    """As it is in the background of a script, and below `nohup`: who ignored them meant the command as well."""
+    ignoring = [sys.executable, "-c", IGNORING, *command("put", "-", "k")]
+    with subprocess.Popen(ignoring, stdin=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        child.stdin.write(bytes(3 * MIB))
+        child.stdin.flush()
+        child.send_signal(signal.SIGINT)
+        child.stdin.close()
+        assert child.wait(PATIENCE) == 0
+    assert process("cat", "k").stdout == bytes(3 * MIB)
+
+
+def test_children_of_tests_heed_interrupts_even_where_the_tests_are_to_ignore_them() -> None:
+    child = f"import signal; print(signal.getsignal({signal.SIGINT:d}) is signal.default_int_handler)"
+    parent = f"""
+import subprocess, sys
+from support.signals import let_children_be_ended
+let_children_be_ended()
+subprocess.run([sys.executable, "-c", {child!r}], check=True)
+"""
+    tests = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    ignoring = [sys.executable, "-c", IGNORING, sys.executable, "-c", parent]
+    done = subprocess.run(ignoring, env=tests, capture_output=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout) == (0, b"True\n"), done.stderr
+
+
+IGNORING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+
+
 def wait_until(true: Callable[[], bool]) -> None:
     until = time.monotonic() + PATIENCE
     while not true():
