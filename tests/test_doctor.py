@@ -24,9 +24,9 @@ from support.strict_s3 import StrictS3
 from micelio_storage import S3Config
 from micelio_storage.cli import _app
 from micelio_storage.cli._policy import lifecycle
+from micelio_storage.drivers.s3.doctor import Finding, diagnose
 from micelio_storage.drivers.s3.doctor._bucket import days_of_uploads
-from micelio_storage.drivers.s3.doctor._examination import diagnose, without_user
-from micelio_storage.drivers.s3.doctor._findings import Finding
+from micelio_storage.drivers.s3.doctor._examination import without_user
 from micelio_storage.drivers.s3.doctor._trial import Trial
 
 PREFIX = "of the doctor/é"

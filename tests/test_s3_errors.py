@@ -36,8 +36,12 @@ from micelio_storage import (
     UnavailableError,
 )
 from micelio_storage.drivers.s3.requests import _errors as table
-from micelio_storage.drivers.s3.requests._errors import translate
-from micelio_storage.drivers.s3.requests._signals import ChecksumRefusedError, ConflictError, NoSuchUploadError
+from micelio_storage.drivers.s3.requests._errors import (
+    ChecksumRefusedError,
+    ConflictError,
+    NoSuchUploadError,
+    translate,
+)
 
 one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])
 

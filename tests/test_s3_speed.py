@@ -20,7 +20,7 @@ from support.s3_storage import KIB, MIB, config_for, driver_for, session_for
 from micelio_storage import Storage
 from micelio_storage.drivers._checksums import combined, crc64nvme
 from micelio_storage.drivers.s3 import S3Driver
-from micelio_storage.drivers.s3.requests import _exchange as lean
+from micelio_storage.drivers.s3.requests import _exchange
 from micelio_storage.drivers.s3.requests._pace import IN_A_TURN, Pace, Unused
 from micelio_storage.drivers.s3.requests._transport import AT_ONCE
 
@@ -81,9 +81,9 @@ async def test_who_is_cancelled_while_waiting_holds_nobody_up() -> None:
 def test_a_header_with_a_line_break_is_never_sent() -> None:
     for value in ("a\r\nb: c", "a\nb", "a\rb"):
         with pytest.raises(ValueError, match="line break"):
-            lean._head("GET", "/", {"a": value})
+            _exchange._head("GET", "/", {"a": value})
     with pytest.raises(ValueError, match="line break"):
-        lean._head("GET", "/\r\nx: y", {})
+        _exchange._head("GET", "/\r\nx: y", {})
 
 
 async def _use(storage: Storage) -> None:
@@ -118,16 +118,16 @@ async def test_without_what_is_used_of_aiohttp_its_session_does_the_same(
     s3_server: Server, monkeypatch: Any, fits: bool
 ) -> None:
     asked = 0
-    ask = lean.ask
+    ask = _exchange.ask
 
-    async def counting(*arguments: Any) -> lean.Reply:
+    async def counting(*arguments: Any) -> _exchange.Reply:
         nonlocal asked
         asked += 1
         return await ask(*arguments)
 
-    assert lean.FITS  # with the aiohttp that is installed
-    monkeypatch.setattr(lean, "FITS", fits)
-    monkeypatch.setattr(lean, "ask", counting)
+    assert _exchange.FITS  # with the aiohttp that is installed
+    monkeypatch.setattr(_exchange, "FITS", fits)
+    monkeypatch.setattr(_exchange, "ask", counting)
     async with Storage(driver_for(s3_server, conditions="all")) as storage:
         await storage.put("speed/a", b"the SDK's: it shows the way")
         await _use(storage)
@@ -142,12 +142,12 @@ async def test_reads_and_heads_on_a_connection_that_was_closed_meanwhile_go_out_
         async with Storage(driver_for(small_parts_server, conditions="all", endpoint=proxy.endpoint)) as storage:
             await storage.put("speed/a", b"1")
             await storage.put("speed/a", b"2")
-            wire = storage._driver._opened.client.wire
+            road = storage._driver._opened.client.short_road
             for call in (storage.get, storage.head):
                 proxy.rule = first(Cut("head"), target="/speed/a")
-                sent, faults = wire.requests, len(proxy.faults)
+                sent, faults = road.requests, len(proxy.faults)
                 await call("speed/a")
-                assert wire.requests == sent + 1  # and the SDK was not asked
+                assert road.requests == sent + 1  # and the SDK was not asked
                 assert len(proxy.faults) == faults + 1
             proxy.rule = lambda exchange: None
             await storage.delete("speed/a")

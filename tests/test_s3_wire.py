@@ -30,10 +30,9 @@ from micelio_storage import (
 )
 from micelio_storage.drivers.s3.requests._answers import parse_time
 from micelio_storage.drivers.s3.requests._pace import Pace
-from micelio_storage.drivers.s3.requests._pages import read_listing
-from micelio_storage.drivers.s3.requests._short_road import Wire
+from micelio_storage.drivers.s3.requests._short_road import ShortRoad
 from micelio_storage.drivers.s3.requests._signing import Credentials, Signer, encoded_path
-from micelio_storage.drivers.s3.requests._xml import read_answer
+from micelio_storage.drivers.s3.requests._xml import read_answer, read_listing
 
 pytestmark = pytest.mark.every_loop
 
@@ -163,15 +162,15 @@ async def test_requests_and_answers_are_those_of_the_sdk(
     referee, client = small_parts_server.referee, storage._driver._opened.client
     assert referee is not None
     results, sent = [], []
-    for wire in (client.wire, None):
-        client.wire = wire
-        before = wire.requests if wire else 0
+    for road in (client.short_road, None):
+        client.short_road = road
+        before = road.requests if road else 0
         referee.log.clear()
         results.append(await work(storage, f"wire/{key}"))
         sent.append(requests_of(referee))
         await storage.delete(f"wire/{key}")
-        if wire:
-            assert wire.requests - before >= 10  # or nothing was compared
+        if road:
+            assert road.requests - before >= 10  # or nothing was compared
     assert results[0] == results[1]
     assert sent[0] == sent[1]
 
@@ -224,11 +223,11 @@ async def test_an_error_that_calls_itself_a_success_is_one(small_parts_server: S
         driver = driver_for(small_parts_server, conditions="all", endpoint=proxy.endpoint, part_size=64 * KIB)
         async with Storage(driver) as storage:
             await storage.put("wire/a", b"0")
-            wire = storage._driver._opened.client.wire
+            road = storage._driver._opened.client.short_road
             proxy.rule = first(fault_proxy.error("InternalError", status=200), times=2, method="POST", target="delete")
-            sent = wire.requests
+            sent = road.requests
             await storage.delete("wire/a", "wire/b")
-            assert (wire.requests - sent, len(proxy.faults)) == (1, 2)  # the SDK's road went on, and met the other
+            assert (road.requests - sent, len(proxy.faults)) == (1, 2)  # the SDK's road went on, and met the other
             assert not await storage.exists("wire/a")
             proxy.rule = first(fault_proxy.error("AccessDenied", status=200), times=9, method="POST", target="uploads")
             with pytest.raises(StorageError):
@@ -244,10 +243,10 @@ async def test_of_many_keys_those_are_told_that_could_not_be_deleted(small_parts
         async with Storage(driver_for(small_parts_server, conditions="all", endpoint=proxy.endpoint)) as storage:
             await storage.put("wire/c", b"0")
             proxy.rule = first(fault_proxy.Reply(200, answer), method="POST", target="delete")
-            sent = storage._driver._opened.client.wire.requests
+            sent = storage._driver._opened.client.short_road.requests
             with pytest.raises(AccessDeniedError, match="wire/a&"):
                 await storage.delete("wire/a&", "wire/b")
-            assert storage._driver._opened.client.wire.requests == sent + 1
+            assert storage._driver._opened.client.short_road.requests == sent + 1
             await storage.delete("wire/c")
 
 
@@ -274,7 +273,7 @@ async def test_whatever_is_asked_first_all_goes_to_its_own_key(
         await storage.put("wire/a", b"1")
         await storage.put("wire/a", b"2")
         await storage.put("wire/c/bucket", bytes(100_000))
-        assert storage._driver._opened.client.wire.requests >= 2
+        assert storage._driver._opened.client.short_road.requests >= 2
         referee = small_parts_server.referee
         assert referee is not None
         asked = {request.key for request in referee.log if request.key is not None}
@@ -289,13 +288,13 @@ async def test_whatever_is_asked_first_all_goes_to_its_own_key(
     "http://host/bucket/key2", "http://host/key",
 ])  # fmt: skip
 def test_an_address_that_is_not_the_buckets_is_not_learnt(url: str) -> None:
-    wire = Wire(_Direct(), "bucket", lambda: None)  # type: ignore[arg-type]
+    road = ShortRoad(_Direct(), "bucket", lambda: None)  # type: ignore[arg-type]
     signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=a/20260101/r/s3/aws4_request, SignedHeaders=host"}
     for right in ("http://host/bucket/key", "https://bucket.host/key", "https://host/path/bucket/key"):
-        wire.learn("key", right, signed)
-        assert wire._address is not None
-    wire.learn("key", url, signed)
-    assert wire._address is None
+        road.learn("key", right, signed)
+        assert road._address is not None
+    road.learn("key", url, signed)
+    assert road._address is None
 
 
 class _Direct:
@@ -308,7 +307,7 @@ async def test_the_sdk_does_it_where_more_is_asked_than_the_short_road_knows(
     small_parts_server: Server, fields: dict[str, Any]
 ) -> None:
     async with Storage(driver_for(small_parts_server, conditions="all", **fields)) as storage:
-        assert storage._driver._opened.client.wire is None
+        assert storage._driver._opened.client.short_road is None
         await storage.put("wire/a", b"1")
         assert await storage.get("wire/a") == b"1"
 
@@ -321,14 +320,14 @@ async def test_what_fails_on_the_short_road_goes_on_by_the_sdks(small_parts_serv
     with fault_proxy.running(host, int(port)) as proxy:
         async with Storage(driver_for(small_parts_server, conditions="all", endpoint=proxy.endpoint)) as storage:
             await storage.put("wire/a", b"0")
-            wire = storage._driver._opened.client.wire
+            road = storage._driver._opened.client.short_road
             proxy.rule = first(fault, method="PUT", target="/wire/a")
-            sent = wire.requests
+            sent = road.requests
             await storage.put("wire/a", b"1")
-            assert wire.requests == sent + 1
+            assert road.requests == sent + 1
             assert len(proxy.faults) == 1
             assert await storage.get("wire/a") == b"1"
-            assert wire.requests == sent + 2
+            assert road.requests == sent + 2
 
 
 async def test_one_attempt_is_one_attempt(small_parts_server: Server) -> None:

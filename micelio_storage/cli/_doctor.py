@@ -19,7 +19,7 @@ from ._operations import JsonOption
 from ._pipes import Output, encoded
 
 if TYPE_CHECKING:
-    from ..drivers.s3.doctor._findings import Finding
+    from ..drivers.s3.doctor import Finding
 
 HOURS = 24.0
 
@@ -43,7 +43,7 @@ def doctor(
     config = Invocation.of(context).config(url)
     if not isinstance(config, S3Config):
         raise ConfigError("doctor examines S3 storages: give s3://bucket/prefix; `check` tries out any storage")
-    from ..drivers.s3.doctor._examination import diagnose  # here, for an import on the event loop would block it
+    from ..drivers.s3.doctor import diagnose  # here, for it is an extra
 
     findings = diagnose(config, abort=abort, older_than=timedelta(hours=older_than))
     if not asyncio.run(_write(findings, as_json=as_json)):

@@ -8,12 +8,17 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 
 from awscrt import checksums
 
 from ..driver import BytesLike, IntegrityError
 
+if TYPE_CHECKING:
+    from ._lanes import Lane
+
 ALGORITHM = "crc64nvme"
+LARGEST_ON_LOOP = 1 << 20  # bytes: 0.1-0.2 ms; larger ones are summed, and joined, in a thread
 
 _POLYNOMIAL = 0x9A6C9329AC4BC9B5  # of CRC-64/NVME, the bit of x^0 in front
 _ONE = 1 << 63
@@ -57,6 +62,25 @@ def check_whole(data: bytes, wanted: str | None) -> None:
     """Raise `IntegrityError` unless these are the bytes whose checksum is wanted, if one is."""
     if wanted is not None:
         Check(wanted, len(data)).add(data)
+
+
+class Sums:
+    """The arithmetic, on the loop where it is quick and in a thread where it is not."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+
+    async def of(self, data: BytesLike) -> int:
+        """The CRC of the bytes."""
+        if len(data) <= LARGEST_ON_LOOP:
+            return crc64nvme(data, 0)
+        return await self._lane.run(crc64nvme, data, 0)
+
+    async def join(self, pieces: list[bytes]) -> bytes:
+        """The pieces in one."""
+        if sum(map(len, pieces)) <= LARGEST_ON_LOOP:
+            return b"".join(pieces)
+        return await self._lane.run(b"".join, pieces)
 
 
 def combined(first: int, second: int, size: int) -> int:

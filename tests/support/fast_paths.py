@@ -11,8 +11,7 @@ from typing import Any, NoReturn
 import pytest
 
 from micelio_storage.drivers.local import _fast_reads
-from micelio_storage.drivers.s3.requests import _exchange as lean
-from micelio_storage.drivers.s3.requests import _short_road
+from micelio_storage.drivers.s3.requests import _exchange, _short_road
 
 
 def turn_off(patch: pytest.MonkeyPatch) -> None:
@@ -22,8 +21,8 @@ def turn_off(patch: pytest.MonkeyPatch) -> None:
         raise _short_road.NotPlainError
 
     patch.setattr(_fast_reads, "_works", lambda root: False)
-    patch.setattr(_short_road.Wire, "request", to_the_sdk)
-    patch.setattr(lean, "FITS", False)
+    patch.setattr(_short_road.ShortRoad, "request", to_the_sdk)
+    patch.setattr(_exchange, "FITS", False)
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from ...driver import (
 from .._checksums import checksum_text, combined, crc64nvme
 from ._writes import Writes, new_write_id, pause
 from .requests import _answers as answers
-from .requests._signals import NoSuchUploadError
+from .requests._errors import NoSuchUploadError
 
 if TYPE_CHECKING:
     from .requests._client import Answer

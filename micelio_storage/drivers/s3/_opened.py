@@ -6,14 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ...driver import Capabilities, Key, ListOptions, Page, Prefix, WriteOptions
+from .._checksums import Sums
 from .._lanes import Lane
 from ._copies import LARGEST_AT_ONCE, Copies
 from ._listing import list_page
 from ._multipart import S3Upload
-from ._probe import probe
+from ._probe import Trust, probe
 from ._reads import FAST_ENOUGH, Reads
-from ._sums import Sums
-from ._trust import Trust
 from ._writes import Writes
 from .requests._answers import asked_of_store
 from .requests._client import Client, make_client

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,14 @@ import anyio
 from ..._shielding import run_to_completion
 from ...driver import (
     AccessDeniedError,
+    Capabilities,
     ConfigError,
     NotFoundError,
     PreconditionFailedError,
     StorageError,
     UnavailableError,
 )
-from ._trust import ALL_CONDITIONS, NO_CONDITIONS, Trust
+from ._driver import ALL_CONDITIONS, NO_CONDITIONS
 from ._writes import pause
 from .requests import _answers as answers
 
@@ -37,6 +38,15 @@ CLEANING_TIME = 10.0  # seconds
 TRIES = 3  # of a question whose answer is lost
 
 logger = logging.getLogger("micelio_storage")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """What was found out about a store. `copies`: it keeps conditions on CopyObject too, which many ignore that keep
+    those on writes."""
+
+    capabilities: Capabilities
+    copies: bool = False
 
 
 async def probe(client: Client, prefix: str, stored: answers.Parameters | None = None) -> Trust:

@@ -25,8 +25,7 @@ from ...driver import (
     check_read_conditions,
     resolve_span,
 )
-from .._checksums import Check
-from ._sums import Sums
+from .._checksums import Check, Sums
 from ._writes import pause
 from .requests import _answers as answers
 from .requests._errors import translate
@@ -339,11 +338,11 @@ def _range_header(options: ReadOptions) -> str | None:
 
 def _extent(answer: Answer, *, ranged: bool) -> tuple[int, int]:
     """The offset of the answer's first byte, and the size of the whole object."""
-    said = answer.get("ContentRange")
-    if not ranged or said is None:
+    content_range = answer.get("ContentRange")
+    if not ranged or content_range is None:
         return 0, answers.field(answer, "ContentLength")
     try:
-        first, size = said.removeprefix("bytes ").partition("-")[0], said.rpartition("/")[2]
+        first, size = content_range.removeprefix("bytes ").partition("-")[0], content_range.rpartition("/")[2]
         return int(first), int(size)
     except ValueError as error:
         raise UnavailableError("the answer is not one of S3's: its Content-Range cannot be read") from error

@@ -33,14 +33,13 @@ from ...driver import (
     WriteOptions,
     already_exists,
 )
-from .._checksums import checksum_text
+from .._checksums import Sums, checksum_text
 from .requests import _answers as answers
+from .requests._errors import ConflictError, NoSuchUploadError, NotDoneError
 from .requests._pace import Unused
-from .requests._signals import ConflictError, NoSuchUploadError, NotDoneError
 
 if TYPE_CHECKING:
     from ..._config import S3Config
-    from ._sums import Sums
     from .requests._client import Answer, Client
 
 T = TypeVar("T")

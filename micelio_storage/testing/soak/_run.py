@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from ..._config import Config, LocalConfig, MemoryConfig, S3Config
 from ..._errors import ConfigError, IntegrityError, NotFoundError, UnavailableError
@@ -30,7 +30,6 @@ from ..._parsing import parse_count
 from ..._shielding import run_to_completion
 from ..._storage import Storage
 from ...driver import Driver
-from ...drivers._lanes import Lane
 from ._model import (
     Count,
     Found,
@@ -47,9 +46,6 @@ from ._model import (
     value_out,
 )
 from ._worker import config_out
-
-if TYPE_CHECKING:
-    from ...drivers.s3.requests._client import Client
 
 PROCESSES = 3
 TASKS = 6  # in each
@@ -413,7 +409,9 @@ class _Run:
             await self._fill_directories()
         await self._storage.delete_prefix(self._prefix)
         if isinstance(self._config, S3Config):
-            self._report.uploads = await _abort_uploads(self._config, _outer(self._config) + self._prefix)
+            from ...drivers.s3 import abort_uploads  # here, for it is an extra
+
+            self._report.uploads = await abort_uploads(self._config, _outer(self._config) + self._prefix)
 
     async def _fill_directories(self) -> None:
         """A process that is killed at the right moment leaves an empty directory, which goes with the next object that
@@ -429,24 +427,6 @@ def _outer(config: S3Config) -> str:
     """What all keys begin with in the bucket."""
     prefix = config.prefix.strip("/")
     return f"{prefix}/" if prefix else ""
-
-
-async def _abort_uploads(config: S3Config, below: str) -> int:
-    """End what killed processes have begun; gives how many that were."""
-    from ...drivers.s3 import _make_client  # here, for it is an extra
-
-    lane = Lane("s3-soak", most_workers=1)
-    try:
-        client: Client = await lane.run(_make_client, config, None)
-        try:
-            own = [found for found in await client.open_uploads(below) if found[0].startswith(below)]
-            for key, upload, _ in own:
-                await client.call("abort_multipart_upload", publishing=True, Key=key, UploadId=upload)
-        finally:
-            await client.aclose()
-    finally:
-        await lane.aclose()
-    return len(own)
 
 
 async def _all_of(stream: asyncio.StreamReader | None) -> bytes:

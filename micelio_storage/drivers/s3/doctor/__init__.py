@@ -1,1 +1,7 @@
-"""What is examined of a bucket, and what to do where it is not well."""
+"""The examination of an S3 storage: what is well, what is not, and what to do about it. Nothing here imports the SDK
+before a thread does."""
+
+from ._examination import diagnose
+from ._findings import Finding
+
+__all__ = ["Finding", "diagnose"]

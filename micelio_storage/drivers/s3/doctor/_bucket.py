@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ....driver import NotFoundError, StorageError
-from ..requests._signals import NoSuchUploadError
+from ..requests._errors import NoSuchUploadError
 from ._findings import Finding, not_told, refusal, shown
 
 if TYPE_CHECKING:

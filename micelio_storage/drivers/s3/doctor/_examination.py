@@ -18,15 +18,15 @@ from ...._config import S3Config, check_s3, is_open_to_listeners
 from ...._shielding import run_to_completion
 from ....driver import AccessDeniedError, ConfigError, StorageError, UnavailableError
 from ..._lanes import Lane
-from .. import _make_client
-from ._bucket import Bucket
+from .._driver import make_client
 from ._findings import Finding, answer_behind, headers_of, not_told, refusal, shown
-from ._trial import Trial
 
 if TYPE_CHECKING:
     import aioboto3
 
     from ..requests._client import Client
+    from ._bucket import Bucket
+    from ._trial import Trial
 
 OLDER_THAN = timedelta(hours=24)  # as long as `micelio-storage policy lifecycle` gives an upload
 MOST_RETRIES = 1  # whoever waits for a diagnosis wants to hear of a store that does not answer
@@ -114,6 +114,7 @@ class _Examination:
         self._lane = Lane("s3-doctor", most_workers=1)
         self._client: Client | None = None
         self._trial: Trial | None = None
+        self._bucket: Bucket | None = None
         self._skew = 0.0  # seconds by which the store's clock is ahead of ours
         self.is_over = False
 
@@ -122,9 +123,10 @@ class _Examination:
         yield self._credentials
         yield self._connection
         yield self._region
-        self._trial = Trial(self._get_client(), self._config, self._below, self._place)
+        assert self._trial is not None  # those who get here have a client
+        assert self._bucket is not None
         yield from self._trial.checks()
-        bucket = Bucket(self._get_client(), self._below, self._place)
+        bucket = self._bucket
         yield bucket.settings
         yield partial(bucket.uploads, now=time.time() + self._skew, older_than=self._older_than, abort=self._abort)
 
@@ -144,16 +146,25 @@ class _Examination:
 
     async def _credentials(self) -> list[Finding]:
         try:
-            client = await self._lane.run(_make_client, self._config, self._session)
+            client = await self._lane.run(self._prepare)
         except StorageError as error:
             kind = type(error.__cause__).__name__
             about_keys = any(word in kind for word in ("Credential", "Profile", "SSO", "Token"))
             return self._end("credentials" if about_keys else "configuration", error.message)
-        self._client = client
         client.checksums = False  # those have a check of their own
         origin, expires = client.credentials
         until = f", good until {expires:%Y-%m-%d %H:%M:%SZ}" if expires else ""
         return [Finding("credentials", "ok", f"found by way of {shown(origin)}{until}")]
+
+    def _prepare(self) -> Client:
+        """In a thread: all of this imports the SDK."""
+        from ._bucket import Bucket
+        from ._trial import Trial
+
+        client = self._client = make_client(self._config, self._session)
+        self._trial = Trial(client, self._config, self._below, self._place)
+        self._bucket = Bucket(client, self._below, self._place)
+        return client
 
     async def _connection(self) -> list[Finding]:
         """Whether the store answers, to these credentials and for this bucket: seen by the listing of one key."""

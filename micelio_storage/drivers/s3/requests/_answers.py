@@ -125,8 +125,8 @@ def stored_with(options: WriteOptions, write_id: str | None, config: S3Config) -
     metadata = {name: encode_metadata(value) for name, value in (options.metadata or {}).items()}
     if write_id is not None:
         metadata[WRITE_ID] = write_id + built_on(options)
-    told = {"ContentType": options.content_type or DEFAULT_CONTENT_TYPE, "Metadata": metadata}
-    return told | asked_of_store(config)
+    parameters: Parameters = {"ContentType": options.content_type or DEFAULT_CONTENT_TYPE, "Metadata": metadata}
+    return parameters | asked_of_store(config)
 
 
 def built_on(options: WriteOptions) -> str:

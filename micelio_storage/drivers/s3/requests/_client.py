@@ -32,9 +32,8 @@ from ...._config import setting
 from ...._shielding import run_to_completion
 from ....driver import BytesLike, ClosedError, ConfigError, IntegrityError, StorageError, UnavailableError
 from . import _resending as again
-from ._errors import translate
-from ._short_road import NAMES, OF_THE_BUCKET, NotPlainError, Wire
-from ._signals import ChecksumRefusedError, NotDoneError
+from ._errors import ChecksumRefusedError, NotDoneError, translate
+from ._short_road import NAMES, OF_THE_BUCKET, NotPlainError, ShortRoad
 from ._transport import Transport, sent_body
 from ._yielding import parse_json
 
@@ -74,9 +73,9 @@ class Client:
         sdk.meta.events.register("before-call.s3.DeleteObjects", self._sum_for_delete)
         sdk.meta.events.register("before-call.s3.CopyObject", _add_headers)
         self._most_attempts = config.retries + 1
-        self.wire: Wire | None = None
+        self.short_road: ShortRoad | None = None
         if config.retry_mode == "standard" and not self._signs_bodies:
-            self.wire = Wire(transport, self.bucket, self._find_credentials)
+            self.short_road = ShortRoad(transport, self.bucket, self._find_credentials)
             for name in NAMES.values():
                 sdk.meta.events.register(f"before-send.s3.{name}", self._learn)
         sdk.meta.events.register_first("needs-retry.s3", partial(again.seconds_to_wait, config.retries + 1))
@@ -257,9 +256,9 @@ class Client:
     async def _attempt(self, operation: str, parameters: dict[str, Any], body: BytesLike | None) -> Answer:
         """A plain request goes straight to the store. Whatever comes of it but a plain answer, the SDK settles."""
         again.made.set(0)
-        if self.wire is not None and operation in NAMES:
+        if self.short_road is not None and operation in NAMES:
             try:
-                return await self.wire.request(operation, parameters, body, checksums=self.checksums)
+                return await self.short_road.request(operation, parameters, body, checksums=self.checksums)
             except NotPlainError as error:
                 if error.failure is not None:
                     if self._most_attempts == 1 or (again.once.get() and not again.was_not_done(error.failure)):
@@ -277,15 +276,15 @@ class Client:
     def _learn(self, request: Any, event_name: str, **_: object) -> None:
         """Take the way to the bucket from what the SDK is about to send, if it is known for which key that is."""
         key = "" if event_name.rpartition(".")[2] in OF_THE_BUCKET else _key.get()
-        if self.wire is not None and key is not None:
-            self.wire.learn(key, request.url, request.headers)
+        if self.short_road is not None and key is not None:
+            self.short_road.learn(key, request.url, request.headers)
 
     async def _head_again(self, parameters: Mapping[str, Any]) -> Answer:
         """An answer to HEAD has no body that says what is refused, or whether object or bucket is missing: GET has."""
         _key.set(parameters["Key"])
         try:
-            told = await self._sdk.get_object(Bucket=self.bucket, Key=parameters["Key"])
-            told["Body"].close()
+            answered = await self._sdk.get_object(Bucket=self.bucket, Key=parameters["Key"])
+            answered["Body"].close()
             answer: Answer = await self._sdk.head_object(Bucket=self.bucket, **parameters)
         except Exception as error:
             failure = translate(error)

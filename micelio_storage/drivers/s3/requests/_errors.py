@@ -1,4 +1,5 @@
-"""The one table from what S3 and the SDK say to what the library says."""
+"""The one table from what S3 and the SDK say to what the library says. Four kinds are for the driver's own use: what
+leaves it is the kind that each belongs to."""
 
 from __future__ import annotations
 
@@ -24,10 +25,26 @@ from ....driver import (
     StorageError,
     UnavailableError,
 )
-from ._signals import ChecksumRefusedError, ConflictError, NoSuchUploadError
 
 _STILL_EXPIRED = "refreshed credentials are still expired"  # the SDK raises this as a plain RuntimeError
 _LONGEST_WORDS = 200  # characters of what a server says that an error repeats
+
+
+class ChecksumRefusedError(NotSupportedError):
+    """The store takes no checksum of this kind."""
+
+
+class ConflictError(UnavailableError):
+    """The store could not decide a race and asks to try again (409)."""
+
+
+class NotDoneError(UnavailableError):
+    """The store did not answer, and cannot have done what it was asked for."""
+
+
+class NoSuchUploadError(StorageError):
+    """The multipart upload is not open: completed, aborted, or never there."""
+
 
 _CODES: Mapping[str, tuple[type[StorageError], str]] = {
     "NoSuchKey": (NotFoundError, "there is no such object"),
@@ -139,9 +156,9 @@ def translate(error: Exception) -> StorageError:
 def _translate_answer(error: sdk.ClientError) -> StorageError:
     answer = error.response.get("Error", {})
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    code, said = str(answer.get("Code", "")), str(answer.get("Message", ""))
-    if "checksum" in said.lower() and code in ("InvalidArgument", "InvalidRequest", "NotImplemented"):
-        return ChecksumRefusedError(f"the store refuses checksums: {_cut(said)}")
+    code, message = str(answer.get("Code", "")), str(answer.get("Message", ""))
+    if "checksum" in message.lower() and code in ("InvalidArgument", "InvalidRequest", "NotImplemented"):
+        return ChecksumRefusedError(f"the store refuses checksums: {_cut(message)}")
     if code not in _CODES:
         code = _STATUSES.get(status, code)
     attempts = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) + 1
@@ -152,8 +169,8 @@ def _translate_answer(error: sdk.ClientError) -> StorageError:
         region = answer.get("Region")
         return kind(f"{words} (it says {region})" if region and kind is ConfigError else words)
     if status >= 500 or code in ("InternalError", "ServiceUnavailable"):
-        return UnavailableError(f"the store failed {attempts} times: {_cut(code)} {_cut(said)}")
-    return StorageError(f"the store says {_cut(code)}: {_cut(said)}")
+        return UnavailableError(f"the store failed {attempts} times: {_cut(code)} {_cut(message)}")
+    return StorageError(f"the store says {_cut(code)}: {_cut(message)}")
 
 
 def _cut(text: str) -> str:

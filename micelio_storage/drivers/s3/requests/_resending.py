@@ -64,9 +64,9 @@ def seconds_to_wait(
         raise ClientError({**response[1], "ResponseMetadata": made_so_far}, operation.name)
     if attempts >= most_attempts or status not in (429, 503):
         return None
-    told = str(headers.get("Retry-After", ""))
-    longest = min(float(told) if told.isdecimal() else 2.0 ** (attempts - 1), LONGEST_WAIT)
-    if told.isdecimal():
+    retry_after = str(headers.get("Retry-After", ""))
+    longest = min(float(retry_after) if retry_after.isdecimal() else 2.0 ** (attempts - 1), LONGEST_WAIT)
+    if retry_after.isdecimal():
         return longest
     return random.uniform(0, longest) if status == 429 else None
 

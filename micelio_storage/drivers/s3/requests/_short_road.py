@@ -20,11 +20,10 @@ from yarl import URL
 
 from ....driver import BytesLike
 from ._answers import parse_time
-from ._pages import read_listing
 from ._resending import NOT_DONE
 from ._signing import UNSIGNED, Credentials, Signer, encoded, encoded_path
 from ._transport import Answered, Transport
-from ._xml import READ, read_answer, sums_of, write_deletion
+from ._xml import READ, read_answer, read_listing, sums_of, write_deletion
 
 Answer: TypeAlias = dict[str, Any]
 
@@ -75,7 +74,7 @@ _SENT = {
     "StorageClass": "x-amz-storage-class",
 }
 _KNOWN = {"Delete", "Key", "Metadata", *_QUERY, *_SENT}
-_TOLD = {
+_RETURNED = {
     "etag": "ETag",
     "content-type": "ContentType",
     "content-range": "ContentRange",
@@ -125,7 +124,7 @@ class _Address:
     signer: Signer
 
 
-class Wire:
+class ShortRoad:
     """One attempt at a request, if it is a plain one."""
 
     def __init__(self, transport: Transport, bucket: str, credentials: Callable[[], Any]) -> None:
@@ -194,23 +193,27 @@ class Wire:
         signer.sign(method, path, query, headers, UNSIGNED, keys, datetime.now(UTC))
 
     async def _parse(self, operation: str, response: Answered) -> Answer:
-        told = {name.lower(): value for name, value in response.headers.items()}
+        headers = {name.lower(): value for name, value in response.headers.items()}
         status = response.status
         if status >= 300:
-            await self._refuse(NAMES[operation], status, told, response)
-        answer: Answer = {_TOLD[name]: value for name, value in told.items() if name in _TOLD}
+            await self._refuse(NAMES[operation], status, headers, response)
+        answer: Answer = {_RETURNED[name]: value for name, value in headers.items() if name in _RETURNED}
         if operation in ("get_object", "head_object"):
-            answer |= {_TIMES[name]: time for name in _TIMES.keys() & told.keys() if (time := parse_time(told[name]))}
-            answer["Metadata"] = {name[len(_META) :]: value for name, value in told.items() if name.startswith(_META)}
-            if "content-length" in told:
-                answer["ContentLength"] = int(told["content-length"])
+            answer |= {
+                _TIMES[name]: time for name in _TIMES.keys() & headers.keys() if (time := parse_time(headers[name]))
+            }
+            answer["Metadata"] = {
+                name[len(_META) :]: value for name, value in headers.items() if name.startswith(_META)
+            }
+            if "content-length" in headers:
+                answer["ContentLength"] = int(headers["content-length"])
         if operation == "list_objects_v2":
             answer |= await self._read_listing(response)
         if operation == "get_object":
             answer["Body"] = response
         if operation in READ:
-            answer |= await self._read_answer(operation, told, response)
-        answer["ResponseMetadata"] = {"HTTPStatusCode": status, "HTTPHeaders": told, "RetryAttempts": 0}
+            answer |= await self._read_answer(operation, headers, response)
+        answer["ResponseMetadata"] = {"HTTPStatusCode": status, "HTTPHeaders": headers, "RetryAttempts": 0}
         return answer
 
     async def _read_listing(self, response: Answered) -> Answer:
@@ -221,22 +224,24 @@ class Wire:
         finally:
             response.close()  # if it was read to its end, its connection is kept all the same
 
-    async def _read_answer(self, operation: str, told: Mapping[str, str], response: Answered) -> Answer:
+    async def _read_answer(self, operation: str, headers: Mapping[str, str], response: Answered) -> Answer:
         answer = read_answer(operation, await response.read())
         if answer is None:
-            await self._refuse(NAMES[operation], 500, told, response)
+            await self._refuse(NAMES[operation], 500, headers, response)
         return answer
 
-    async def _refuse(self, name: str, status: int, told: Mapping[str, str], response: Answered) -> NoReturn:
+    async def _refuse(self, name: str, status: int, headers: Mapping[str, str], response: Answered) -> NoReturn:
         try:
             data = await response.read()
         except Exception as error:  # the answer breaks off; it is an error in any case
             raise NotPlainError(ConnectionClosedError(error=error, endpoint_url=str(response.url))) from error
-        refusal = ClientError(_parser.parse({"body": data, "headers": told, "status_code": status}, None), name)
+        refusal = ClientError(_parser.parse({"body": data, "headers": headers, "status_code": status}, None), name)
         if status in _OVERLOADED or refusal.response["Error"].get("Code") in NOT_DONE:
-            wait = told.get("retry-after", "")
+            wait = headers.get("retry-after", "")
             raise NotPlainError(refusal, float(wait) if wait.isdecimal() else 0)
-        moved = status == 400 and (refusal.response["Error"].get("Code") in _ELSEWHERE or "x-amz-bucket-region" in told)
+        moved = status == 400 and (
+            refusal.response["Error"].get("Code") in _ELSEWHERE or "x-amz-bucket-region" in headers
+        )
         if moved or status in (301, 302, 307, 308):
             raise NotPlainError  # the SDK finds out where the bucket is
         raise refusal

@@ -23,7 +23,7 @@ from botocore.exceptions import (
 from botocore.httpsession import create_urllib3_context, get_cert_path
 from yarl import URL
 
-from . import _exchange as lean
+from . import _exchange as exchange
 from . import _resending as again
 from ._pace import Pace
 
@@ -39,7 +39,7 @@ sent_body: ContextVar[memoryview | None] = ContextVar("micelio_s3_body", default
 _COUNTS_HEADERS = "max_headers" in inspect.signature(aiohttp.ClientSession.__init__).parameters
 
 
-Answered: TypeAlias = aiohttp.ClientResponse | lean.Reply
+Answered: TypeAlias = aiohttp.ClientResponse | exchange.Reply
 
 
 class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
@@ -82,7 +82,7 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
 
     async def _open_session(self, **options: Any) -> aiohttp.ClientSession:
         if _COUNTS_HEADERS:
-            options["max_headers"] = lean.MOST_HEADERS
+            options["max_headers"] = exchange.MOST_HEADERS
         session = aiohttp.ClientSession(
             timeout=self._timeout,
             skip_auto_headers={"Content-Type"},
@@ -127,12 +127,14 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
     async def _ask_at_once(
         self, session: _Straight, method: str, origin: URL, target: str, headers: Mapping[str, str], body: Any
     ) -> Answered:
-        if not lean.FITS:
+        if not exchange.FITS:
             return await self._ask_session(session, method, origin, target, headers, body)
         if self._way is None or self._way[0] is not origin:
             self._way = origin, aiohttp.ClientRequest("GET", origin, loop=asyncio.get_running_loop())
         try:
-            return await lean.ask(session.connector, self._way[1], self._times, method, target, headers, body or b"")
+            return await exchange.ask(
+                session.connector, self._way[1], self._times, method, target, headers, body or b""
+            )
         except aiohttp.ServerDisconnectedError:
             if method not in ("GET", "HEAD"):
                 raise

@@ -1,0 +1,202 @@
+"""Objects in a bucket of S3, or of anything that speaks S3, through aioboto3. Nothing is imported of the SDK before a
+driver is opened, and then in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from ..._forking import leave_alone, when_forked
+from ..._shielding import run_to_completion
+from ...driver import (
+    BytesLike,
+    Capabilities,
+    ClosedError,
+    ConfigError,
+    DeleteOptions,
+    Key,
+    ListOptions,
+    ObjectInfo,
+    Page,
+    Prefix,
+    PresignRequest,
+    ReadOptions,
+    StorageError,
+    WriteOptions,
+)
+from .._lanes import Lane
+from .._libc import keep_freed_memory
+from .requests._yielding import gently
+
+if TYPE_CHECKING:
+    import aioboto3
+
+    from ..._config import S3Config
+    from ._multipart import S3Upload
+    from ._opened import Opened
+    from ._reads import S3Download
+    from .requests._client import Client
+
+# What an S3 storage claims to do until it is known better: with conditional writes, and without.
+ALL_CONDITIONS = Capabilities(signed_urls=True, fresh_etags=False, exact_times=False)
+NO_CONDITIONS = replace(ALL_CONDITIONS, if_absent=False, if_match=False, delete_if_match=False)
+
+
+class S3Driver:
+    """The objects of a bucket.
+
+    The configuration's `prefix` is for the driver around this one (`PrefixedDriver`); here it only says where scratch
+    keys may be made, and whose multipart uploads are looked at. `session` is where credentials come from, by default
+    the SDK's chain. `largest_copy` is the most bytes that one CopyObject copies, by default 512 MiB; more is copied in
+    parts. `fast_enough` is how many bytes a second one answer has to bring, by default 200 MiB: beside a slower one the
+    next ranges are fetched (always, if it is infinite).
+    """
+
+    name = "s3"
+
+    def __init__(
+        self,
+        config: S3Config,
+        *,
+        session: aioboto3.Session | None = None,
+        largest_copy: int | None = None,
+        fast_enough: float | None = None,
+    ) -> None:
+        self.capabilities: Capabilities = NO_CONDITIONS if config.conditions == "none" else ALL_CONDITIONS
+        self.config = config
+        self._session = session
+        self._largest_copy = largest_copy
+        self._fast_enough = fast_enough
+        self._opened: Opened | None = None
+
+    def __repr__(self) -> str:
+        at = f" at {self.config.endpoint}" if self.config.endpoint else ""
+        return f"<S3Driver {self.config.bucket!a}{at}>"
+
+    async def open(self) -> None:
+        when_forked(self, S3Driver._abandon)
+        lane = Lane("s3", most_workers=2)
+        try:
+            self._opened = await lane.run(
+                _make_opened, self.config, self._session, lane, self._largest_copy, self._fast_enough
+            )
+            self.capabilities = await self._opened.probe_capabilities(self.capabilities, self._prefix())
+        except BaseException:
+            await run_to_completion(self._give_up(lane))
+            raise
+
+    async def _give_up(self, lane: Lane) -> None:
+        await self.aclose()
+        await lane.aclose()
+
+    def _abandon(self) -> None:
+        """In a forked child: touch none of the connections, which are the parent's too, and be closed."""
+        opened, self._opened = self._opened, None
+        leave_alone(opened)
+
+    async def aclose(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await run_to_completion(opened.aclose())
+
+    async def head(self, key: Key) -> ObjectInfo:
+        return await self._require_open().reads.head(key)
+
+    async def read(self, key: Key, options: ReadOptions) -> S3Download:
+        return await self._require_open().reads.open(key, options)
+
+    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+        opened = self._require_open()
+        if len(data) <= self.config.part_size:
+            return await opened.writes.put(key, data, options)
+        upload = await self.upload(key, options)
+        try:
+            await upload.write(data)
+            return await upload.commit()
+        except BaseException:
+            await upload.abort()
+            raise
+
+    async def upload(self, key: Key, options: WriteOptions) -> S3Upload:
+        return self._require_open().upload(key, options)
+
+    async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        return await self._require_open().copies.copy(source, target, options)
+
+    async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
+        return await self._require_open().writes.delete(keys, options)
+
+    async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
+        return await self._require_open().list_page(prefix, options)
+
+    async def presign(self, key: Key, request: PresignRequest) -> str:
+        client = self._require_open().client
+        reading = request.method == "GET"
+        content_type = "ResponseContentType" if reading else "ContentType"
+        bound = {
+            content_type: request.content_type,
+            "ResponseContentDisposition": request.content_disposition,
+            "ContentLength": request.content_length,
+        }
+        parameters = {"Key": str(key)} | {name: value for name, value in bound.items() if value is not None}
+        return await client.sign("get_object" if reading else "put_object", request.expires, parameters)
+
+    async def unfinished(self) -> Sequence[str]:
+        client = self._require_open().client
+        return [f"{key}?uploadId={upload}" for key, upload, _ in await client.open_uploads(self._prefix())]
+
+    def _prefix(self) -> str:
+        prefix = self.config.prefix.strip("/")
+        return f"{prefix}/" if prefix else ""
+
+    def _require_open(self) -> Opened:
+        if self._opened is None:
+            raise ClosedError("the driver is not open")
+        return self._opened
+
+
+def _make_opened(
+    config: S3Config,
+    session: aioboto3.Session | None,
+    lane: Lane,
+    largest_copy: int | None,
+    fast_enough: float | None,
+) -> Opened:
+    """In a thread: the import alone takes 300 ms."""
+    keep_freed_memory()
+    with gently():
+        opened: Opened = _imported().Opened(config, session, lane, largest_copy, fast_enough)
+        return opened
+
+
+def make_client(config: S3Config, session: aioboto3.Session | None) -> Client:
+    """A client without a driver. In a thread, for the import alone takes 300 ms."""
+    with gently():
+        client: Client = _imported().make_client(config, session)
+        return client
+
+
+async def abort_uploads(config: S3Config, prefix: str) -> int:
+    """End the multipart uploads below a prefix of the bucket that killed processes left open; returns how many."""
+    lane = Lane("s3-uploads", most_workers=1)
+    try:
+        client = await lane.run(make_client, config, None)
+        try:
+            left = [found for found in await client.open_uploads(prefix) if found[0].startswith(prefix)]
+            for key, upload, _ in left:
+                await client.call("abort_multipart_upload", publishing=True, Key=key, UploadId=upload)
+        finally:
+            await client.aclose()
+    finally:
+        await lane.aclose()
+    return len(left)
+
+
+def _imported() -> ModuleType:
+    try:
+        from . import _opened
+    except ImportError as error:
+        raise ConfigError("S3 needs aioboto3 and awscrt: pip install 'micelio_storage[s3]'") from error
+    return _opened
