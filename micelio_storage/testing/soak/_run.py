@@ -63,7 +63,7 @@ KEPT = 20  # losses of each kind that a report names
 FILLED = 64  # directories at once
 LINE = 4 << 20  # bytes of the longest line
 
-_WORKER = f"{__package__}._soak_worker"
+_WORKER = f"{__package__}._worker"
 
 
 Tell: TypeAlias = Callable[[str], Awaitable[object]]
@@ -442,5 +442,5 @@ def _last_words(text: bytes) -> str:
 
 def _places() -> list[str]:
     """Where a new process is to look for modules first: where this package was found."""
-    here = str(Path(__file__).parent.parent)
+    here = str(Path(__file__).parents[3])
     return [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]

@@ -1,5 +1,5 @@
-"""Bodies of requests and answers that are XML. The SDK takes 6-10 ms to write a deletion of 1,000 keys and 80 ms to read
-a page of a listing, in which no other task runs: so a page is read as it comes."""
+"""Bodies of requests and answers that are XML. The SDK takes 6-10 ms to write a deletion of 1,000 keys, and 80 to
+read a page of a listing, in which no other task runs: so a page is read as it comes."""
 
 from __future__ import annotations
 
