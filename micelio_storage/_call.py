@@ -6,8 +6,8 @@ import asyncio
 import logging
 import math
 import weakref
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Protocol
 
@@ -36,7 +36,7 @@ class Closable(Protocol):
 class Lifecycle:
     """Whether a storage is open, and on which event loop. Shared by a storage and all that are under it."""
 
-    __slots__ = ("__weakref__", "abandoned", "driver", "loop", "state", "streams", "told", "turn")
+    __slots__ = ("__weakref__", "abandoned", "closing", "driver", "loop", "state", "streams", "told", "turn")
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -46,6 +46,7 @@ class Lifecycle:
         self.streams: weakref.WeakSet[Closable] = weakref.WeakSet()  # one that is dropped open warns at once
         self.told: set[str] = set()  # places of which it was logged that listings leave something out
         self.turn = anyio.Lock()
+        self.closing: set[asyncio.Future[None]] = set()  # streams that were dropped open
 
     def __reduce__(self) -> tuple[type[Lifecycle], tuple[()]]:
         """In another process a storage is not open."""
@@ -80,6 +81,18 @@ class Lifecycle:
         example = f", such as {page.foreign[0][:MOST_SHOWN]}" if page.foreign else ""
         text = "listings of %r leave out what other programs stored under names that are not keys%s: %s names all of it"
         logger.warning(text, place, example, "`micelio-storage ls --foreign`")
+
+    def close_dropped(self, close: Callable[[], Coroutine[object, object, None]]) -> None:
+        """Have what a dropped stream holds given back on the storage's loop. In any thread: garbage is collected in
+        any. A loop that is gone took everything with it."""
+        if self.loop is not None:
+            with suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._close_soon, close)
+
+    def _close_soon(self, close: Callable[[], Coroutine[object, object, None]]) -> None:
+        task = asyncio.ensure_future(close())
+        self.closing.add(task)
+        task.add_done_callback(self.closing.discard)
 
     def check(self) -> None:
         """Raise unless the storage is open on this very loop."""

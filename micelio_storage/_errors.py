@@ -15,6 +15,7 @@
       IntegrityError
       NotSupportedError
       ClosedError
+      BusyError
       UnavailableError
         DeadlineError (TimeoutError)
         AmbiguousWriteError
@@ -124,6 +125,11 @@ class NotSupportedError(StorageError):
 
 class ClosedError(StorageError):
     """The storage, reader or writer is not open (not yet, or no longer)."""
+
+
+class BusyError(StorageError):
+    """Two tasks used one reader or writer at the same time. The first goes on as if nothing had happened; the other
+    needs one of its own."""
 
 
 class UnavailableError(StorageError):

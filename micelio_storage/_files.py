@@ -17,7 +17,7 @@ import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from ._shielding import run_to_completion, wait_uncancelled
-from .driver import BytesLike, Download, InvalidArgumentError
+from .driver import BytesLike, InvalidArgumentError
 
 CHUNK = 1 << 20  # bytes read or written at a time, as in the local driver
 
@@ -31,12 +31,13 @@ async def file_chunks(path: str | os.PathLike[str]) -> AsyncGenerator[BytesLike,
             yield chunk
 
 
-async def write_file(path: str | os.PathLike[str], download: Download) -> None:
-    """Write what the download gives to a file that appears, or takes another's place, when all of it is on the disk."""
+async def write_file(path: str | os.PathLike[str], read: Callable[[], Awaitable[bytes]]) -> None:
+    """Write what `read` gives, until that is nothing, to a file that appears, or takes another's place, when all of it
+    is on the disk."""
     target = os.fspath(path)
     part = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.part")
     async with _opened(part, "xb", at_the_end=partial(_remove, part)) as (file, run):
-        async for chunk in download:
+        while chunk := await read():
             rest = memoryview(chunk)
             while rest:
                 rest = rest[await file.write(rest) :]

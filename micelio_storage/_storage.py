@@ -3,6 +3,7 @@ and nothing here knows which driver it is."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import random
@@ -30,7 +31,7 @@ from ._parsing import (
     parse_write_options,
 )
 from ._shielding import run_to_completion
-from ._streams import Data, Reader, Writer, as_bytes, as_source, upload_chunks
+from ._streams import Data, Pull, Reader, Writer, as_bytes, as_source, upload_chunks
 from ._types import (
     MAX_PAGE,
     Capabilities,
@@ -106,6 +107,8 @@ class Storage:
             try:
                 for stream in list(self._lifecycle.streams):
                     await stream.aclose()
+                if self._lifecycle.closing:
+                    await asyncio.wait(self._lifecycle.closing)
             finally:
                 await self._driver.aclose()
 
@@ -216,7 +219,8 @@ class Storage:
         deadline: float | None = None,
     ) -> Reader:
         """A `Reader` for `async with`: `.info`, `async for chunk`, `await read(n)`, with at most `chunk_size` bytes in
-        a chunk. Arguments and errors are those of `get`."""
+        a chunk. Or `reader = await storage.open_read(key)`, and `await reader.aclose()` in the end. Arguments and
+        errors are those of `get`."""
 
         async def start() -> Download:
             parsed = self._parse(key)
@@ -236,7 +240,8 @@ class Storage:
         deadline: float | None = None,
     ) -> Writer:
         """A `Writer` for `async with`: `await write(data)`. Leaving the block commits (the condition is checked then);
-        an exception or cancellation leaves nothing. Arguments and errors are those of `put`."""
+        an exception or cancellation leaves nothing. Or `writer = await storage.open_write(key)`, and in the end
+        `await writer.commit()` or `await writer.abort()`. Arguments and errors are those of `put`."""
 
         async def start() -> Upload:
             parsed = self._parse(key)
@@ -269,7 +274,7 @@ class Storage:
         with self._call("download_file", key, deadline):
             download = await self._driver.read(self._parse(key), ReadOptions())
             try:
-                await write_file(path, download)
+                await write_file(path, Pull(download).read)
                 return download.info
             finally:
                 with anyio.CancelScope(shield=True):
@@ -452,7 +457,7 @@ class Storage:
     async def _read_once(self, key: Key, options: ReadOptions) -> tuple[bytes, ObjectInfo]:
         download = await self._driver.read(key, options)
         try:
-            data = await download.readall()
+            data = await Pull(download).readall()
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await download.aclose()

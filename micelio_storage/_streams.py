@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 import io
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator
+from functools import partial
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias, TypeVar, runtime_checkable
+from typing import ClassVar, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import anyio
 
+from ._buffers import Gathered
 from ._call import Call, Lifecycle
-from ._errors import ClosedError, StorageError
+from ._errors import BusyError, ClosedError, IntegrityError, StorageError
 from ._forking import leave_alone
 from ._types import BytesLike, ObjectInfo
 from .driver import Download, Upload
@@ -29,11 +31,128 @@ class AsyncReadable(Protocol):
 
 Data: TypeAlias = BytesLike | AsyncIterable[BytesLike] | AsyncReadable
 
-T = TypeVar("T")
+H = TypeVar("H")  # what is held: a download or an upload
 CallFactory: TypeAlias = Callable[[str], Call]
 
 
-class Reader:
+class Pull:
+    """What a download gives, counted: no reader takes an early end for the end."""
+
+    def __init__(self, download: Download) -> None:
+        self._download = download
+        self._size = self.left = download.span.size
+
+    async def read(self) -> bytes:
+        """The next bytes; b"" behind the last."""
+        if not self.left:
+            return b""
+        piece = await self._download.read()
+        if not piece or len(piece) > self.left:
+            raise self._wrong(len(piece))
+        self.left -= len(piece)
+        return piece
+
+    async def readall(self) -> bytes:
+        """All that have not come yet, by the driver's best way."""
+        data = await self._download.readall()
+        if len(data) != self.left:
+            raise self._wrong(len(data))
+        self.left = 0
+        return data
+
+    def _wrong(self, got: int) -> IntegrityError:
+        had = self._size - self.left + got
+        return IntegrityError(f"the driver gave {had} bytes where {self._size} belong: it has a fault")
+
+
+class _Turn:
+    """Lets one task at a time in, and tells the others at once."""
+
+    __slots__ = ("_taken", "_what")
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._taken = False
+
+    def __enter__(self) -> None:
+        if self._taken:
+            raise BusyError(f"another task uses this {self._what} at the moment: open one for each task")
+        self._taken = True
+
+    def __exit__(self, *_: object) -> None:
+        self._taken = False
+
+
+class _Stream(Generic[H]):
+    """What readers and writers have in common: they hold something from being opened, once, until they are closed."""
+
+    _kind: ClassVar[Literal["reader", "writer"]]
+    _opening: ClassVar[Literal["open_read", "open_write"]]
+
+    def __init__(self, lifecycle: Lifecycle, call: CallFactory, start: Callable[[], Awaitable[H]]) -> None:
+        self._lifecycle = lifecycle
+        self._call = call
+        self._start = start
+        self._held: H | None = None
+        self._begun = False
+        self._entered = False
+        self._turn = _Turn(self._kind)
+
+    def __await__(self) -> Generator[object, None, Self]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Self:
+        if self._held is None or self._entered:
+            await self._open()
+        self._entered = True
+        return self
+
+    def __del__(self) -> None:
+        if self._held is not None:
+            self._lifecycle.close_dropped(partial(self._give_back, self._held))
+            text = f"{self!r} was dropped open: use `async with`, or close it"
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=1)
+
+    @staticmethod
+    async def _give_back(held: H) -> None:
+        raise NotImplementedError
+
+    async def _open(self) -> Self:
+        with self._call(self._opening):
+            if self._begun:
+                raise ClosedError(f"a {self._kind} is opened once: call {self._opening}() for another")
+            self._begun = True
+            self._opened(await self._start())
+        return self
+
+    def _opened(self, held: H) -> None:
+        self._held = held
+        self._lifecycle.streams.add(self)
+
+    def abandon(self) -> None:
+        """Be closed, in a forked child."""
+        leave_alone(self._held)
+        self._held = None
+
+    def _require(self) -> H:
+        if self._held is None:
+            again = f"`async with storage.{self._opening}(...)` or await it"
+            raise ClosedError(f"the {self._kind} is not open{'' if self._begun else f': use {again}'}")
+        return self._held
+
+    def _release(self) -> H | None:
+        held, self._held = self._held, None
+        self._lifecycle.streams.discard(self)
+        return held
+
+    async def aclose(self) -> None:
+        """Give back what it holds. Idempotent, and fine in the middle."""
+        held = self._release()
+        if held is not None:
+            await self._give_back(held)
+
+
+class Reader(_Stream[Download]):
     """One version of an object, read from first byte to last or not at all. Made by `Storage.open_read`.
 
     ```python
@@ -42,54 +161,44 @@ class Reader:
         async for chunk in reader:
             left -= len(chunk)
     ```
+
+    For one task at a time (`BusyError`). A read that was cancelled or failed may be tried again: it goes on where it
+    was, or raises.
     """
+
+    _kind = "reader"
+    _opening = "open_read"
 
     def __init__(
         self, lifecycle: Lifecycle, call: CallFactory, start: Callable[[], Awaitable[Download]], chunk_size: int | None
     ) -> None:
-        self._lifecycle = lifecycle
-        self._call = call
-        self._start = start
+        super().__init__(lifecycle, call, start)
         self._chunk_size = chunk_size
-        self._download: Download | None = None
-        self._chunks: AsyncIterator[bytes] | None = None
-        self._rest = memoryview(b"")
+        self._pull: Pull | None = None
+        self._rest = memoryview(b"")  # pulled, and not read yet
         self._plain_read: Call | None = None
-
-    async def __aenter__(self) -> Self:
-        with self._call("open_read"):
-            self._download = await self._start()
-        reading = self._call("read")
-        self._plain_read = reading if reading.is_plain else None
-        self._lifecycle.streams.add(self)
-        self._chunks = aiter(self._download)
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
 
-    def __del__(self) -> None:
-        if self._download is not None:
-            warnings.warn(f"{self!r} was dropped open: use `async with`", ResourceWarning, source=self, stacklevel=1)
-
     @property
     def info(self) -> ObjectInfo:
         """The whole object, whatever range of it is read."""
-        return self._open_download().info
+        return self._require().info
 
     @property
     def size(self) -> int:
         """How many bytes this reader gives in all."""
-        return self._open_download().span.size
+        return self._require().span.size
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
         """The next bytes, never empty, at most `chunk_size` of them."""
-        with self._plain_read or self._call("read"):
+        with self._plain_read or self._call("read"), self._turn:
             piece = await self._next(self._chunk_size)
         if not piece:
             raise StopAsyncIteration
@@ -97,45 +206,56 @@ class Reader:
 
     async def read(self, size: int = -1) -> bytes:
         """The next `size` bytes, fewer only at the end, b"" after it; all the rest by default."""
-        pieces = []
-        with self._plain_read or self._call("read"):
-            while size and (piece := await self._next(size if size > 0 else READ_SIZE)):
-                pieces.append(piece)
-                size -= len(piece) if size > 0 else 0
-        return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+        with self._plain_read or self._call("read"), self._turn:
+            pull = self._require_pull()
+            left = pull.left + len(self._rest)
+            size = left if size < 0 else min(size, left)
+            if size == pull.left == self._require().span.size:
+                return await pull.readall()
+            piece = await self._next(size) if size else b""
+            return bytes(piece) if len(piece) == size else await self._gather(piece, size)
 
-    async def aclose(self) -> None:
-        """Give back what reading holds. Idempotent, and fine in the middle."""
-        download, self._download, self._chunks = self._download, None, None
-        self._lifecycle.streams.discard(self)
-        if download is not None:
-            with anyio.CancelScope(shield=True):
-                await download.aclose()
+    def _opened(self, held: Download) -> None:
+        super()._opened(held)
+        self._pull = Pull(held)
+        reading = self._call("read")
+        self._plain_read = reading if reading.is_plain else None
 
-    def abandon(self) -> None:
-        """Be closed, in a forked child."""
-        leave_alone(self._download, self._chunks)
-        self._download = self._chunks = None
+    @staticmethod
+    async def _give_back(held: Download) -> None:
+        with anyio.CancelScope(shield=True):
+            await held.aclose()
 
-    def _open_download(self) -> Download:
-        if self._download is None:
-            raise ClosedError("the reader is not open: use it inside `async with storage.open_read(...)`")
-        return self._download
+    def _require_pull(self) -> Pull:
+        self._require()
+        assert self._pull is not None  # set whenever the download is
+        return self._pull
 
     async def _next(self, most: int | None) -> memoryview | bytes:
         """The next bytes, at most `most` of them; empty at the end."""
-        self._open_download()
+        pull = self._require_pull()
         if not self._rest:
-            assert self._chunks is not None  # set whenever the download is
-            piece = await anext(self._chunks, b"")
+            piece = await pull.read()
             if most is None or len(piece) <= most:
                 return piece
             self._rest = memoryview(piece)
         piece_of_rest, self._rest = self._rest[:most], self._rest[most or len(self._rest) :]
         return piece_of_rest
 
+    async def _gather(self, piece: memoryview | bytes, size: int) -> bytes:
+        """The piece and what follows it, so many bytes in all. What has come when that fails is there for the next."""
+        gathered = Gathered(size)
+        gathered.add(piece)
+        try:
+            while gathered.missing:
+                gathered.add(await self._next(gathered.missing))
+        except BaseException:
+            self._rest = gathered.begun()
+            raise
+        return gathered.whole()
 
-class Writer:
+
+class Writer(_Stream[Upload]):
     """An object written piece by piece, seen by nobody before it is whole. Made by `Storage.open_write`.
 
     ```python
@@ -144,73 +264,68 @@ class Writer:
     etag = writer.info.etag
     ```
 
-    Leaving the block commits; leaving it with an exception or a cancellation leaves nothing.
+    Leaving the block commits, unless `commit` or `abort` were called in it; leaving it with an exception or a
+    cancellation leaves nothing. For one task at a time (`BusyError`).
     """
 
+    _kind = "writer"
+    _opening = "open_write"
+
     def __init__(self, lifecycle: Lifecycle, call: CallFactory, start: Callable[[], Awaitable[Upload]]) -> None:
-        self._lifecycle = lifecycle
-        self._call = call
-        self._start = start
-        self._upload: Upload | None = None
+        super().__init__(lifecycle, call, start)
         self._info: ObjectInfo | None = None
         self._failure: BaseException | None = None
-
-    async def __aenter__(self) -> Self:
-        with self._call("open_write"):
-            self._upload = await self._start()
-        self._lifecycle.streams.add(self)
-        return self
+        self._aborted = False
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None or self._upload is None:
+        try:
+            if error is None and not self._aborted:
+                await self.commit()
+        finally:
             await self.aclose()
-            if error is None:
-                raise ClosedError("the storage was closed before the writer was done; nothing was published")
-            return
-        if self._failure is not None:
-            await self.aclose()
-            raise StorageError("nothing was published: a write failed before") from self._failure
-        upload, self._upload = self._upload, None
-        self._lifecycle.streams.discard(self)
-        with self._call("commit"):
-            self._info = await commit(upload)
-
-    def __del__(self) -> None:
-        if self._upload is not None:
-            warnings.warn(f"{self!r} was dropped open: use `async with`", ResourceWarning, source=self, stacklevel=1)
 
     @property
     def info(self) -> ObjectInfo:
-        """What was stored; known once the block has been left."""
+        """What was stored; known once it is committed."""
         if self._info is None:
-            raise ClosedError("nothing is stored yet: info is known once the `async with` block has been left")
+            raise ClosedError("nothing is stored yet: info is known once the writer has committed")
         return self._info
 
     async def write(self, data: BytesLike) -> None:
         """Take the next bytes; they are yours again when this returns. After a failure nothing will be published."""
-        if self._upload is None:
-            self._lifecycle.check()
-            raise ClosedError("the writer is not open: use it inside `async with storage.open_write(...)`")
-        try:
-            with self._call("write"):
-                await self._upload.write(as_bytes(data))
-        except BaseException as error:
-            self._failure = error
-            raise
+        with self._call("write"), self._turn:
+            upload = self._require()
+            try:
+                await upload.write(as_bytes(data))
+            except BaseException as error:
+                self._failure = error
+                raise
 
-    async def aclose(self) -> None:
-        """Forget what was written and leave nothing. Idempotent; the end of the block calls it when it must."""
-        upload, self._upload = self._upload, None
-        self._lifecycle.streams.discard(self)
-        if upload is not None:
-            await abort(upload)
+    async def commit(self) -> ObjectInfo:
+        """Publish all that was written, at once, or raise and leave nothing. After that it is done, and this only
+        returns `info`."""
+        if self._info is not None:
+            return self._info
+        with self._call("commit"), self._turn:
+            self._require()
+            if self._failure is not None:
+                await self.aclose()
+                raise StorageError("nothing was published: a write failed before") from self._failure
+            upload = self._release()
+            assert upload is not None  # it was there a moment ago
+            self._info = await commit(upload)
+        return self._info
 
-    def abandon(self) -> None:
-        """Be closed, in a forked child."""
-        leave_alone(self._upload)
-        self._upload = None
+    async def abort(self) -> None:
+        """Forget what was written and leave nothing. Idempotent, and harmless after `commit`."""
+        self._aborted = True
+        await self.aclose()
+
+    @staticmethod
+    async def _give_back(held: Upload) -> None:
+        await abort(held)
 
 
 async def commit(upload: Upload) -> ObjectInfo:

@@ -200,6 +200,16 @@ class Span:
         return self.stop - self.start
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSlice:
+    """`count` bytes from `offset` of an open file, which are of one version for as long as it is open. The descriptor
+    is its download's, which closes it: read with a position (`pread`, `sendfile`), and never close it."""
+
+    descriptor: int
+    offset: int
+    count: int
+
+
 def resolve_span(offset: int, length: int | None, size: int) -> Span:
     """Which bytes of an object of `size` bytes are meant. As in a slice, a negative offset counts from the end and a
     length past the end is cut; an offset behind the end is a `RangeError`."""

@@ -12,13 +12,15 @@ What it cannot do it declares in `capabilities` *and* refuses with `NotSupported
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from ._buffers import Gathered
 from ._errors import (
     AccessDeniedError,
     AlreadyExistsError,
     AmbiguousWriteError,
+    BusyError,
     ClosedError,
     ConfigError,
     DeadlineError,
@@ -48,6 +50,7 @@ from ._types import (
     Condition,
     DeleteOptions,
     Entry,
+    FileSlice,
     IfAbsent,
     IfMatch,
     ListOptions,
@@ -77,6 +80,7 @@ __all__ = [
     "AccessDeniedError",
     "AlreadyExistsError",
     "AmbiguousWriteError",
+    "BusyError",
     "BytesLike",
     "Capabilities",
     "ClosedError",
@@ -87,6 +91,8 @@ __all__ = [
     "Download",
     "Driver",
     "Entry",
+    "FileSlice",
+    "Gathered",
     "IfAbsent",
     "IfMatch",
     "IntegrityError",
@@ -143,12 +149,22 @@ class Download(Protocol):
         """The bytes that will come."""
         ...
 
-    async def readall(self) -> bytes:
-        """All bytes of the span that have not come yet: exactly those, or an error."""
+    @property
+    def file(self) -> FileSlice | None:
+        """Where the span lies in a file of this machine, for who can send it from there. None where it does not, or
+        where its bytes are in memory already."""
         ...
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        """The bytes of the span in order, in chunks that are not empty and not longer than asked for."""
+    async def read(self) -> bytes:
+        """The next bytes of the span, not more than the chunk size that was asked for; b"" only behind the last.
+
+        It may be called again after an error or a cancellation. Then it goes on where it was, to the byte, or raises.
+        """
+        ...
+
+    async def readall(self) -> bytes:
+        """All bytes of the span that have not come yet: exactly those, or an error, after which `read` and `readall`
+        may be called again as after an error of `read`."""
         ...
 
     async def aclose(self) -> None:

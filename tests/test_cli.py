@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -143,11 +143,13 @@ class BreakingDownload:
         self.readall = inner.readall
         self.aclose = inner.aclose
         self._inner = inner
+        self._given = False
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._inner:
-            yield chunk
+    async def read(self) -> bytes:
+        if self._given:
             raise UnavailableError("the line is cut")
+        self._given = True
+        return await self._inner.read()
 
 
 @pytest.mark.parametrize(

@@ -167,11 +167,10 @@ class _CountedDownload:
         self.info, self.span, self.readall = inner.info, inner.span, inner.readall
         self._driver, self._inner, self._closed = driver, inner, False
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def read(self) -> bytes:
         for _ in range(5):
             await asyncio.sleep(0)
-        async for chunk in self._inner:
-            yield chunk
+        return await self._inner.read()
 
     async def aclose(self) -> None:
         self._driver.opened -= not self._closed
@@ -356,16 +355,17 @@ class RestlessDriver(MemoryDriver):
 class _RestlessDownload:
     def __init__(self, driver: RestlessDriver, key: Key, inner: MemoryDownload) -> None:
         self.info, self.span, self.readall, self.aclose = inner.info, inner.span, inner.readall, inner.aclose
-        self._driver, self._key, self._inner = driver, key, inner
+        self._driver, self._key, self._inner, self._before = driver, key, inner, True
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._inner:
-            yield chunk
-            if self._driver.reads <= self._driver.times:
-                data = b"%d" % self._driver.reads * (3 * CHUNK)
-                await self._driver.put(self._key, data, WriteOptions(metadata={"version": str(self._driver.reads)}))
-                if self._driver.breaks:  # as S3 does, where the rest is another request
-                    raise PreconditionFailedError("another object is there now")
+    async def read(self) -> bytes:
+        chunk = await self._inner.read()
+        if self._before and self._driver.reads <= self._driver.times:
+            self._before = False
+            data = b"%d" % self._driver.reads * (3 * CHUNK)
+            await self._driver.put(self._key, data, WriteOptions(metadata={"version": str(self._driver.reads)}))
+            if self._driver.breaks:  # as S3 does, where the rest is another request
+                raise PreconditionFailedError("another object is there now")
+        return chunk
 
 
 @pytest.mark.parametrize("breaks", [False, True])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
-from .. import ObjectInfo, Reader, Storage, StorageError
+from .. import ObjectInfo, Storage, StorageError
 from .._files import file_chunks, write_file
-from ..driver import BytesLike, Span
+from ..driver import BytesLike
 from ._pipes import named_pipe, standard_input
 from ._report import CommandError, Meter
 
@@ -59,36 +59,15 @@ async def receive(storage: Storage, *, key: str, path: Path, meter: Meter) -> No
     """Write the object to a file, which appears when all of it is there."""
     async with storage.open_read(key) as reader:
         meter.expect(reader.size)
+
+        async def read() -> bytes:
+            chunk = await anext(reader, b"")
+            meter.advance(len(chunk))
+            return chunk
+
         try:
-            await write_file(path, _WatchedDownload(reader, meter))
+            await write_file(path, read)
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
             raise CommandError(f"cannot write {str(path)!a}: {error.strerror or error}") from error
-
-
-class _WatchedDownload:
-    """A reader, as the download that `write_file` takes."""
-
-    def __init__(self, reader: Reader, meter: Meter) -> None:
-        self._reader = reader
-        self._meter = meter
-
-    @property
-    def info(self) -> ObjectInfo:
-        return self._reader.info
-
-    @property
-    def span(self) -> Span:
-        return Span(0, self._reader.size)
-
-    async def readall(self) -> bytes:
-        return await self._reader.read()
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._reader:
-            yield chunk
-            self._meter.advance(len(chunk))
-
-    async def aclose(self) -> None:
-        await self._reader.aclose()

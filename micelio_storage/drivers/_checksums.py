@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ._lanes import Lane
 
 ALGORITHM = "crc64nvme"
-LARGEST_ON_LOOP = 1 << 20  # bytes: 0.1-0.2 ms; larger ones are summed, and joined, in a thread
+LARGEST_ON_LOOP = 1 << 20  # bytes: 0.1-0.2 ms; larger ones are summed in a thread
 
 _POLYNOMIAL = 0x9A6C9329AC4BC9B5  # of CRC-64/NVME, the bit of x^0 in front
 _ONE = 1 << 63
@@ -45,17 +45,18 @@ class Check:
         self.crc = 0
 
     def add(self, data: BytesLike) -> None:
-        """Take the next bytes. With the last ones, `IntegrityError` unless all are what was stored."""
+        """Take the next bytes. With the last ones, `IntegrityError` unless all are what was stored: then they are not
+        taken, and it is raised again as often as they come again."""
         self.go_on(crc64nvme(data, self.crc), len(data))
 
     def go_on(self, crc: int, size: int) -> None:
         """The same for `size` bytes with which the checksum is already known to be this."""
-        self.crc = crc
-        self._left -= size
-        if self._left == 0 and checksum_text(crc) != self._wanted:
+        if self._left == size and checksum_text(crc) != self._wanted:
             raise IntegrityError(
                 "the bytes are not those that were stored: they do not have the checksum kept with them"
             )
+        self.crc = crc
+        self._left -= size
 
 
 def check_whole(data: bytes, wanted: str | None) -> None:
@@ -75,12 +76,6 @@ class Sums:
         if len(data) <= LARGEST_ON_LOOP:
             return crc64nvme(data, 0)
         return await self._lane.run(crc64nvme, data, 0)
-
-    async def join(self, pieces: list[bytes]) -> bytes:
-        """The pieces in one."""
-        if sum(map(len, pieces)) <= LARGEST_ON_LOOP:
-            return b"".join(pieces)
-        return await self._lane.run(b"".join, pieces)
 
 
 def combined(first: int, second: int, size: int) -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import secrets
 from bisect import bisect_left, insort
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -203,14 +203,17 @@ class MemoryDownload:
         self._chunk_size = chunk_size
         self._closed = False
 
+    @property
+    def file(self) -> None:
+        return None
+
+    async def read(self) -> bytes:
+        await checkpoint()
+        return self._take(min(self._chunk_size, self.span.stop - self._at))
+
     async def readall(self) -> bytes:
         await checkpoint()
         return self._take(self.span.stop - self._at)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while self._at < self.span.stop:
-            await checkpoint()
-            yield self._take(min(self._chunk_size, self.span.stop - self._at))
 
     async def aclose(self) -> None:
         self._closed = True

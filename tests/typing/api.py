@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, assert_type
@@ -12,7 +12,7 @@ from aiohttp import StreamReader
 from starlette.datastructures import UploadFile
 
 from micelio_storage import Entry, Key, ObjectInfo, Page, Removed, Session, Storage, Usage, list_sessions, open_storage
-from micelio_storage.driver import Download, Driver, Upload
+from micelio_storage.driver import Download, Driver, FileSlice, Upload
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.memory import MemoryDriver
 from micelio_storage.wrappers.prefixed import PrefixedDriver
@@ -97,6 +97,7 @@ async def drivers(local: LocalDriver, memory: MemoryDriver, prefixed: PrefixedDr
 
 
 def contract(download: Download, upload: Upload) -> None:
-    _: AsyncIterator[bytes] = aiter(download)
+    _: Awaitable[bytes] = download.read()
+    assert_type(download.file, FileSlice | None)
     assert_type(download.info, ObjectInfo)
     assert_type(upload, Upload)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from threading import Event
 
 from ..._shielding import wait_uncancelled
 from ...driver import (
     ClosedError,
+    FileSlice,
+    Gathered,
     IntegrityError,
     Key,
     NotFoundError,
@@ -30,15 +33,16 @@ from ._root import MOST_RACES, Root, release
 from ._store import Store
 from ._streaming import (
     CHUNK,
+    LARGEST_CHUNK,
     MOST_PIECES,
     READ_HOP,
-    WHOLE,
     Batch,
     SharedFile,
     Transfer,
     close_behind,
     is_alone,
     read_at,
+    read_whole,
     shrunk,
 )
 from ._versions import describe, version_of
@@ -152,33 +156,75 @@ class LocalDownload:
         self._transfers = transfers
         self._ending: asyncio.Task[None] | None = None
         self._left = opened.span.size
-        self._chunk_size = min(chunk_size or CHUNK, WHOLE)
+        self._chunk_size = min(chunk_size or CHUNK, LARGEST_CHUNK)
         self._ready: list[bytes] = []  # the last one is the next
         self._asked = opened.span.start  # where the next batch begins
         self._flights: deque[tuple[asyncio.Task[Batch], int | None]] = deque()  # and the checksum it goes on from
         whole = opened.info.checksum is not None and opened.span.size == opened.info.size
         self._check = Check(opened.info.checksum or "", opened.info.size) if whole else None
+        self._whole: dict[asyncio.Task[tuple[bytes, int | None]], Event] = {}  # reads of all, also those given up
+
+    @property
+    def file(self) -> FileSlice | None:
+        """Of what is large enough to be streamed, until it is closed."""
+        if self._file is None:
+            return None
+        return FileSlice(descriptor=self._file.descriptor, offset=self.span.start, count=self.span.size)
+
+    async def read(self) -> bytes:
+        if not self._left:
+            return b""
+        if self._small is not None:
+            start = len(self._small) - self._left
+            self._left -= min(self._left, self._chunk_size)
+            return self._small[start : len(self._small) - self._left]
+        if not self._ready:
+            await self._fetch()
+        piece = self._ready.pop()
+        self._left -= len(piece)
+        return piece
 
     async def readall(self) -> bytes:
         if self._small is not None:
             data, self._small, self._left = self._small[len(self._small) - self._left :], b"", 0
             return data
-        self._chunk_size = WHOLE
-        pieces = [piece async for piece in self]
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self._asked == self.span.start:
+            return await self._read_whole()
+        gathered = Gathered(self._left)
+        try:
+            while piece := await self.read():
+                gathered.add(piece)
+        except BaseException:
+            self._take_back(bytes(gathered.begun()))
+            raise
+        return gathered.whole()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while self._left:
-            if self._small is not None:
-                start = len(self._small) - self._left
-                self._left -= min(self._left, self._chunk_size)
-                yield self._small[start : len(self._small) - self._left]
-            else:
-                if not self._ready:
-                    await self._fetch()
-                piece = self._ready.pop()
-                self._left -= len(piece)
-                yield piece
+    def _take_back(self, begun: bytes) -> None:
+        """Bytes that were to be handed out come next again."""
+        starts = range(0, len(begun), self._chunk_size)
+        self._ready += [begun[start : start + self._chunk_size] for start in reversed(starts)]
+        self._left += len(begun)
+
+    async def _read_whole(self) -> bytes:
+        """In one hop; what it has read is forgotten if it is cancelled or fails."""
+        file, wanted = self._open_file(), Event()
+        wanted.set()
+        crc = None if self._check is None else 0
+        reading = asyncio.ensure_future(read_whole(file, self.span, crc, wanted, executor=self._executor))
+        self._whole[reading] = wanted
+        with system_errors():
+            try:
+                await asyncio.wait([reading])
+            except asyncio.CancelledError:
+                wanted.clear()
+                raise
+            self._open_file()
+            del self._whole[reading]
+            data, found = reading.result()
+            if self._check is not None and found is not None:
+                self._check.go_on(found, len(data))
+        self._left, self._asked = 0, self.span.stop
+        return data
 
     def abandon(self) -> None:
         """Close the file in a forked child."""
@@ -190,7 +236,9 @@ class LocalDownload:
         file, self._file = self._file, None
         self._ready = []
         if file is not None:
-            flights = [flight for flight, _ in self._flights]
+            for wanted in self._whole.values():
+                wanted.clear()
+            flights = [*(flight for flight, _ in self._flights), *self._whole]
             self._ending = asyncio.ensure_future(close_behind(file, flights, self._executor))
         if self._ending is not None:
             with system_errors():
@@ -205,11 +253,11 @@ class LocalDownload:
         with system_errors():
             await asyncio.wait([flight])
             file = self._open_file()
-            batch = flight.result()
-            self._flights.popleft()
+            batch = flight.result()  # an error is raised again, as often as it is asked for
             if self._check is not None and batch.crc is not None:
                 ours = combined(self._check.crc, batch.crc, batch.size) if crc == 0 else batch.crc
                 self._check.go_on(ours, batch.size)
+            self._flights.popleft()
         self._ready = batch.pieces[::-1]
         self._look_ahead(file)
 

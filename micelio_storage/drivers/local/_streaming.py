@@ -14,19 +14,20 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from threading import Event
 from typing import Any, NamedTuple, Protocol
 
 from aiofiles.base import wrap
 
-from ...driver import BytesLike, IntegrityError, Span
+from ...driver import BytesLike, Gathered, IntegrityError, Span
 from .._checksums import crc64nvme
-from .._libc import start_writeback
+from .._libc import prefer_huge_pages, start_writeback
 from ._root import release
 
 CHUNK = 1 << 20  # bytes in a chunk of a stream
 READ_HOP = 3 << 20  # bytes that a download which is alone reads in one hop, which itself costs as much as a MiB
 MOST_PIECES = 48  # in one hop, should the chunks wanted be small
-WHOLE = 64 << 20  # bytes in one call when everything is wanted
+LARGEST_CHUNK = 64 << 20  # bytes, however many are asked for: the thread that reads them hears nothing meanwhile
 WRITEBACK = 16 << 20  # bytes between two hints to the kernel to begin writing: so the sync at the end is short
 
 
@@ -140,6 +141,20 @@ class SharedFile:
                 pieces.append(data)
         return Batch(pieces, span.size, crc)
 
+    def read_whole(self, span: Span, crc: int | None, wanted: Event) -> tuple[bytes, int | None]:
+        """The same in one piece that is made once, and its checksum. It is not read to the end if it is no longer
+        wanted."""
+        gathered, at = Gathered(span.size), 0
+        with self._in_use() as descriptor, gathered.view() as room:
+            prefer_huge_pages(room)
+            while at < span.size and wanted.is_set():
+                count = os.preadv(descriptor, [room[at : at + CHUNK]], span.start + at)
+                if not count:
+                    raise shrunk()
+                crc = None if crc is None else crc64nvme(room[at : at + count], crc)  # the processor has them at hand
+                at += count
+        return gathered.whole(), crc
+
     def write_from(self, queue: Queue, *, hint: bool) -> None:
         """All that waits, and what has come meanwhile, however little the system takes at a time. With the `hint` the
         kernel begins to bring it to the disk on the way."""
@@ -155,10 +170,20 @@ class SharedFile:
                 del rest, piece  # the source's next piece may have their memory, which is at hand too
                 queue.wrote(at, crc)
 
+    @property
+    def descriptor(self) -> int:
+        """For as long as it is not closed; then -1."""
+        return self._descriptor
+
     def abandon(self) -> None:
-        """Close it in a forked child, where no thread uses it."""
-        if self._owned and self._descriptor >= 0:
-            release(self._descriptor)
+        """Close it where no thread uses it any more: in a forked child."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if self._owned and descriptor >= 0:
+            release(descriptor)
+
+    def __del__(self) -> None:
+        """Who has it closes it. It is still open where the event loop was gone before they could."""
+        self.abandon()
 
     def close(self) -> None:
         """Close it once no thread uses it. Idempotent."""
@@ -184,6 +209,7 @@ class SharedFile:
 
 # The same for coroutines, each a hop into the `executor` that they are given.
 read_at = wrap(SharedFile.read_at)
+read_whole = wrap(SharedFile.read_whole)
 write_from = wrap(SharedFile.write_from)
 close = wrap(SharedFile.close)
 

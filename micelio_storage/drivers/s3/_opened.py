@@ -41,7 +41,7 @@ class Opened:
         self._config = config
         self.client: Client = client
         self.lane = lane
-        self.reads = Reads(client, config, sums, fast_enough=fast_enough or FAST_ENOUGH)
+        self.reads = Reads(client, config, fast_enough=fast_enough or FAST_ENOUGH)
         self.writes = Writes(client, config, sums)
         self.copies = Copies(self.writes, largest_at_once=largest_copy or LARGEST_AT_ONCE)
         self.uploads: set[S3Upload] = set()

@@ -6,13 +6,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..._shielding import wait_uncancelled
 from ...driver import (
     ClosedError,
+    Gathered,
+    IntegrityError,
     Key,
     NotFoundError,
     ObjectInfo,
@@ -25,7 +26,8 @@ from ...driver import (
     check_read_conditions,
     resolve_span,
 )
-from .._checksums import Check, Sums
+from .._checksums import Check
+from .._libc import prefer_huge_pages
 from ._writes import pause
 from .requests import _answers as answers
 from .requests._errors import translate
@@ -43,10 +45,9 @@ COMES_AT_ONCE = 256 << 10  # bytes, at most: what asyncio takes from a socket
 class Reads:
     """Reads from one bucket."""
 
-    def __init__(self, client: Client, config: S3Config, sums: Sums, *, fast_enough: float = FAST_ENOUGH) -> None:
+    def __init__(self, client: Client, config: S3Config, *, fast_enough: float = FAST_ENOUGH) -> None:
         self.client = client
         self.config = config
-        self.sums = sums
         self.fast_enough = fast_enough
         self.downloads: set[S3Download] = set()
         self._idle: dict[Stretch, None] = {}  # those with a connection that nobody reads from, longest first
@@ -210,8 +211,10 @@ class S3Download:
         self._chunk_size = chunk_size
         self._check = self._make_check()
         self._open = True
-        self._rest = memoryview(b"")
-        self._window: deque[asyncio.Task[list[bytes]]] = deque()
+        self._rest = memoryview(b"")  # taken already, and to be given next
+        self._left = span.size
+        self._failure: IntegrityError | None = None
+        self._window: deque[_Ahead] = deque()
         self._ready: deque[bytes] = deque()
         self._first = Stretch(reads, key, info.etag, span, body)
         self._in_ranges = math.isinf(reads.fast_enough) and span.size > 2 * reads.config.part_size
@@ -223,23 +226,38 @@ class S3Download:
             return None
         return Check(checksum, self.info.size)
 
-    async def readall(self) -> bytes:
-        pieces = [bytes(self._take(len(self._rest)))] if self._rest else []
-        while piece := await self._next():
-            pieces.append(piece)
-        return await self._reads.sums.join(pieces)
+    @property
+    def file(self) -> None:
+        return None
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while True:
-            if not self._rest:
+    async def read(self) -> bytes:
+        if not self._rest:
+            piece = await self._next()
+            if self._chunk_size is None or len(piece) <= self._chunk_size:
+                self._left -= len(piece)
+                return piece
+            self._rest = memoryview(piece)
+        taken = bytes(self._take(self._chunk_size or len(self._rest)))
+        self._left -= len(taken)
+        return taken
+
+    async def readall(self) -> bytes:
+        piece = self._take(len(self._rest)) if self._rest else await self._next()
+        if len(piece) == self._left:
+            self._left = 0
+            return bytes(piece)
+        gathered = Gathered(self._left)
+        with gathered.view() as room:
+            prefer_huge_pages(room)
+        try:
+            while piece:
+                gathered.add(piece)  # on the loop, whose turn the piece has waited for
                 piece = await self._next()
-                if not piece:
-                    return
-                if self._chunk_size is None or len(piece) <= self._chunk_size:
-                    yield piece
-                    continue
-                self._rest = memoryview(piece)
-            yield bytes(self._take(self._chunk_size or len(self._rest)))
+        except BaseException:
+            self._rest = gathered.begun()  # comes next again
+            raise
+        self._left = 0
+        return gathered.whole()
 
     def _take(self, size: int) -> memoryview:
         self._check_open()
@@ -250,7 +268,7 @@ class S3Download:
         self._open = False
         self._reads.downloads.discard(self)
         self._first.let_go()
-        tasks = [*self._window]
+        tasks = [ahead.collecting for ahead in self._window if ahead.collecting is not None]
         self._window.clear()
         self._ready.clear()
         for task in tasks:
@@ -271,8 +289,15 @@ class S3Download:
             raise
         self._check_open()
         if piece and self._check is not None:
-            self._check.add(piece)
+            self._compare(piece, self._check)
         return piece
+
+    def _compare(self, piece: bytes, check: Check) -> None:
+        try:
+            check.add(piece)
+        except IntegrityError as error:
+            self._failure = error
+            raise
 
     async def _fetch(self) -> bytes:
         self._look_ahead()
@@ -280,12 +305,12 @@ class S3Download:
             self._judge()
             return piece
         if not self._ready and self._window:
-            task = self._window[0]
-            await asyncio.wait([task])
+            ahead = self._window[0]
+            await ahead.wait()
             if not self._open:
                 return b""
+            self._ready.extend(ahead.take())
             self._window.popleft()
-            self._ready.extend(task.result())
             self._look_ahead()
         return self._ready.popleft() if self._ready else b""
 
@@ -305,22 +330,43 @@ class S3Download:
         while len(self._window) < config.concurrency and self._asked < self.span.stop:
             stop = min(self.span.stop, self._asked + config.part_size)
             stretch = Stretch(self._reads, self._key, self.info.etag, Span(self._asked, stop))
-            self._window.append(asyncio.ensure_future(_collect(stretch)))
+            self._window.append(_Ahead(stretch))
             self._asked = stop
 
     def _check_open(self) -> None:
         if not self._open:
             raise ClosedError("the download is closed")
+        if self._failure is not None:
+            raise self._failure
 
 
-async def _collect(stretch: Stretch) -> list[bytes]:
-    pieces = []
-    try:
-        while piece := await stretch.next():
-            pieces.append(piece)
-    finally:
-        stretch.let_go()
-    return pieces
+class _Ahead:
+    """A range that a task of its own reads to its end, beside the first answer."""
+
+    def __init__(self, stretch: Stretch) -> None:
+        self._stretch = stretch
+        self._pieces: list[bytes] = []
+        self.collecting: asyncio.Task[None] | None = asyncio.ensure_future(self._collect())
+
+    async def wait(self) -> None:
+        """Until it is all there, or not to be had."""
+        if self.collecting is None:
+            self.collecting = asyncio.ensure_future(self._collect())
+        await asyncio.wait([self.collecting])
+
+    def take(self) -> list[bytes]:
+        """All of it, or the error: then it is gone on with when it is waited for again."""
+        collecting, self.collecting = self.collecting, None
+        if collecting is not None:
+            collecting.result()
+        return self._pieces
+
+    async def _collect(self) -> None:
+        try:
+            while piece := await self._stretch.next():
+                self._pieces.append(piece)
+        finally:
+            self._stretch.let_go()
 
 
 def _replaced() -> ObjectReplacedError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal
@@ -88,12 +87,9 @@ class MixesVersions(MemoryDriver):
 
 @fails(
     "a_reader_of_a_range_gives_what_get_gives",
-    "a_range_of_a_large_object_has_the_bytes_of_a_slice",
     "chunks_are_as_long_as_asked_for_at_most",
     "read_gives_as_many_bytes_as_asked_for",
     "reads_and_chunks_follow_one_another",
-    "an_object_replaced_while_it_is_read_is_not_mixed",
-    "an_object_deleted_while_it_is_read_is_not_cut",
     "an_object_is_downloaded_as_it_is",
     "a_cancelled_download_leaves_a_whole_file_or_none",
 )
@@ -101,10 +97,9 @@ class LosesTheTailOfAStream(MemoryDriver):
     """Gives chunks that are full, and forgets the rest behind them."""
 
     class _Download(MemoryDownload):
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            async for chunk in super().__aiter__():
-                if len(chunk) == self._chunk_size or self.span.size < self._chunk_size:
-                    yield chunk
+        async def read(self) -> bytes:
+            chunk = await super().read()
+            return chunk if len(chunk) == self._chunk_size or self.span.size < self._chunk_size else b""
 
     async def read(self, key: Key, options: ReadOptions) -> MemoryDownload:
         found = await super().read(key, options)
@@ -125,13 +120,16 @@ class LeavesATaskBehind(MemoryDriver):
 
     class _Download(MemoryDownload):
         ahead: set[asyncio.Future[Literal[True]]]
+        reading: asyncio.Future[Literal[True]]
 
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            reading = asyncio.ensure_future(asyncio.Event().wait())
-            self.ahead.add(reading)
-            async for chunk in super().__aiter__():
-                yield chunk
-            reading.cancel()
+        async def read(self) -> bytes:
+            if self._at == self.span.start:
+                self.reading = asyncio.ensure_future(asyncio.Event().wait())
+                self.ahead.add(self.reading)
+            chunk = await super().read()
+            if self._at == self.span.stop:
+                self.reading.cancel()
+            return chunk
 
     def __init__(self) -> None:
         super().__init__()
