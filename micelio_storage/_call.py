@@ -82,6 +82,13 @@ class Lifecycle:
         text = "listings of %r leave out what other programs stored under names that are not keys%s: %s names all of it"
         logger.warning(text, place, example, "`micelio-storage ls --foreign`")
 
+    async def close_streams(self) -> None:
+        """Close all that are open, and see those closed that were dropped."""
+        for stream in list(self.streams):
+            await stream.aclose()
+        if self.closing:
+            await asyncio.wait(self.closing)
+
     def close_dropped(self, close: Callable[[], Coroutine[object, object, None]]) -> None:
         """Have what a dropped stream holds given back on the storage's loop. In any thread: garbage is collected in
         any. A loop that is gone took everything with it."""

@@ -3,7 +3,6 @@ and nothing here knows which driver it is."""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 import random
@@ -31,7 +30,7 @@ from ._parsing import (
     parse_write_options,
 )
 from ._shielding import run_to_completion
-from ._streams import Data, Pull, Reader, Writer, as_bytes, as_source, upload_chunks
+from ._streams import Data, Pull, Reader, Writer, as_bytes, as_source, read_whole, upload_chunks
 from ._types import (
     MAX_PAGE,
     Capabilities,
@@ -105,10 +104,7 @@ class Storage:
             self._lifecycle.check()
             self._lifecycle.closed()
             try:
-                for stream in list(self._lifecycle.streams):
-                    await stream.aclose()
-                if self._lifecycle.closing:
-                    await asyncio.wait(self._lifecycle.closing)
+                await self._lifecycle.close_streams()
             finally:
                 await self._driver.aclose()
 
@@ -456,14 +452,7 @@ class Storage:
 
     async def _read_once(self, key: Key, options: ReadOptions) -> tuple[bytes, ObjectInfo]:
         download = await self._driver.read(key, options)
-        try:
-            data = await Pull(download).readall()
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await download.aclose()
-            raise
-        await download.aclose()
-        return data, download.info
+        return await read_whole(download), download.info
 
     async def _copy(self, source: Key, target: Key, condition: Condition) -> ObjectInfo:
         if source != target:

@@ -65,6 +65,18 @@ class Pull:
         return IntegrityError(f"the driver gave {had} bytes where {self._size} belong: it has a fault")
 
 
+async def read_whole(download: Download) -> bytes:
+    """All bytes of a download, which is closed then."""
+    try:
+        data = await Pull(download).readall()
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await download.aclose()
+        raise
+    await download.aclose()
+    return data
+
+
 class _Turn:
     """Lets one task at a time in, and tells the others at once."""
 
