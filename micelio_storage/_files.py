@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -21,6 +22,9 @@ from .driver import BytesLike, InvalidArgumentError
 
 CHUNK = 1 << 20  # bytes read or written at a time, as in the local driver
 
+_MOST_LINKS = 40  # that Linux follows in one name
+_DESCRIPTORS = re.compile(r"/proc/([0-9]+)(?:/task/[0-9]+)?/fd")
+
 _Mode: TypeAlias = Literal["rb", "xb"]
 
 
@@ -31,18 +35,43 @@ async def file_chunks(path: str | os.PathLike[str]) -> AsyncGenerator[BytesLike,
             yield chunk
 
 
-async def write_file(path: str | os.PathLike[str], read: Callable[[], Awaitable[bytes]]) -> None:
-    """Write what `read` gives, until that is nothing, to a file that appears, or takes another's place, when all of it
-    is on the disk."""
-    target = os.fspath(path)
+async def find_target(path: str | os.PathLike[str]) -> str:
+    """The name that a file is to be written to, where the links of `path` lead. What is there and is no regular file is
+    refused: a directory by an `IsADirectoryError`, as are a link and a directory that lead nowhere by the disk's own
+    error, a device or a pipe by an `InvalidArgumentError`."""
+    executor = ThreadPoolExecutor(1, "micelio-file")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(executor, _find_target, os.fsdecode(path))
+    finally:
+        executor.shutdown(wait=False)
+
+
+async def write_file(target: str, read: Callable[[], Awaitable[bytes]]) -> None:
+    """Write what `read` gives, until that is nothing, to a file that appears when all of it is on the disk, or takes
+    another's place, and its owner and mode. `find_target` has found the name."""
     part = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.part")
-    async with _opened(part, "xb", at_the_end=partial(_remove, part)) as (file, run):
+    async with _opened(part, "xb", opener=partial(_create, target), at_the_end=partial(_remove, part)) as (file, run):
         while chunk := await read():
             rest = memoryview(chunk)
             while rest:
                 rest = rest[await file.write(rest) :]
+        await run(partial(_take_after, file.fileno(), target))
         await run(partial(os.fsync, file.fileno()))
         await run(partial(os.replace, part, target))
+
+
+def descriptor_named(path: str) -> tuple[str, int] | None:
+    """The process and the number of the open file that a name such as /dev/stdout leads to, if it leads to one: it has
+    no name of its own that another file could take."""
+    for _ in range(_MOST_LINKS):
+        place = _DESCRIPTORS.fullmatch(os.path.realpath(os.path.dirname(path)))
+        name = os.path.basename(path)
+        if place is not None and name.isascii() and name.isdigit():
+            return place[1], int(name)
+        if not os.path.islink(path):
+            break
+        path = os.path.join(os.path.dirname(path), os.readlink(path))
+    return None
 
 
 @asynccontextmanager
@@ -98,3 +127,45 @@ def _open_regular(path: str, flags: int) -> int:
 def _remove(path: str) -> None:
     with suppress(FileNotFoundError):
         os.unlink(path)
+
+
+def _find_target(path: str) -> str:
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        if os.path.islink(path):
+            raise InvalidArgumentError("the link leads to no file, and none is made through it") from None
+        if not stat.S_ISDIR(os.stat(os.path.dirname(path) or ".").st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
+        return os.path.realpath(path)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(mode) or descriptor_named(path) is not None:
+        raise _not_regular()
+    return os.path.realpath(path)
+
+
+def _not_regular() -> InvalidArgumentError:
+    return InvalidArgumentError("only a regular file can be written: give a device or pipe what open_read() gives")
+
+
+def _create(target: str, path: str, flags: int) -> int:
+    """Create the part; for its owner alone while it is not known whose the bytes are to be."""
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600 if os.path.lexists(target) else 0o666)
+
+
+def _take_after(descriptor: int, target: str) -> None:
+    """Give the file the mode of the one that it is to replace, and its owner where this process may."""
+    try:
+        status = os.lstat(target)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(status.st_mode):
+        raise _not_regular()
+    mode, ours = stat.S_IMODE(status.st_mode), os.fstat(descriptor)
+    if (status.st_uid, status.st_gid) != (ours.st_uid, ours.st_gid):
+        try:
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+        except PermissionError:
+            mode &= ~(stat.S_ISUID | stat.S_ISGID)  # which would lend out another owner
+    os.fchmod(descriptor, mode)

@@ -18,7 +18,7 @@ import anyio
 
 from ._call import Call, Lifecycle, parse_deadline
 from ._errors import InvalidArgumentError, NotFoundError, ObjectReplacedError, PreconditionFailedError, raise_together
-from ._files import file_chunks, write_file
+from ._files import file_chunks, find_target, write_file
 from ._hooks import Hook, Operation
 from ._keys import Key, Prefix, check_length
 from ._parsing import (
@@ -37,8 +37,6 @@ from ._types import (
     Condition,
     DeleteOptions,
     Entry,
-    IfAbsent,
-    IfMatch,
     ListOptions,
     ObjectInfo,
     Page,
@@ -46,6 +44,7 @@ from ._types import (
     Removed,
     WriteOptions,
     check_write_condition,
+    successor_of,
 )
 from .driver import Download, Driver, Upload
 from .wrappers.prefixed import PrefixedDriver
@@ -265,12 +264,14 @@ class Storage:
     async def download_file(
         self, key: str, path: str | os.PathLike[str], *, deadline: float | None = None
     ) -> ObjectInfo:
-        """Write the object to a file of the local disk, streaming. The file appears whole or not at all, over one that
-        is there; the disk's own errors come as `OSError`."""
+        """Write the object to a file of the local disk, streaming: whole or not at all, with the mode and owner (where
+        this process may) of one that is there. A link is followed; a directory, device or pipe is refused before
+        anything is read. The disk's own errors come as `OSError`."""
         with self._call("download_file", key, deadline):
-            download = await self._driver.read(self._parse(key), ReadOptions())
+            parsed, target = self._parse(key), await find_target(path)
+            download = await self._driver.read(parsed, ReadOptions())
             try:
-                await write_file(path, Pull(download).read)
+                await write_file(target, Pull(download).read)
                 return download.info
             finally:
                 with anyio.CancelScope(shield=True):
@@ -386,7 +387,7 @@ class Storage:
                 if changed is None:
                     return seen if seen is not None else await self._driver.head(parsed)
                 try:
-                    return await self._driver.put(parsed, as_bytes(changed), _successor(seen))
+                    return await self._driver.put(parsed, as_bytes(changed), successor_of(seen))
                 except PreconditionFailedError:
                     await anyio.sleep(random.uniform(0, pause))
                     pause = min(2 * pause, LONGEST_PAUSE)
@@ -485,10 +486,3 @@ class _Below(Storage):
         self._lifecycle = lifecycle
         self._owner = False
         self._place = place
-
-
-def _successor(seen: ObjectInfo | None) -> WriteOptions:
-    """How to write what comes after the object that was seen, and after no other."""
-    if seen is None:
-        return WriteOptions(condition=IfAbsent())
-    return WriteOptions(condition=IfMatch(seen.etag), content_type=seen.content_type, metadata=seen.metadata)

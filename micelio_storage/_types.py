@@ -287,3 +287,10 @@ def already_exists() -> AlreadyExistsError:
 def not_found() -> NotFoundError:
     """The one wording for a key that names nothing."""
     return NotFoundError("there is no such object")
+
+
+def successor_of(seen: ObjectInfo | None) -> WriteOptions:
+    """How to write what comes after the object that was seen, and after no other."""
+    if seen is None:
+        return WriteOptions(condition=IfAbsent())
+    return WriteOptions(condition=IfMatch(seen.etag), content_type=seen.content_type, metadata=seen.metadata)

@@ -207,6 +207,22 @@ subprocess.run([sys.executable, "-c", {child!r}], check=True)
 IGNORING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
 
 
+@pytest.mark.case("L5")
+def test_interrupted_while_nobody_reads_a_named_pipe_get_ends(root: Path, tmp_path: Path) -> None:
+    process("put", "-", "k", data=b"1")
+    os.mkfifo(tmp_path / "pipe")
+    with running("get", "k", "pipe") as child:
+        wait_until(lambda: has_open(child.pid, root))
+        interrupted(child)
+    assert sorted(os.listdir(root)) == [".micelio", "k"]
+
+
+def has_open(process_id: int, path: Path) -> bool:
+    """Whether the process has this directory open, as a storage has its root."""
+    names = list(Path(f"/proc/{process_id}/fd").iterdir())
+    return any(os.path.exists(name) and os.path.samefile(name, path) for name in names)
+
+
 def wait_until(true: Callable[[], bool]) -> None:
     until = time.monotonic() + PATIENCE
     while not true():

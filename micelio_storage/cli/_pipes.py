@@ -82,10 +82,12 @@ async def _chunks(source: int) -> AsyncGenerator[BytesLike, None]:
 
 
 class Output:
-    """Standard output, for `async with`: `await write(data)`."""
+    """Standard output, or the descriptor that is given, for `async with`: `await write(data)`. A descriptor that is
+    given is closed in the end."""
 
-    def __init__(self) -> None:
-        self._target = descriptor(sys.stdout, "standard output")
+    def __init__(self, target: int | None = None) -> None:
+        self._target = descriptor(sys.stdout, "standard output") if target is None else target
+        self._owned = target is not None
         self._thread = Interruptible()
 
     async def __aenter__(self) -> Self:
@@ -96,6 +98,8 @@ class Output:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._thread.__aexit__(kind, error, trace)
+        if self._owned:
+            os.close(self._target)
 
     async def write(self, data: BytesLike) -> None:
         """Write all of it, or raise `ClosedPipeError`."""

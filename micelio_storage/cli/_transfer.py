@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import stat
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from .. import ObjectInfo, Storage, StorageError
-from .._files import file_chunks, write_file
+from .._files import descriptor_named, file_chunks, find_target, write_file
 from ..driver import BytesLike
-from ._pipes import named_pipe, standard_input
+from ._pipes import Output, named_pipe, standard_input
 from ._report import CommandError, Meter
+
+READER_PAUSE = 0.05  # seconds between two looks whether somebody reads a named pipe: opening it would wait for ever
 
 
 def source_of(name: str) -> tuple[AsyncGenerator[BytesLike, None], int | None]:
@@ -56,7 +61,18 @@ async def _watched(chunks: AsyncGenerator[BytesLike, None], meter: Meter) -> Asy
 
 
 async def receive(storage: Storage, *, key: str, path: Path, meter: Meter) -> None:
-    """Write the object to a file, which appears when all of it is there."""
+    """Write the object to a file, which appears when all of it is there, or into a device or pipe."""
+    with _disk_errors(path):
+        stream = await open_stream(str(path))
+        if stream is None:
+            target = await find_target(path)
+    if stream is not None:
+        async with stream, storage.open_read(key) as reader:
+            meter.expect(reader.size)
+            async for chunk in reader:
+                await stream.write(chunk)
+                meter.advance(len(chunk))
+        return
     async with storage.open_read(key) as reader:
         meter.expect(reader.size)
 
@@ -65,9 +81,41 @@ async def receive(storage: Storage, *, key: str, path: Path, meter: Meter) -> No
             meter.advance(len(chunk))
             return chunk
 
+        with _disk_errors(path):
+            await write_file(target, read)
+
+
+async def open_stream(path: str) -> Output | None:
+    """What is to be written into and never replaced: a character device, a named pipe as soon as somebody reads it, or
+    what this process has open already (/dev/stdout). None for all else."""
+    mode = await asyncio.to_thread(_mode_of, path)
+    place = await asyncio.to_thread(descriptor_named, path)
+    if place is not None and place[0] == str(os.getpid()):
+        return Output(os.dup(place[1]))
+    if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+        return None
+    while True:
         try:
-            await write_file(path, read)
+            return Output(await asyncio.to_thread(os.open, path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY))
         except OSError as error:
-            if isinstance(error, StorageError):
+            if error.errno != errno.ENXIO or not stat.S_ISFIFO(mode):
                 raise
-            raise CommandError(f"cannot write {str(path)!a}: {error.strerror or error}") from error
+        await asyncio.sleep(READER_PAUSE)
+
+
+def _mode_of(path: str) -> int:
+    try:
+        return os.stat(path).st_mode
+    except FileNotFoundError:
+        return 0
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Say of an error of the local disk what could not be done."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise CommandError(f"cannot write {str(path)!a}: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""One storage on disk and one in a bucket, for tests of what has to be the same on both."""
+"""One storage on disk, one in a bucket and one in memory, for tests of what has to be the same everywhere."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from support.strict_s3 import StrictS3
 
 from micelio_storage import Storage
 from micelio_storage.drivers.local import LocalDriver
+from micelio_storage.drivers.memory import MemoryDriver
 
 
 class Disk:
@@ -54,6 +55,17 @@ class Bucket:
         return len(self.referee.log)
 
 
+class Memory:
+    """This process."""
+
+    def __init__(self) -> None:
+        self.driver = MemoryDriver()
+
+    def storage(self) -> Storage:
+        """Another storage of the same objects, not open yet."""
+        return Storage(self.driver)
+
+
 Place: TypeAlias = Disk | Bucket
 Opened: TypeAlias = Callable[[Path], AbstractContextManager[Place]]
 
@@ -72,5 +84,12 @@ def in_a_bucket(directory: Path) -> Iterator[Bucket]:
         yield Bucket(server)
 
 
+@contextmanager
+def in_memory(directory: Path) -> Iterator[Memory]:
+    """What it has to do with the directory: nothing."""
+    yield Memory()
+
+
 on_both = pytest.mark.parametrize("opened", [on_disk, in_a_bucket])
+everywhere = pytest.mark.parametrize("opened", [on_disk, in_a_bucket, in_memory])
 one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])

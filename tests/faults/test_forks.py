@@ -12,9 +12,8 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,32 +21,12 @@ from support import s3_servers
 from support.processes import kill, start, wait_for
 from support.s3_storage import set_credentials
 
-from faults.both import in_a_bucket, on_disk, one_loop
+from faults.both import Memory, everywhere, one_loop
 from micelio_storage import ClosedError, LocalConfig, Storage, open_storage
 from micelio_storage.drivers.local import _writes
-from micelio_storage.drivers.memory import MemoryDriver
 
 MIB = 1 << 20
 LARGE = bytes(range(256)) * (4 * MIB // 256)
-
-
-class Memory:
-    """A storage in memory, as `faults.both` has places."""
-
-    def __init__(self) -> None:
-        self.driver = MemoryDriver()
-
-    def storage(self) -> Storage:
-        return Storage(self.driver)
-
-
-@contextmanager
-def in_memory(directory: Path) -> Iterator[Memory]:
-    """What it has to do with the directory: nothing."""
-    yield Memory()
-
-
-everywhere = pytest.mark.parametrize("opened", [on_disk, in_a_bucket, in_memory])
 
 
 def in_child(act: Callable[[], object]) -> None:

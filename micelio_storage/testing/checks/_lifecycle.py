@@ -6,6 +6,7 @@ import asyncio
 import pickle
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
+from tempfile import gettempdir
 
 from ..._storage import Storage
 from ...driver import ClosedError, DeadlineError, PreconditionFailedError, StorageError
@@ -14,6 +15,7 @@ from .._scheduling import loop_cycles
 
 SHORT = 0.01  # seconds: a deadline that passes while something waits for ever
 TURNS_BEFORE_CLOSING = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89)
+UNWRITTEN = Path(gettempdir()) / "micelio-kit-download"  # where a file could be, and none comes to be
 NOWHERE = Path("/proc/no/such/place")  # a file that no operation may get as far as
 
 _EVERY_CALL: Mapping[str, Callable[[Storage], Awaitable[object]]] = {
@@ -169,7 +171,7 @@ async def an_error_says_where_it_happened(storage: Storage, prefix: str) -> None
         "move": lambda: storage.move(key, prefix + "b"),
         "put": lambda: storage.put(key, b"1", if_match=etag, if_absent=True),
         "open_write": lambda: enter(storage.open_write(key, if_match=etag, if_absent=True)),
-        "download_file": lambda: storage.download_file(key, NOWHERE),
+        "download_file": lambda: storage.download_file(key, UNWRITTEN),
     }
     for operation, call in calls.items():
         with raises(StorageError, operation) as caught:
