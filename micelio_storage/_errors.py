@@ -26,20 +26,29 @@ Drivers raise these with a sentence and nothing else. Which operation, key and d
 
 from __future__ import annotations
 
+import errno
+import traceback
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+if TYPE_CHECKING:
+    from ._types import ObjectInfo
 
 LONGEST_SHOWN_KEY = 80  # characters: a key may have 1,024 bytes, and an error is one line
+LONGEST_CAUSE = 2000  # characters of what the causes of an error say that are pickled with it
 
 
 class StorageError(Exception):
     """The root of all that this library raises on purpose.
 
-    `operation`, `key` and `driver` say where it happened (None until a `Storage` has added them). `retryable` says
-    whether the same call may succeed later without anything being changed. `__cause__` is what the back end said.
+    `operation`, `key` and `driver` say where it happened (None until a `Storage` has added them); the key is whole,
+    with the prefixes of every `under`. `retryable` is True only where the same call may simply be made again (with a
+    fresh source, and from the beginning of a reader's or writer's block). `__cause__` is what the back end said; once
+    pickled, it is a `PickledCause` with the same words.
     """
 
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
+    _errno: ClassVar[int | None] = None  # of those that are an OSError
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
@@ -47,6 +56,7 @@ class StorageError(Exception):
         self.operation: str | None = None
         self.key: str | None = None
         self.driver: str | None = None
+        _set_errno(self, self._errno)
 
     def __str__(self) -> str:
         if self.operation is None:
@@ -55,12 +65,50 @@ class StorageError(Exception):
         return f"{where} ({self.driver}): {self.message}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.message,), dict(self.__dict__)
+        causes = None if self.__cause__ is None else _describe(self.__cause__)
+        return _restore, (type(self), self.message, self._state(), causes)
+
+    def __copy__(self) -> Self:
+        copied: Self = _restore(type(self), self.message, self._state(), None)
+        copied.__cause__ = self.__cause__
+        return copied
+
+    def _state(self) -> dict[str, Any]:
+        return {**self.__dict__, **({"errno": self.errno} if isinstance(self, OSError) else {})}
 
     def add_context(self, operation: str, key: str | None, driver: str) -> None:
         """Say where it happened, unless a call further in has said so already."""
         if self.operation is None:
             self.operation, self.key, self.driver = operation, key, driver
+
+
+def _set_errno(error: Exception, number: int | None) -> None:
+    if isinstance(error, OSError):
+        error.errno = number
+
+
+class PickledCause(Exception):  # noqa: N818  # it stands for an error of any name
+    """What the causes of an error said in the process where it happened: they may be of types that do not pickle."""
+
+
+def _restore(kind: type[StorageError], message: str, state: dict[str, Any], causes: str | None) -> Any:
+    error = kind(message)
+    for name, value in state.items():
+        setattr(error, name, value)
+    if causes is not None:
+        error.__cause__ = PickledCause(causes)
+    return error
+
+
+def _describe(cause: BaseException | None) -> str:
+    """What the causes say, the nearest first."""
+    if isinstance(cause, PickledCause):
+        return str(cause)
+    lines: list[str] = []
+    while cause is not None and sum(map(len, lines)) < LONGEST_CAUSE:
+        lines.append("".join(traceback.format_exception_only(cause)).strip())
+        cause = cause.__cause__
+    return "\nbecause of ".join(lines)[:LONGEST_CAUSE]
 
 
 def show_key(key: str) -> str:
@@ -74,21 +122,44 @@ def show_key(key: str) -> str:
 class NotFoundError(StorageError, FileNotFoundError):
     """There is no object under this key."""
 
+    _errno = errno.ENOENT
+
 
 class NotModifiedError(StorageError):
-    """The object still has the ETag given as `if_none_match`."""
+    """The object still has the ETag given as `if_none_match`.
+
+    `info` is the object; None where the back end's answer does not say all of it, as S3's does not: asking once more
+    would cost what the condition was to save.
+    """
+
+    def __init__(self, message: str = "", *, info: ObjectInfo | None = None) -> None:
+        super().__init__(message)
+        self.info = info
 
 
 class PreconditionFailedError(StorageError):
-    """The object is not in the state that the condition asked for, so nothing was changed."""
+    """The object is not in the state that the condition asked for, so nothing was changed.
+
+    `info` is the object that was found instead; None where there is none, or none that may be looked at.
+    """
+
+    def __init__(self, message: str = "", *, info: ObjectInfo | None = None) -> None:
+        super().__init__(message)
+        self.info = info
 
 
 class AlreadyExistsError(PreconditionFailedError, FileExistsError):
     """`if_absent` was asked for and there is an object already."""
 
+    _errno = errno.EEXIST
+
 
 class RangeError(StorageError, ValueError):
-    """The range begins behind the end of the object."""
+    """The range begins behind the end of the object, which has `size` bytes (None where nobody knows)."""
+
+    def __init__(self, message: str = "", *, size: int | None = None) -> None:
+        super().__init__(message)
+        self.size = size
 
 
 class InvalidKeyError(StorageError, ValueError):
@@ -110,9 +181,13 @@ class KeyConflictError(StorageError):
 class AccessDeniedError(StorageError, PermissionError):
     """The back end knows the object or its place, and does not let this process at it."""
 
+    _errno = errno.EACCES
+
 
 class OutOfSpaceError(StorageError, OSError):
     """The disk, the quota or the inodes are used up. The object is as it was before."""
+
+    _errno = errno.ENOSPC
 
 
 class IntegrityError(StorageError):
@@ -139,8 +214,10 @@ class UnavailableError(StorageError):
 
 
 class AmbiguousWriteError(UnavailableError):
-    """The answer to a conditional write was lost, and nobody can say any more whether it was done. Look at the object
-    before you try again."""
+    """The answer to a write was lost, or its deadline passed while it was being published, and nobody can say whether
+    it was done. Look at the object before you try again."""
+
+    retryable = False
 
 
 class ObjectReplacedError(UnavailableError):
@@ -149,7 +226,9 @@ class ObjectReplacedError(UnavailableError):
 
 
 class DeadlineError(UnavailableError, TimeoutError):
-    """The call's deadline passed first."""
+    """The call's deadline passed first. A write has changed nothing then: see `AmbiguousWriteError`."""
+
+    _errno = errno.ETIMEDOUT
 
 
 def raise_together(errors: Sequence[StorageError], text: str) -> None:

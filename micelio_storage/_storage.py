@@ -439,7 +439,7 @@ class Storage:
         return prefix
 
     def _call(self, name: str, key: object, deadline: float | None) -> Call:
-        shown = str.__str__(key) if isinstance(key, str) else None
+        shown = self._place + key if isinstance(key, str) else None
         limit = self._deadline if deadline is None else parse_deadline(deadline)
         operation = Operation(name=name, key=shown, driver=self._driver.name)
         return Call(self._lifecycle, operation, self._hooks, limit)
@@ -459,7 +459,7 @@ class Storage:
         if source != target:
             return await self._driver.copy(source, target, WriteOptions(condition=condition))
         info = await self._driver.head(source)
-        check_write_condition(condition, info.etag)
+        check_write_condition(condition, info)
         return info
 
     async def _list_page(self, prefix: Prefix, options: ListOptions) -> Page:
@@ -472,7 +472,7 @@ class Storage:
     async def _delete(self, keys: Sequence[Key], options: DeleteOptions) -> None:
         failures = await self._driver.delete(keys, options) if keys else {}
         for key, error in failures.items():
-            error.add_context("delete", key, self._driver.name)
+            error.add_context("delete", self._place + key, self._driver.name)
         raise_together(list(failures.values()), f"{len(failures)} of {len(keys)} objects could not be deleted")
 
 

@@ -214,33 +214,35 @@ def resolve_span(offset: int, length: int | None, size: int) -> Span:
     """Which bytes of an object of `size` bytes are meant. As in a slice, a negative offset counts from the end and a
     length past the end is cut; an offset behind the end is a `RangeError`."""
     if offset > size:
-        raise RangeError(f"offset {offset} is behind the end of an object of {size} bytes")
+        raise RangeError(f"offset {offset} is behind the end of an object of {size} bytes", size=size)
     start = max(0, size + offset) if offset < 0 else offset
     return Span(start, size if length is None else min(size, start + length))
 
 
-def check_read_conditions(options: ReadOptions, etag: str) -> None:
-    """Raise unless the object with this ETag is wanted."""
-    if options.if_match is not None and options.if_match != etag:
-        raise PreconditionFailedError("the object's ETag is not the one given as if_match")
-    if options.if_none_match == etag:
-        raise NotModifiedError("the object still has the ETag given as if_none_match")
+def check_read_conditions(options: ReadOptions, info: ObjectInfo) -> None:
+    """Raise unless this object is wanted."""
+    if options.if_match is not None and options.if_match != info.etag:
+        raise PreconditionFailedError("the object's ETag is not the one given as if_match", info=info)
+    if options.if_none_match == info.etag:
+        raise NotModifiedError("the object still has the ETag given as if_none_match", info=info)
 
 
-def check_write_condition(condition: Condition, etag: str | None) -> None:
-    """Raise unless the present state (its ETag, None for absent) is what the condition asks for."""
-    if isinstance(condition, IfAbsent) and etag is not None:
-        raise already_exists()
+def check_write_condition(condition: Condition, present: ObjectInfo | None) -> None:
+    """Raise unless the present state (None for absent) is what the condition asks for."""
+    if isinstance(condition, IfAbsent) and present is not None:
+        raise already_exists(present)
     if isinstance(condition, IfMatch):
-        check_if_match(condition.etag, etag)
+        check_if_match(condition.etag, present.etag if present else None, present)
 
 
-def check_if_match(wanted: str | None, etag: str | None) -> None:
-    """Raise unless the present ETag (None for absent) is the wanted one; None wants nothing."""
+def check_if_match(wanted: str | None, etag: str | None, info: ObjectInfo | None = None) -> None:
+    """Raise unless the present ETag (None for absent) is the wanted one; None wants nothing. `info` goes into the
+    error: a driver that has only the ETag at hand adds it there later."""
     if wanted is None or wanted == etag:
         return
     state = "there is no object" if etag is None else "the object's ETag is another"
-    raise PreconditionFailedError(f"{state} than the one given as if_match" if etag else f"{state} to match if_match")
+    words = f"{state} than the one given as if_match" if etag else f"{state} to match if_match"
+    raise PreconditionFailedError(words, info=info)
 
 
 def cursor_after(last: str) -> str:
@@ -279,9 +281,9 @@ def _escaped(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def already_exists() -> AlreadyExistsError:
-    """The one wording for a key that should name nothing yet."""
-    return AlreadyExistsError("there is an object already and if_absent was asked for")
+def already_exists(info: ObjectInfo | None = None) -> AlreadyExistsError:
+    """The one wording for a key that should name nothing yet, and what it names."""
+    return AlreadyExistsError("there is an object already and if_absent was asked for", info=info)
 
 
 def not_found() -> NotFoundError:

@@ -335,9 +335,9 @@ async def test_hooks_see_each_call_and_its_outcome() -> None:
         ("put", "a", "ok"),
         ("get", "b", "NotFoundError"),
         ("put", "c", "DeadlineError"),
-        ("open_write", "e", "ok"),
-        ("write", "e", "ok"),
-        ("commit", "e", "ok"),
+        ("open_write", "d/e", "ok"),
+        ("write", "d/e", "ok"),
+        ("commit", "d/e", "ok"),
     ]
 
 
@@ -356,11 +356,18 @@ async def test_the_logging_hook_logs_each_call_and_failures_louder(caplog: pytes
 
 
 @pytest.mark.case("O67")
-async def test_an_error_says_where_it_happened_and_never_what_is_above(storage: Storage) -> None:
+async def test_an_error_names_the_whole_key(storage: Storage) -> None:
+    below = storage.under("tenants/one")
     with pytest.raises(NotFoundError) as caught:
-        await storage.under("tenants/secret-name").get("a/b")
-    assert str(caught.value) == "get 'a/b' (memory): there is no such object"
-    assert "secret-name" not in repr(caught.value)
+        await below.under("files").get("a/b")
+    assert str(caught.value) == "get 'tenants/one/files/a/b' (memory): there is no such object"
+    with pytest.raises(NotFoundError) as missing:
+        async with below.open_read("c"):
+            pass
+    assert missing.value.key == "tenants/one/c"
+    with pytest.raises(InvalidKeyError) as refused:
+        await below.get("../d")
+    assert refused.value.key == "tenants/one/../d"
 
 
 @pytest.mark.case("O16")

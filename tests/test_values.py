@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import errno
+import inspect
 import pickle
 import re
+import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from email.header import decode_header, make_header
 from typing import Any
 
@@ -12,13 +17,16 @@ import pytest
 
 import micelio_storage
 from micelio_storage import (
+    AccessDeniedError,
     AlreadyExistsError,
     AmbiguousWriteError,
     DeadlineError,
     InvalidArgumentError,
     NotFoundError,
     NotModifiedError,
+    ObjectInfo,
     ObjectReplacedError,
+    OutOfSpaceError,
     PreconditionFailedError,
     RangeError,
     StorageError,
@@ -83,6 +91,10 @@ def test_a_range_behind_the_end_is_an_error(offset: int, size: int) -> None:
         resolve_span(offset, None, size)
 
 
+def info_of(etag: str) -> ObjectInfo:
+    return ObjectInfo(size=3, etag=etag, modified=datetime(2026, 1, 1, tzinfo=UTC), metadata={"a": "b"})
+
+
 WRITES = [
     # condition, the present ETag, what is raised
     (None, None, None),
@@ -98,21 +110,23 @@ WRITES = [
 @pytest.mark.case("O35", "O36", "O37")
 @pytest.mark.parametrize(("condition", "etag", "error"), WRITES)
 def test_a_write_condition_asks_for_the_present_state(condition: Any, etag: str | None, error: Any) -> None:
+    present = info_of(etag) if etag else None
     if error is None:
-        check_write_condition(condition, etag)
+        check_write_condition(condition, present)
     else:
         with pytest.raises(error) as caught:
-            check_write_condition(condition, etag)
+            check_write_condition(condition, present)
         assert type(caught.value) is error
+        assert caught.value.info is present
 
 
 @pytest.mark.case("O25")
 def test_a_read_condition_asks_for_the_present_etag() -> None:
-    check_read_conditions(ReadOptions(if_match='"a"', if_none_match='"b"'), '"a"')
+    check_read_conditions(ReadOptions(if_match='"a"', if_none_match='"b"'), info_of('"a"'))
     with pytest.raises(PreconditionFailedError):
-        check_read_conditions(ReadOptions(if_match='"b"'), '"a"')
+        check_read_conditions(ReadOptions(if_match='"b"'), info_of('"a"'))
     with pytest.raises(NotModifiedError):
-        check_read_conditions(ReadOptions(if_none_match='"a"'), '"a"')
+        check_read_conditions(ReadOptions(if_none_match='"a"'), info_of('"a"'))
 
 
 BAD_OPTIONS: list[tuple[Callable[..., object], tuple[object, ...], type[Exception]]] = [
@@ -215,9 +229,58 @@ def test_errors_are_also_what_python_calls_them() -> None:
     assert issubclass(NotFoundError, FileNotFoundError)
     assert issubclass(AlreadyExistsError, (FileExistsError, PreconditionFailedError))
     assert issubclass(DeadlineError, TimeoutError)
+
+
+@pytest.mark.case("O67")
+def test_what_may_simply_be_done_again_is_retryable_and_nothing_else_is() -> None:
     retryable = {kind for kind in ERRORS if kind.retryable}
-    assert retryable == {AmbiguousWriteError, DeadlineError, ObjectReplacedError, UnavailableError}
-    assert all(issubclass(kind, UnavailableError) for kind in retryable)
+    assert retryable == {DeadlineError, ObjectReplacedError, UnavailableError}
+    assert issubclass(AmbiguousWriteError, UnavailableError)
+
+
+@pytest.mark.case("O67")
+@pytest.mark.parametrize("kind", ERRORS)
+def test_every_error_is_copied_and_pickled_with_each_field_and_its_causes_words(kind: type[StorageError]) -> None:
+    fields: dict[str, object] = {"info": info_of('"a"'), "size": 7}
+    error = kind("m", **{name: fields[name] for name in inspect.signature(kind).parameters if name in fields})  # type: ignore[arg-type]
+    error.add_context("put", "a/b", "local")
+    error.retryable = not kind.retryable
+    if isinstance(error, OSError):
+        error.errno = errno.EDQUOT
+    error.__cause__ = cause = UnpicklableError("disk says no")
+    cause.__cause__ = KeyError("deep")
+    for again in (
+        copy.copy(error),
+        pickle.loads(pickle.dumps(error)),
+        pickle.loads(pickle.dumps(copy.deepcopy(error))),
+    ):
+        assert (type(again), str(again), vars(again)) == (kind, str(error), vars(error))
+        assert getattr(again, "errno", None) == getattr(error, "errno", None)
+        shown = "".join(traceback.format_exception(again))
+        assert "UnpicklableError: disk says no" in shown
+        assert "KeyError: 'deep'" in shown
+    assert copy.copy(error).__cause__ is cause
+
+
+class UnpicklableError(Exception):
+    def __init__(self, text: str) -> None:
+        super().__init__(text, lambda: None)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@pytest.mark.case("O67")
+def test_kinds_of_os_error_have_an_errno() -> None:
+    found = {kind: kind("m").errno for kind in ERRORS if issubclass(kind, OSError)}
+    assert found == {
+        NotFoundError: errno.ENOENT,
+        AlreadyExistsError: errno.EEXIST,
+        AccessDeniedError: errno.EACCES,
+        OutOfSpaceError: errno.ENOSPC,
+        DeadlineError: errno.ETIMEDOUT,
+    }
 
 
 @pytest.mark.case("K1", "O67")

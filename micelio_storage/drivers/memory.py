@@ -81,7 +81,7 @@ class MemoryDriver:
     async def read(self, key: Key, options: ReadOptions) -> MemoryDownload:
         await checkpoint()
         version = self._find(key)
-        check_read_conditions(options, version.info.etag)
+        check_read_conditions(options, version.info)
         span = resolve_span(options.offset, options.length, version.info.size)
         return MemoryDownload(version.data, version.info, span, options.chunk_size or CHUNK)
 
@@ -109,7 +109,8 @@ class MemoryDriver:
         failures: dict[Key, StorageError] = {}
         for key in keys:
             try:
-                check_if_match(options.if_match, self._etag(key))
+                present = self._present(key)
+                check_if_match(options.if_match, present.etag if present else None, present)
             except StorageError as error:
                 failures[key] = error
             else:
@@ -153,13 +154,13 @@ class MemoryDriver:
         except KeyError:
             raise not_found() from None
 
-    def _etag(self, key: Key) -> str | None:
+    def _present(self, key: Key) -> ObjectInfo | None:
         version = self._objects.get(key)
-        return version.info.etag if version else None
+        return version.info if version else None
 
     def publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
         """All at once: nothing else runs between the look and the change."""
-        check_write_condition(options.condition, self._etag(key))
+        check_write_condition(options.condition, self._present(key))
         if not self.capabilities.nested_keys:
             self._check_conflict(key)
         info = ObjectInfo(

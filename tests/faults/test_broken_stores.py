@@ -33,6 +33,7 @@ from micelio_storage import (
     IntegrityError,
     PreconditionFailedError,
     Storage,
+    StorageError,
     UnavailableError,
 )
 
@@ -203,6 +204,20 @@ async def test_keys_that_fail_in_a_delete_of_many_are_tried_again_and_then_named
         at.proxy.rule = first(failing(keys[1], code="AccessDenied"), method="POST", target="delete")
         with pytest.raises(AccessDeniedError):
             await at.storage.delete(*keys)
+
+
+@pytest.mark.case("O16", "S18")
+async def test_a_failure_in_a_delete_of_many_that_names_none_of_them_fails_all(line: Any) -> None:
+    keys = [f"broken/{number}" for number in range(4)]
+    async with line(retries=1) as at:
+        at.proxy.rule = first(failing("another", code="AccessDenied"), times=99, method="POST", target="delete")
+        with pytest.raises(ExceptionGroup) as caught:
+            await at.storage.delete(*keys)
+        assert {(type(error), error.key) for error in caught.value.exceptions if isinstance(error, StorageError)} == {
+            (AccessDeniedError, key) for key in keys
+        }
+        at.proxy.rule = first(failing("another", code="InternalError"), method="POST", target="delete")
+        await at.storage.delete(*keys)  # the second attempt is answered plainly
 
 
 # -- overload

@@ -128,7 +128,11 @@ KIT: Mapping[str, tuple[str, ...]] = {
     ),
     "O64": ("a_content_type_comes_back_and_has_a_default", "a_content_type_that_is_none_is_refused"),
     "O65": ("modified_is_the_time_of_the_write_in_utc",),
-    "O67": ("an_error_says_where_it_happened", "an_error_below_a_prefix_tells_no_whole_key"),
+    "O67": (
+        "an_error_has_the_errno_of_its_kind",
+        "an_error_says_where_it_happened",
+        "an_error_below_a_prefix_names_the_whole_key",
+    ),
     "O69": (
         "a_closed_storage_refuses_every_call",
         "a_storage_can_be_closed_twice_and_opened_again",

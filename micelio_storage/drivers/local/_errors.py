@@ -50,6 +50,8 @@ def translate(error: OSError | StorageError) -> StorageError:
     number = error.errno or 0
     kind = _KINDS.get(number, StorageError)
     translated = kind(_WORDS.get(number, f"the file system says: {error.strerror or error}"))
+    if isinstance(translated, OSError) and error.errno:
+        translated.errno = error.errno  # EROFS is not EACCES, nor EDQUOT ENOSPC
     translated.__cause__ = error
     return translated
 

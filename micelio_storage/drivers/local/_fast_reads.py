@@ -74,7 +74,7 @@ class CachedReads:
             info = self._info(descriptor)
             if info is None:
                 return None
-            check_read_conditions(options, info.etag)
+            check_read_conditions(options, info)
             span = resolve_span(options.offset, options.length, info.size)
             data = self._read(descriptor, span.start, span.size) if span.size <= LARGEST else None
             if data is None:

@@ -83,7 +83,7 @@ class Reads:
         descriptor, status, attributes = self.open_version(key)
         try:
             info = describe(status, attributes)
-            check_read_conditions(options, info.etag)
+            check_read_conditions(options, info)
             span = resolve_span(options.offset, options.length, info.size)
             wanted = info.checksum if span.size == info.size else None
             if span.size > SMALL:

@@ -122,7 +122,9 @@ class Writes:
                 try:
                     yield from self._delete_one(key, if_match, parents)
                 except (OSError, StorageError) as error:
-                    failures[key] = translate(error)
+                    failures[key] = failure = translate(error)
+                    if isinstance(failure, PreconditionFailedError):
+                        failure.info = self._present(key)
                 if len(parents) == MOST_DIRECTORIES:
                     yield from self._leave(parents)
             yield from self._leave(parents)
@@ -141,7 +143,11 @@ class Writes:
         try:
             if store.files is not None and encoded and not store.in_inode:
                 yield from self._shelve(store, key, version_of(status), encoded)
-            parent = self._enter(staged, key, condition, linking=linking)
+            try:
+                parent = self._enter(staged, key, condition, linking=linking)
+            except PreconditionFailedError as error:
+                error.info = self._present(key)
+                raise
             try:
                 if store.files is not None:
                     yield from self._tidy(store.files, key, version_of(status), parent)
@@ -215,6 +221,13 @@ class Writes:
             return
         except OSError as error:
             raise KeyConflictError("there are objects below this key, so it cannot be a file itself") from error
+
+    def _present(self, key: Key) -> ObjectInfo | None:
+        """What is there instead of what was wanted, if it can be looked at."""
+        try:
+            return self._reads.head(key)
+        except (OSError, StorageError):
+            return None
 
     def _shelve(self, store: Store, key: Key, version: bytes, encoded: bytes) -> Steps[None]:
         """Put the attributes of the version that is about to be published in place."""

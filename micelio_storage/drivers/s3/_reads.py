@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from ...driver import (
     RangeError,
     ReadOptions,
     Span,
+    StorageError,
     UnavailableError,
     check_read_conditions,
     resolve_span,
@@ -63,8 +65,14 @@ class Reads:
         wanted = _range_header(options)
         try:
             answer = await self.get(key, Range=wanted, IfMatch=options.if_match, IfNoneMatch=options.if_none_match)
-        except RangeError:
+        except RangeError as error:
+            if error.size is not None and options.if_match is None and options.if_none_match is None:
+                resolve_span(options.offset, options.length, error.size)  # else the store may have seen another first
             return await self._open_knowing(key, options)
+        except PreconditionFailedError as error:
+            with suppress(StorageError):
+                error.info = await self.head(key)
+            raise
         try:
             first, size = _extent(answer, ranged=wanted is not None)
             info = answers.info_of(answer, size=size)
@@ -78,7 +86,7 @@ class Reads:
 
     async def _open_knowing(self, key: Key, options: ReadOptions) -> S3Download:
         info = await self.head(key)
-        check_read_conditions(options, info.etag)
+        check_read_conditions(options, info)
         return self._download(key, info, resolve_span(options.offset, options.length, info.size), options, None)
 
     def _download(self, key: Key, info: ObjectInfo, span: Span, options: ReadOptions, body: Any) -> S3Download:

@@ -14,6 +14,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, TypeVar
 
 from ...driver import (
@@ -122,7 +123,7 @@ class Writes:
             pass
         except StorageError as second:
             if refused and not lost and not self.client.was_sent_again(error):
-                raise _refusal(options) from error
+                raise _refusal(options, None) from error
             if isinstance(error, NotDoneError) and not lost:
                 raise error from second
             raise _ambiguous(error) from second
@@ -130,13 +131,13 @@ class Writes:
         if info is not None and mark == write_id + answers.built_on(options):
             return info
         if not lost and refused:
-            raise _refusal(options) from error
+            raise _refusal(options, info) from error
         if not lost and isinstance(error, (NotFoundError, NotDoneError)):
             raise error  # a multipart upload or the bucket is gone, or the store was not asked
         if isinstance(error, UnavailableError) and _is_as_wanted(info, options):
             return None
         if info is not None and options.condition is not None and _came_first(mark, answers.built_on(options)):
-            raise _refusal(options) from error
+            raise _refusal(options, info) from error
         raise _ambiguous(error) from error
 
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
@@ -167,11 +168,13 @@ class Writes:
 
     def _failures(self, answer: Answer, keys: Mapping[Key, StorageError]) -> Mapping[Key, StorageError]:
         named = {str(key): key for key in keys}
-        return {
-            named[failure["Key"]]: self.client.error_of(failure)
-            for failure in answer.get("Errors", [])
-            if failure.get("Key") in named
-        }
+        failures: dict[Key, StorageError] = {}
+        for failure in answer.get("Errors", []):
+            error = self.client.error_of(failure)
+            if failure.get("Key") not in named:
+                return {key: copy(error) for key in keys}  # nobody can say which of them are still there
+            failures[named[failure["Key"]]] = error
+        return failures
 
     async def _delete_if_match(self, key: Key, etag: str) -> Mapping[Key, StorageError]:
         """Sent again when the answer was lost: it deletes one version, and never another."""
@@ -190,7 +193,7 @@ class Writes:
                 return {}
             except (PreconditionFailedError, NotFoundError) as error:
                 sent_again = lost is not None or self.client.was_sent_again(error)
-                return {key: await self._why_not_deleted(key, etag, error) if sent_again else _no_match(error)}
+                return {key: await self._why_not_deleted(key, etag, error, sent_again=sent_again)}
             except UnavailableError as error:
                 if lost is None and not _is_lost(error):
                     raise
@@ -198,15 +201,17 @@ class Writes:
         assert lost is not None  # or this would have returned
         raise _ambiguous(lost) from lost
 
-    async def _why_not_deleted(self, key: Key, etag: str, error: StorageError) -> StorageError:
+    async def _why_not_deleted(self, key: Key, etag: str, error: StorageError, *, sent_again: bool) -> StorageError:
         """After two attempts: an object that is gone went by the first, or by somebody else. One that somebody made
         since may stand where the first had deleted."""
         try:
             found = await self.client.call("head_object", Key=str(key))
         except StorageError:
-            return _ambiguous(error)
+            return _ambiguous(error) if sent_again else _no_match(error, None)
         options = WriteOptions(condition=IfMatch(etag))
-        return _no_match(error) if _came_first(_mark_of(found), answers.built_on(options)) else _ambiguous(error)
+        if sent_again and not _came_first(_mark_of(found), answers.built_on(options)):
+            return _ambiguous(error)
+        return _no_match(error, answers.info_of(found))
 
     def check_condition(self, options: WriteOptions) -> None:
         """Raise unless the store can be trusted with the condition."""
@@ -258,12 +263,13 @@ def _came_first(mark: str, wanted: str) -> bool:
     return "." not in mark or mark.endswith(wanted)
 
 
-def _refusal(options: WriteOptions) -> PreconditionFailedError:
-    return already_exists() if isinstance(options.condition, IfAbsent) else _no_match(None)
+def _refusal(options: WriteOptions, info: ObjectInfo | None) -> PreconditionFailedError:
+    return already_exists(info) if isinstance(options.condition, IfAbsent) else _no_match(None, info)
 
 
-def _no_match(cause: StorageError | None) -> PreconditionFailedError:
-    error = PreconditionFailedError("the object's ETag is not the one given as if_match, or there is no object")
+def _no_match(cause: StorageError | None, info: ObjectInfo | None) -> PreconditionFailedError:
+    words = "the object's ETag is not the one given as if_match, or there is no object"
+    error = PreconditionFailedError(words, info=info)
     error.__cause__ = cause
     return error
 

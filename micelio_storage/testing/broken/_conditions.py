@@ -32,7 +32,7 @@ class LooksBeforeItLeaps(MemoryDriver):
     """Compares, lets others run, and then writes, whatever happened meanwhile."""
 
     async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
-        check_write_condition(options.condition, self._etag(key))
+        check_write_condition(options.condition, self._present(key))
         return await super().put(key, data, replace(options, condition=None))
 
 
@@ -44,7 +44,7 @@ class DecidesWhenAnUploadBegins(MemoryDriver):
     """Compares when a stream begins, not when it is published."""
 
     async def upload(self, key: Key, options: WriteOptions) -> MemoryUpload:
-        check_write_condition(options.condition, self._etag(key))
+        check_write_condition(options.condition, self._present(key))
         return await super().upload(key, replace(options, condition=None))
 
 
@@ -52,12 +52,13 @@ class DecidesWhenAnUploadBegins(MemoryDriver):
     "if_match_of_a_missing_object_fails",
     "streams_obey_if_match",
     "copies_obey_the_conditions_of_their_target",
+    "a_refusal_tells_what_is_there",
 )
 class TakesMissingForAnother(MemoryDriver):
     """Says of a version of nothing that there is nothing, as S3 does, and not that the condition failed."""
 
     def publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
-        if isinstance(options.condition, IfMatch) and self._etag(key) is None:
+        if isinstance(options.condition, IfMatch) and self._present(key) is None:
             raise not_found()
         return super().publish(key, data, options)
 
@@ -66,6 +67,7 @@ class TakesMissingForAnother(MemoryDriver):
     "copies_obey_the_conditions_of_their_target",
     "a_move_that_may_not_replace_leaves_both",
     "one_of_many_copies_that_create_wins",
+    "a_refusal_tells_what_is_there",
 )
 class CopiesWithoutCondition(MemoryDriver):
     """Knows conditions, but not those of a copy."""
@@ -77,6 +79,8 @@ class CopiesWithoutCondition(MemoryDriver):
 @fails(
     "a_delete_can_insist_on_one_version",
     "a_replacement_and_a_delete_of_one_version_exclude_each_other",
+    "a_refusal_tells_what_is_there",
+    "an_error_below_a_prefix_names_the_whole_key",
 )
 class SwallowsRefusals(MemoryDriver):
     """Does not delete another version than it was asked to, and says that all is well."""
@@ -100,7 +104,7 @@ class FailsOnMissingKeys(MemoryDriver):
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
         gone: dict[Key, StorageError] = {}
         if options.if_match is None:
-            gone = {key: not_found() for key in keys if self._etag(key) is None}
+            gone = {key: not_found() for key in keys if self._present(key) is None}
         return {**await super().delete([key for key in keys if key not in gone], options), **gone}
 
 
@@ -145,6 +149,8 @@ class TakesSizesForVersions(MemoryDriver):
     "an_update_gets_what_is_there_and_keeps_what_belongs_to_it",
     "an_uploaded_file_obeys_if_absent",
     "a_cancelled_update_counts_once_or_not_at_all",
+    "a_refusal_tells_what_is_there",
+    "an_error_has_the_errno_of_its_kind",
 )
 class DoesWhatItDenies(MemoryDriver):
     """Says that it has no `if_absent`, and takes it all the same."""
@@ -191,3 +197,12 @@ class PromisesSignedURLs(MemoryDriver):
     def __init__(self) -> None:
         super().__init__()
         self.capabilities = Capabilities(signed_urls=True)
+
+
+@fails("a_refusal_tells_what_is_there")
+class TellsOfAnotherObject(MemoryDriver):
+    """Says something wrong of the object that stands against a condition."""
+
+    def _present(self, key: Key) -> ObjectInfo | None:
+        present = super()._present(key)
+        return replace(present, size=0) if present else None

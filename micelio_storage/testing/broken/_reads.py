@@ -9,6 +9,7 @@ from typing import Literal
 
 from ...driver import (
     Key,
+    NotFoundError,
     ObjectInfo,
     RangeError,
     ReadOptions,
@@ -47,7 +48,8 @@ class TakesRangesBehindTheEndForEmpty(MemoryDriver):
 
 @fails(
     "a_read_can_insist_on_one_version",
-    "an_error_below_a_prefix_tells_no_whole_key",
+    "an_error_below_a_prefix_names_the_whole_key",
+    "a_refusal_tells_what_is_there",
 )
 class IgnoresIfMatchOfReads(MemoryDriver):
     """Reads whatever version is there."""
@@ -56,7 +58,10 @@ class IgnoresIfMatchOfReads(MemoryDriver):
         return await super().read(key, replace(options, if_match=None))
 
 
-@fails("who_knows_the_object_is_told_so")
+@fails(
+    "who_knows_the_object_is_told_so",
+    "a_refusal_tells_what_is_there",
+)
 class IgnoresIfNoneMatch(MemoryDriver):
     """Sends the bytes to those who have them."""
 
@@ -213,3 +218,26 @@ class TellsTheTimeOfTheWall(MemoryDriver):
         info = replace(info, modified=datetime.now())  # noqa: DTZ005  # that is the mistake
         self._objects[key] = replace(self._objects[key], info=info)
         return info
+
+
+@fails("an_offset_behind_the_end_is_a_range_error")
+class TellsNoSize(MemoryDriver):
+    """Says that a range is behind the end, and not where that is."""
+
+    async def read(self, key: Key, options: ReadOptions) -> MemoryDownload:
+        try:
+            return await super().read(key, options)
+        except RangeError as error:
+            raise RangeError(error.message) from None
+
+
+@fails("an_error_has_the_errno_of_its_kind")
+class HasNoErrno(MemoryDriver):
+    """Raises what Python calls an OSError, with no number."""
+
+    async def read(self, key: Key, options: ReadOptions) -> MemoryDownload:
+        try:
+            return await super().read(key, options)
+        except NotFoundError as error:
+            error.errno = None
+            raise

@@ -73,6 +73,7 @@ class PublishesWhatWasAborted(MemoryDriver):
     "a_put_that_waits_for_its_source_can_be_cancelled",
     "a_writer_that_waits_in_its_block_can_be_cancelled",
     "a_reader_is_not_harmed_by_a_cancelled_write",
+    "an_error_has_the_errno_of_its_kind",
 )
 class LeavesStagingBehind(MemoryDriver):
     """Forgets to clean up after a stream that failed or was cancelled."""
@@ -155,8 +156,8 @@ class DeletesBeforeItReplaces(MemoryDriver):
 
     async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
         held = bytes(data)
-        check_write_condition(options.condition, self._etag(key))
-        if self._etag(key) is not None:
+        check_write_condition(options.condition, self._present(key))
+        if self._present(key) is not None:
             await self.delete([key], DeleteOptions())
             await loop_cycles(1)
         return self.publish(key, held, replace(options, condition=None))
@@ -175,7 +176,7 @@ class WritesOverOldBytes(MemoryDriver):
     async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
         held = bytes(data)
         await loop_cycles(1)
-        if self._etag(key) is not None:
+        if self._present(key) is not None:
             held += self._find(key).data[len(held) :]
         return self.publish(key, held, options)
 
@@ -295,7 +296,7 @@ class RaisesItsOwnErrors(MemoryDriver):
     """Lets out what the system said, in the system's words."""
 
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
-        if self._etag(source) is None:
+        if self._present(source) is None:
             raise FileNotFoundError(source)
         return await super().copy(source, target, options)
 
@@ -318,7 +319,7 @@ class MergesMetadata(MemoryDriver):
     """Adds to the metadata of the version before, where it should be replaced."""
 
     def publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
-        before = {} if self._etag(key) is None else self._find(key).info.metadata
+        before = {} if self._present(key) is None else self._find(key).info.metadata
         return super().publish(key, data, replace(options, metadata={**before, **(options.metadata or {})}))
 
 
@@ -331,7 +332,7 @@ class WritesMetadataAfterwards(MemoryDriver):
         if options.metadata:
             await loop_cycles(1)
             info = replace(info, metadata=dict(options.metadata))
-            if self._etag(key) == info.etag:
+            if (present := self._present(key)) and present.etag == info.etag:
                 self._objects[key] = replace(self._objects[key], info=info)
         return info
 

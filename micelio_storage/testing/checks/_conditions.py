@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from ..._storage import Storage
 from ...driver import (
     AlreadyExistsError,
@@ -74,6 +76,37 @@ async def who_knows_the_object_is_told_so(storage: Storage, prefix: str) -> None
             pass
     with raises(NotFoundError, "a get of nothing"):
         await storage.get(prefix + "b", if_none_match=new.etag)
+
+
+@check
+async def a_refusal_tells_what_is_there(storage: Storage, prefix: str) -> None:
+    """The object that stands against a condition is in the error, or None where there is nothing."""
+    key, can = prefix + "a", storage.capabilities
+    there = (await storage.put(key, b"second")).etag
+    calls: list[tuple[bool, Callable[[], Awaitable[object]]]] = [
+        (True, lambda: storage.get(key, if_match=ABSENT)),
+        (True, lambda: enter(storage.open_read(key, if_match=ABSENT))),
+        (can.if_match, lambda: storage.put(key, b"lost", if_match=ABSENT)),
+        (can.if_absent, lambda: storage.put(key, b"lost", if_absent=True)),
+        (can.if_absent, lambda: storage.copy(key, prefix + "b", if_absent=True)),
+        (can.delete_if_match, lambda: storage.delete(key, if_match=ABSENT)),
+    ]
+    await storage.copy(key, prefix + "b")
+    for supported, call in calls:
+        with needs(supported):
+            with raises(PreconditionFailedError, "a call that asks for another state") as refused:
+                await call()
+            info = refused.error.info
+            expect(info is not None, f"{refused.error} does not tell what is there")
+            expect(info and info.size == len(b"second"), f"{refused.error} tells of another object")
+            expect(info and info.etag != ABSENT, f"{refused.error} tells the ETag that was asked for")
+    with raises(NotModifiedError, "a get by who knows it") as known:
+        await storage.get(key, if_none_match=there)
+    expect(known.error.info is None or known.error.info.etag == there, "the NotModifiedError tells of another object")
+    with needs(can.if_match):
+        with raises(PreconditionFailedError, "a put over nothing") as missing:
+            await storage.put(prefix + "c", b"lost", if_match=ABSENT)
+        equal(missing.error.info, None, "what is there where nothing is")
 
 
 @check

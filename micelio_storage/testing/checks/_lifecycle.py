@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import pickle
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from tempfile import gettempdir
 
 from ..._storage import Storage
-from ...driver import ClosedError, DeadlineError, PreconditionFailedError, StorageError
-from .._expect import KIB, MIB, check, enter, equal, expect, names, pattern, raises, version
+from ...driver import (
+    AlreadyExistsError,
+    ClosedError,
+    DeadlineError,
+    NotFoundError,
+    PreconditionFailedError,
+    StorageError,
+)
+from .._expect import KIB, MIB, check, enter, equal, expect, names, needs, pattern, raises, version
 from .._scheduling import loop_cycles
 
 SHORT = 0.01  # seconds: a deadline that passes while something waits for ever
@@ -181,21 +189,43 @@ async def an_error_says_where_it_happened(storage: Storage, prefix: str) -> None
         expect(error.driver and error.driver in str(error), "the error does not say which driver it was")
         expect(operation in str(error) and ascii("caf\u00e9")[1:-1] in str(error), f"{error} does not say where")
         again = pickle.loads(pickle.dumps(error))  # noqa: S301  # it was pickled in this very line
+        equal(again.__cause__ is None, error.__cause__ is None, "whether the error, pickled, has a cause")
         equal((type(again), str(again), vars(again)), (type(error), str(error), vars(error)), "the error, pickled")
 
 
 @check
-async def an_error_below_a_prefix_tells_no_whole_key(storage: Storage, prefix: str) -> None:
-    """Whoever works under a prefix sees keys as he gave them, in errors as in listings."""
-    below = storage.under(prefix + "secret")
+async def an_error_below_a_prefix_names_the_whole_key(storage: Storage, prefix: str) -> None:
+    """An error of a storage under a prefix says of which object it is, as listings of the whole would."""
+    below = storage.under(prefix + "tenant").under("b")
+    whole = prefix + "tenant/b/a"
     with raises(StorageError, "a get of nothing") as caught:
         await below.get("a")
-    equal(caught.error.key, "a", "the key in the error")
-    expect("secret" not in str(caught.error), "the error tells the prefix")
+    equal(caught.error.key, whole, "the key in the error")
     with raises(PreconditionFailedError, "a get of another version") as refused:
         await below.put("a", b"1")
         await below.get("a", if_match='"other"')
-    equal(refused.error.key, "a", "the key in the error of a condition")
+    equal(refused.error.key, whole, "the key in the error of a condition")
+    with needs(storage.capabilities.delete_if_match):
+        with raises(PreconditionFailedError, "a delete of another version") as kept:
+            await below.delete("a", if_match='"other"')
+        equal(kept.error.key, whole, "the key in the error of a delete")
+
+
+@check
+async def an_error_has_the_errno_of_its_kind(storage: Storage, prefix: str) -> None:
+    """What Python calls an OSError has the number that code for files looks at, also when it was pickled."""
+    await storage.put(prefix + "a", b"1")
+    with raises(NotFoundError, "a get of nothing") as missing:
+        await storage.get(prefix + "b")
+    with raises(DeadlineError, "a put with a deadline") as late:
+        await storage.put(prefix + "b", _never(), deadline=SHORT)
+    for error, number in ((missing.error, errno.ENOENT), (late.error, errno.ETIMEDOUT)):
+        again = pickle.loads(pickle.dumps(error))  # noqa: S301  # it was pickled in this very line
+        equal((error.errno, again.errno), (number, number), f"the errno of {type(error).__name__}, and pickled")
+    with needs(storage.capabilities.if_absent):
+        with raises(AlreadyExistsError, "a put over an object") as there:
+            await storage.put(prefix + "a", b"2", if_absent=True)
+        equal(there.error.errno, errno.EEXIST, "the errno of AlreadyExistsError")
 
 
 @check

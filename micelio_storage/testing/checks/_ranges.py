@@ -78,6 +78,7 @@ async def an_offset_behind_the_end_is_a_range_error(storage: Storage, prefix: st
             with raises(RangeError, f"a get from {size + 1} of {size} bytes") as caught:
                 await storage.get(prefix + "a", offset=size + 1, length=length)
             expect(isinstance(caught.error, ValueError), "the RangeError is no ValueError")
+            equal(caught.error.size, size, "the size of the object in the RangeError")
             with raises(RangeError, f"a reader from {size + 1} of {size} bytes"):
                 async with storage.open_read(prefix + "a", offset=size + 1, length=length):
                     pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import aiohttp
 from botocore import exceptions as sdk
@@ -167,10 +168,22 @@ def _translate_answer(error: sdk.ClientError) -> StorageError:
         if kind is UnavailableError and attempts > 1:
             words = f"{words} ({attempts} times)"
         region = answer.get("Region")
-        return kind(f"{words} (it says {region})" if region and kind is ConfigError else words)
+        translated = kind(f"{words} (it says {region})" if region and kind is ConfigError else words)
+        if isinstance(translated, RangeError):
+            translated.size = _size_in(error.response)
+        return translated
     if status >= 500 or code in ("InternalError", "ServiceUnavailable"):
         return UnavailableError(f"the store failed {attempts} times: {_cut(code)} {_cut(message)}")
     return StorageError(f"the store says {_cut(code)}: {_cut(message)}")
+
+
+def _size_in(response: Mapping[str, Any]) -> int | None:
+    """The size of the object that an answer to a range behind its end gives, in a header or in the error itself."""
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    for text in (headers.get("content-range", "").rpartition("/")[2], response["Error"].get("ActualObjectSize", "")):
+        if str(text).isdecimal():
+            return int(text)
+    return None
 
 
 def _cut(text: str) -> str:
