@@ -26,11 +26,17 @@ from ._errors import (
     UnavailableError,
 )
 from ._hooks import Hook, Operation, log_operations
+from ._info import ObjectInfo
 from ._keys import Key
 from ._open import config_from_environ, config_from_url, make_driver, open_storage
 from ._storage import Storage
 from ._streams import Reader, Writer
-from ._types import Capabilities, Entry, ObjectInfo, Page, Removed
+from ._types import (
+    Capabilities,
+    Entry,
+    Page,
+    Removed,
+)
 from .sessions import Session, Usage, list_sessions
 
 __all__ = [

@@ -29,10 +29,9 @@ from __future__ import annotations
 import errno
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
-if TYPE_CHECKING:
-    from ._types import ObjectInfo
+from ._info import ObjectInfo
 
 LONGEST_SHOWN_KEY = 80  # characters: a key may have 1,024 bytes, and an error is one line
 LONGEST_CAUSE = 2000  # characters of what the causes of an error say that are pickled with it

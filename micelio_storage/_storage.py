@@ -20,6 +20,7 @@ from ._call import Call, Lifecycle, parse_deadline
 from ._errors import InvalidArgumentError, NotFoundError, ObjectReplacedError, PreconditionFailedError, raise_together
 from ._files import file_chunks, find_target, write_file
 from ._hooks import Hook, Operation
+from ._info import ObjectInfo
 from ._keys import Key, Prefix, check_length
 from ._parsing import (
     parse_condition,
@@ -38,7 +39,6 @@ from ._types import (
     DeleteOptions,
     Entry,
     ListOptions,
-    ObjectInfo,
     Page,
     ReadOptions,
     Removed,

@@ -16,7 +16,8 @@ from ._buffers import Gathered
 from ._call import Call, Lifecycle
 from ._errors import BusyError, ClosedError, IntegrityError, StorageError
 from ._forking import leave_alone
-from ._types import BytesLike, ObjectInfo
+from ._info import ObjectInfo
+from ._types import BytesLike
 from .driver import Download, Upload
 
 READ_SIZE = 1 << 20  # bytes asked of an object with read(n) at a time: what a local chunk has (measured best)

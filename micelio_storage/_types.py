@@ -16,33 +16,16 @@ from ._errors import (
     PreconditionFailedError,
     RangeError,
 )
+from ._info import ObjectInfo
 from ._keys import MAX_KEY_BYTES, Key
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 
-DEFAULT_CONTENT_TYPE = "application/octet-stream"
 RESERVED_METADATA = "micelio-"  # begins the names of those
 MAX_PAGE = 1000  # entries: the limit of S3's listings
 
 
 # -- what is stored
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectInfo:
-    """What is known of one stored object. It has no key: whoever asked knows it.
-
-    `size` is in bytes. `etag` is opaque, quoted as HTTP sends it, and changes whenever the bytes do. `modified` is
-    aware UTC. `metadata` is the user's own, names in lower case. `checksum` is "algorithm:base64" of the whole
-    object where the driver keeps one, else None.
-    """
-
-    size: int
-    etag: str
-    modified: datetime
-    content_type: str = DEFAULT_CONTENT_TYPE
-    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
-    checksum: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,11 +39,11 @@ from ._errors import (
     UnavailableError,
     show_key,
 )
+from ._info import DEFAULT_CONTENT_TYPE, ObjectInfo
 from ._keys import MAX_KEY_BYTES, NO_PREFIX, Key, Prefix, is_key_segment
 from ._parsing import encode_metadata
 from ._shielding import run_to_completion, wait_uncancelled
 from ._types import (
-    DEFAULT_CONTENT_TYPE,
     RESERVED_METADATA,
     BytesLike,
     Capabilities,
@@ -54,7 +54,6 @@ from ._types import (
     IfAbsent,
     IfMatch,
     ListOptions,
-    ObjectInfo,
     Page,
     PresignRequest,
     ReadOptions,

@@ -13,7 +13,7 @@ import micelio_storage
 PACKAGE = Path(micelio_storage.__file__).parent
 # The core, each module knowing only those before it.
 CORE = (
-    *("_errors", "_keys", "_types", "_buffers", "_parsing", "_forking", "_shielding", "driver", "_config"),
+    *("_info", "_errors", "_keys", "_types", "_buffers", "_parsing", "_forking", "_shielding", "driver", "_config"),
     *("_hooks", "_call", "_streams", "_files", "_storage", "_open"),
 )
 FOR_DRIVERS = {"driver", "_config", "_forking", "_shielding"}

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .._errors import IntegrityError, NotFoundError, PreconditionFailedError
+from .._info import ObjectInfo
 from .._storage import Storage
 from .._streams import Reader
-from .._types import ObjectInfo
 from ._outcomes import Advance
 
 CHUNK = 1 << 20  # bytes read at a time, as the drivers do

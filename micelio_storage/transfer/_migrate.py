@@ -17,10 +17,11 @@ from .._errors import (
     StorageError,
     UnavailableError,
 )
+from .._info import ObjectInfo
 from .._keys import Key, Prefix
 from .._parsing import parse_count
 from .._storage import Storage
-from .._types import Entry, ObjectInfo
+from .._types import Entry
 from ._copiers import (
     CHUNK,
     ChangedError,
