@@ -303,7 +303,8 @@ def test_migrate_says_in_json_what_became_of_each_key(tree: Said, root: Path, tm
     ]
     assert summary.pop("seconds") >= 0
     assert summary == {
-        "copied": 2, "skipped": 0, "conflicts": 1, "failed": 0, "gone": 0, "deleted": 2, "bytes": 6, "dry_run": False,
+        "copied": 2, "skipped": 0, "conflicts": 1, "failed": 0, "gone": 0, "foreign": 0, "deleted": 2,
+            "bytes": 6, "dry_run": False,
     }  # fmt: skip
     assert tree("ls", "a")[1] == "a/1\n"
 

@@ -30,6 +30,7 @@ async def keys_of(storage: Storage, prefix: str = "") -> list[str]:
 # -- what is no key below the prefix
 
 
+@pytest.mark.case("N4")
 async def test_what_is_no_key_below_a_prefix_is_skipped_and_counted(storage: Storage) -> None:
     below = storage.under("tenants/a")
     for key in ("tenants/a/.micelio/probe-1", "tenants/a/.micelio/x", "tenants/a/b", "tenants/a/c/d"):
@@ -45,6 +46,7 @@ async def test_what_is_no_key_below_a_prefix_is_skipped_and_counted(storage: Sto
     assert await keys_of(below) == ["b", "c/d"]
 
 
+@pytest.mark.case("N4")
 async def test_a_page_of_which_nothing_is_a_key_gives_way_to_the_next(storage: Storage) -> None:
     for number in range(5):
         await storage.put(f"a/.micelio/{number}", b"1")
@@ -53,6 +55,7 @@ async def test_a_page_of_which_nothing_is_a_key_gives_way_to_the_next(storage: S
     assert ([entry.key for entry in page.entries], page.skipped, page.cursor) == (["b"], 5, None)
 
 
+@pytest.mark.case("N4")
 async def test_usage_exists_and_delete_of_a_session_are_not_harmed_by_what_is_no_key_there(storage: Storage) -> None:
     session = Session(storage, "s")
     await session.files.put("a", b"12")
@@ -66,6 +69,7 @@ async def test_usage_exists_and_delete_of_a_session_are_not_harmed_by_what_is_no
     assert await keys_of(storage) == ["sessions/s/.micelio/x"]
 
 
+@pytest.mark.case("N4")
 async def test_it_is_logged_once_for_each_prefix(storage: Storage, caplog: pytest.LogCaptureFixture) -> None:
     await storage.put("a/.micelio/x", b"1")
     with caplog.at_level(logging.WARNING, "micelio_storage"):
@@ -142,6 +146,7 @@ def layers_of(cursor: str) -> list[bytes]:
             return found
 
 
+@pytest.mark.case("N5")
 async def test_a_cursor_does_not_show_the_prefix_that_is_above(storage: Storage) -> None:
     below = storage.under("tenants/secret")
     for name in ("b/c", "d", "e"):
@@ -156,6 +161,7 @@ async def test_a_cursor_does_not_show_the_prefix_that_is_above(storage: Storage)
             assert prefix == "b/"
 
 
+@pytest.mark.case("N5")
 async def test_a_cursor_of_another_prefix_is_refused(storage: Storage) -> None:
     for key in ("a/1", "a/2", "a/b/1", "a/b/2", "b/1", "b/2", "z"):
         await storage.put(key, b"1")
@@ -199,6 +205,7 @@ async def test_an_empty_start_is_the_beginning_with_a_delimiter_too(storage: Sto
 # -- sessions
 
 
+@pytest.mark.case("N4")
 async def test_only_ids_of_sessions_are_listed(storage: Storage) -> None:
     for name in ("one", "-no", ".no", "n o", "n\u00f6", "x" * 129, "two"):
         await storage.put(f"sessions/{name}/files/a", b"1")

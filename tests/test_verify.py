@@ -377,7 +377,15 @@ def test_programs_are_told_of_every_object_and_of_the_numbers(said: Said, root: 
         "b/é": "verified",
         "theirs": "unverified",
     }
-    assert tally == {"verified": 2, "unverified": 1, "damaged": 1, "failed": 0, "gone": 0, "bytes": 10_001}
+    assert tally == {
+        "verified": 2,
+        "unverified": 1,
+        "damaged": 1,
+        "failed": 0,
+        "gone": 0,
+        "foreign": 0,
+        "bytes": 10_001,
+    }
 
 
 def test_wrong_usage_ends_with_2(said: Said, root: Path) -> None:

@@ -6,6 +6,7 @@ Errors are raised where they happen, and become lines and an exit code in one pl
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import shlex
 import sys
@@ -29,7 +30,7 @@ from .. import (
 )
 from ..driver import show_key
 from ..sessions import Session, list_sessions
-from ..transfer import CONCURRENCY
+from ..transfer import CONCURRENCY, everything
 from . import _operations as operations
 from . import _report as report
 from ._doctor import doctor
@@ -197,8 +198,13 @@ def ls(
     sessions: Annotated[bool, typer.Option("--sessions", help="list sessions, by id")] = False,
     as_json: JsonOption = False,
     long: Annotated[bool, typer.Option("--long", "-l", help="with size and time; sessions: files and bytes")] = False,
+    foreign: Annotated[
+        bool, typer.Option("--foreign", help="list what is left out: names that are not keys, escaped")
+    ] = False,
 ) -> None:
     """List objects, or sessions, in order of their names."""
+    if foreign and (sessions or long):
+        raise InvalidArgumentError("--foreign lists names alone: leave --sessions and --long out")
 
     async def objects(storage: Storage) -> AsyncIterator[str]:
         async for entry in storage.list(prefix):
@@ -211,9 +217,17 @@ def ls(
                 yield report.session_json(name, usage) if as_json else report.session_line(name, usage)
 
     async def act(storage: Storage) -> None:
-        await write_lines(ids(storage) if sessions else objects(storage))
+        await write_lines(
+            ids(storage) if sessions else _foreign(storage, prefix, as_json=as_json) if foreign else objects(storage)
+        )
 
     Invocation.of(context).run(act)
+
+
+async def _foreign(storage: Storage, prefix: str, *, as_json: bool) -> AsyncIterator[str]:
+    async for found in everything(storage, prefix):
+        if isinstance(found, str):
+            yield json.dumps({"foreign": found}) if as_json else found
 
 
 @app.command()
@@ -242,8 +256,15 @@ def rm(
         raise InvalidArgumentError("the empty prefix is every object: remove them by their first segments")
     if not yes:
         _ask(f"Remove all objects whose keys begin with {show_key(prefix)}?")
-    count = Invocation.of(context).run(lambda storage: storage.delete_prefix(prefix))
-    say([f"removed: {count}"])
+    removed = Invocation.of(context).run(lambda storage: storage.delete_prefix(prefix))
+    say(
+        [
+            f"removed: {removed}",
+            *([f"left, for their names are not keys: {removed.skipped}"] if removed.skipped else []),
+        ]
+    )
+    if removed.skipped:
+        raise typer.Exit(report.FAILED)
 
 
 def _ask(question: str) -> None:

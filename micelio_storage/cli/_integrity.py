@@ -68,13 +68,14 @@ async def _verify(config: Config, prefix: str, at_once: int, meter: report.Meter
 def _finding_line(finding: Finding) -> str | None:
     if finding.reason is None:
         return None
-    where = "the listing" if finding.key is None else show_key(finding.key)
+    where = report.whereabouts(finding.key, escaped=finding.result == "foreign")
     return f"{finding.result:<8}  {where}: {' '.join(finding.reason.split())}"
 
 
 def _tally_line(tally: Tally) -> str:
     parts = [f"{name} {getattr(tally, name):,}" for name in ("verified", "unverified", "damaged", "failed")]
     parts += [f"gone {tally.gone:,}"] if tally.gone else []
+    parts += [f"foreign {tally.foreign:,}"] if tally.foreign else []
     return f"{', '.join(parts)} ({tally.bytes:,} bytes)"
 
 

@@ -5,6 +5,7 @@ Keys may hold letters that mean something to rich (`[red]`), so nothing here is 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,6 +42,7 @@ COMMAND = "micelio-storage"
 FAILED, USAGE, NOT_FOUND, INTERRUPTED = 1, 2, 3, 130  # 130: 128 + SIGINT, as shells have it
 LONG = 8 << 20  # bytes from which on a transfer is worth a progress bar
 MIB = 1 << 20
+LONGEST_NAME = 200  # characters, of a name in a report
 
 
 @runtime_checkable
@@ -145,11 +147,14 @@ def info_lines(key: str, info: ObjectInfo) -> list[str]:
 
 
 def session_line(name: str, usage: Usage | None) -> str:
-    return name if usage is None else f"{usage.files:>9} files  {usage.bytes:>15} bytes  {name}"
+    if usage is None:
+        return name
+    left_out = f"  ({usage.skipped:,} foreign left out)" if usage.skipped else ""
+    return f"{usage.files:>9} files  {usage.bytes:>15} bytes  {name}{left_out}"
 
 
 def session_json(name: str, usage: Usage | None) -> str:
-    return json.dumps({"session": name} | ({} if usage is None else {"files": usage.files, "bytes": usage.bytes}))
+    return json.dumps({"session": name} | ({} if usage is None else dataclasses.asdict(usage)))
 
 
 def place(config: Config) -> str:
@@ -254,15 +259,15 @@ def migration_json(done: Report) -> str:
     return json.dumps(document | {"seconds": round(done.seconds, 3), "dry_run": done.dry_run})
 
 
-_NUMBERS = ("copied", "skipped", "conflicts", "failed", "gone", "deleted", "bytes")
+_NUMBERS = ("copied", "skipped", "conflicts", "failed", "gone", "foreign", "deleted", "bytes")
 
 
 def migration_lines(done: Report) -> Iterator[str]:
     """What was not copied and why, then the numbers."""
     for outcome in done.unsolved:
-        where = "the listing" if outcome.key is None else show_key(outcome.key)
+        where = whereabouts(outcome.key, escaped=outcome.result == "foreign")
         yield f"{outcome.result:<8}  {where}: {_one_line(outcome.reason or '')}"
-    more = done.failed + done.conflicts - len(done.unsolved)
+    more = done.failed + done.conflicts + done.foreign - len(done.unsolved)
     if more:
         yield f"and {more:,} more"
     if done.conflicts:
@@ -271,10 +276,18 @@ def migration_lines(done: Report) -> Iterator[str]:
     parts = [f"{would}copied {done.copied:,}", f"skipped {done.skipped:,}", f"conflicts {done.conflicts:,}"]
     parts.append(f"failed {done.failed:,}")
     parts += [f"gone {done.gone:,}"] if done.gone else []
+    parts += [f"foreign {done.foreign:,}"] if done.foreign else []
     parts += [f"{would}deleted {done.deleted:,}"] if done.deleted else []
     speed = f"{done.bytes / MIB / done.seconds:,.1f} MiB/s" if done.seconds and not done.dry_run else ""
     yield ", ".join(parts)
     yield ", ".join(filter(None, [f"{done.bytes:,} bytes", f"{done.seconds:.1f} s", speed]))
+
+
+def whereabouts(key: str | None, *, escaped: bool = False) -> str:
+    """What a line of a report is about: a key, a name that is none, which came escaped, or (None) the listing."""
+    if key is None:
+        return "the listing"
+    return key[:LONGEST_NAME] if escaped else show_key(key)
 
 
 def show_figures(figures: Figures) -> None:

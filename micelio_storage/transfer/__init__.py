@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._everything import everything
 from ._migrate import CONCURRENCY, MOST_CONCURRENCY, copy_below, migrate
 from ._outcomes import Advance, OnOutcome, Outcome, Report
 from ._verify import AT_ONCE, MOST_AT_ONCE, Finding, Tally, verify
@@ -18,6 +19,7 @@ __all__ = [
     "Report",
     "Tally",
     "copy_below",
+    "everything",
     "migrate",
     "verify",
 ]

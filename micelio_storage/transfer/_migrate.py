@@ -36,6 +36,7 @@ from ._copiers import (
     sums_of,
     sums_of_all,
 )
+from ._everything import NO_KEY, everything
 from ._outcomes import Advance, OnOutcome, Outcome, Report, nobody
 
 CONCURRENCY = 16  # objects at once
@@ -146,8 +147,11 @@ class _Run:
     async def _start_all(self, prefix: Prefix, group: asyncio.TaskGroup) -> None:
         """A task for each key, as soon as there is room for it. Where the listing breaks, the rest is left."""
         try:
-            async with aclosing(self._source.list(prefix)) as entries:
+            async with aclosing(everything(self._source, prefix)) as entries:
                 async for entry in entries:
+                    if isinstance(entry, str):
+                        await self._note(Outcome(key=entry, result="foreign", reason=NO_KEY))
+                        continue
                     await self._room.acquire()
                     group.create_task(self._one(entry))
         except StorageError as error:

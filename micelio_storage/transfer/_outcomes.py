@@ -8,14 +8,15 @@ from typing import Literal, TypeAlias
 
 KEPT = 20  # failures that a report names
 
-Result: TypeAlias = Literal["copied", "skipped", "conflict", "failed", "gone"]
+Result: TypeAlias = Literal["copied", "skipped", "conflict", "failed", "gone", "foreign"]
 Advance: TypeAlias = Callable[[int], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one key (None: of the listing). "gone": removed from the source before it was read. `size` in
-    bytes; `reason` says why it was not copied; `deleted`: the source's object was, after its copy was verified."""
+    """What became of one key (None: of the listing). "gone": removed from the source before it was read; "foreign": it
+    was left, for its name, which is escaped in `key`, is not a key. `size` in bytes; `reason` says why it was not
+    copied; `deleted`: the source's object was, after its copy was verified."""
 
     key: str | None
     result: Result
@@ -30,13 +31,14 @@ OnOutcome: TypeAlias = Callable[[Outcome], Awaitable[object]]
 @dataclass(slots=True, kw_only=True)
 class Report:
     """What a run did, or would have done: numbers of keys, and `bytes` of those copied. `unsolved` are the first
-    conflicts and failures."""
+    conflicts, failures and foreign names."""
 
     copied: int = 0
     skipped: int = 0
     conflicts: int = 0
     failed: int = 0
     gone: int = 0
+    foreign: int = 0
     deleted: int = 0
     bytes: int = 0
     seconds: float = 0.0
@@ -46,7 +48,7 @@ class Report:
     @property
     def complete(self) -> bool:
         """Whether all that is at the source is at the target."""
-        return not (self.failed or self.conflicts)
+        return not (self.failed or self.conflicts or self.foreign)
 
     def add(self, outcome: Outcome) -> None:
         """Count one more."""
@@ -55,7 +57,7 @@ class Report:
         self.deleted += outcome.deleted
         if outcome.result == "copied":
             self.bytes += outcome.size
-        if outcome.result in ("conflict", "failed") and len(self.unsolved) < KEPT:
+        if outcome.result in ("conflict", "failed", "foreign") and len(self.unsolved) < KEPT:
             self.unsolved.append(outcome)
 
 

@@ -18,6 +18,7 @@ from .._parsing import parse_count
 from .._shielding import wait_uncancelled
 from .._storage import Storage
 from .._types import Entry
+from ._everything import NO_KEY, everything
 
 AT_ONCE = 16  # objects read at the same time
 MOST_AT_ONCE = 1000
@@ -26,7 +27,7 @@ LARGE = 8 << 20  # bytes from which on a read from S3 holds several parts: 40 Mi
 LARGE_AT_ONCE = 4  # of those
 TRIES = 5  # of an object that is replaced while it is read
 
-Result: TypeAlias = Literal["verified", "unverified", "damaged", "failed", "gone"]
+Result: TypeAlias = Literal["verified", "unverified", "damaged", "failed", "gone", "foreign"]
 Advance: TypeAlias = Callable[[int], object]
 
 
@@ -36,7 +37,8 @@ class Finding:
 
     "verified": its bytes are those whose checksum the storage keeps; "unverified": they came, and there is no checksum
     to compare them with, as for what another tool wrote; "damaged": they are not what was stored; "failed": they could
-    not be read; "gone": it was deleted before it was read. `size` in bytes; `reason` says what came instead.
+    not be read; "gone": it was deleted before it was read; "foreign": its name, escaped in `key`, is not a key,
+    so that nothing can read it here. `size` in bytes; `reason` says what came instead.
     """
 
     key: str | None
@@ -54,12 +56,13 @@ class Tally:
     damaged: int = 0
     failed: int = 0
     gone: int = 0
+    foreign: int = 0
     bytes: int = 0
 
     @property
     def well(self) -> bool:
         """Whether all that was there could be read, and was what was stored."""
-        return not (self.damaged or self.failed)
+        return not (self.damaged or self.failed or self.foreign)
 
     def add(self, finding: Finding) -> None:
         """Count one more."""
@@ -83,7 +86,7 @@ async def verify(
             async for entry in entries:
                 if isinstance(entry, Finding):
                     yield entry
-                    break
+                    continue
                 window.begin(entry)
                 if len(window.tasks) >= at_once:
                     for finding in await window.some():
@@ -96,10 +99,11 @@ async def verify(
 
 
 async def _entries(storage: Storage, prefix: Prefix) -> AsyncGenerator[Entry | Finding, None]:
-    """The listing, and what ended it early if anything did."""
+    """The listing, what it leaves out, and what ended it early if anything did."""
     try:
-        async for entry in storage.list(prefix):
-            yield entry
+        async with aclosing(everything(storage, prefix)) as entries:
+            async for entry in entries:
+                yield Finding(key=entry, result="foreign", reason=NO_KEY) if isinstance(entry, str) else entry
     except StorageError as error:
         yield Finding(key=None, result="failed", reason=f"the listing ended early: {error}")
 

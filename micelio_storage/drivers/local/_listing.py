@@ -12,14 +12,33 @@ import stat
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from contextlib import closing
+from typing import TypeAlias
 
-from ...driver import MAX_KEY_BYTES, Entry, Key, ListOptions, Page, Prefix, cursor_after, is_key_segment, parse_cursor
+from ...driver import (
+    MAX_KEY_BYTES,
+    Entry,
+    Key,
+    ListOptions,
+    Page,
+    Prefix,
+    cursor_after,
+    escape_name,
+    is_key_segment,
+    parse_cursor,
+)
 from ._root import OWN_DIRECTORY, Root, release
 from ._versions import etag_of, modified_at
 
 MOST_WALKS = 16  # listings whose next page goes on where the last one stopped; others find their place again
+MOST_NAMES = 131_072  # that all of these keep together: about 12 MiB
+FOREIGN = "\0"  # ends the names that are not keys, as no name on a disk does, so that they are counted in their turn
 RACY = 50_000_000  # ns: a directory changed so shortly before it was read may change again without its time showing it
+
+_OWN_NAME = OWN_DIRECTORY.decode()
+_NO_FILES = ("/", FOREIGN)
+_WalkPlace: TypeAlias = tuple[str, str | None, bool, str]  # prefix, delimiter, whether it names what is foreign, cursor
 
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # what a directory is that is none any more
 
@@ -29,7 +48,7 @@ class Listings:
 
     def __init__(self, root: Root) -> None:
         self._root = root
-        self._walks: OrderedDict[tuple[str, str | None, str], _Walk] = OrderedDict()
+        self._walks: OrderedDict[_WalkPlace, _Walk] = OrderedDict()
         self._turn = threading.Lock()
 
     def page(self, prefix: Prefix, options: ListOptions) -> Page:
@@ -39,31 +58,78 @@ class Listings:
         if options.cursor is not None:
             after = parse_cursor(options.cursor, prefix)
             with self._turn:
-                walk = self._walks.pop((prefix, options.delimiter, options.cursor), None)
+                walk = self._walks.pop((prefix, options.delimiter, options.foreign, options.cursor), None)
         if walk is None or not walk.is_fresh():
-            walk = _Walk(self._root, prefix, after or "", folding=options.delimiter is not None)
+            folding = options.delimiter is not None
+            walk = _Walk(self._root, prefix, after or "", folding=folding, naming=options.foreign)
         page = walk.page(options.limit)
         if page.cursor is not None:
             with self._turn:
-                self._walks[prefix, options.delimiter, page.cursor] = walk
-                if len(self._walks) > MOST_WALKS:
-                    self._walks.popitem(last=False)
+                self._keep((prefix, options.delimiter, options.foreign, page.cursor), walk)
         return page
+
+    def _keep(self, place: _WalkPlace, walk: _Walk) -> None:
+        """Keep the walk for its next page, with no more names than all walks may have; older ones make room."""
+        walk.shorten(MOST_NAMES - MAX_KEY_BYTES)  # each level keeps a name, and there are not more than bytes in a key
+        self._walks[place] = walk
+        while len(self._walks) > MOST_WALKS or sum(kept.size for kept in self._walks.values()) > MOST_NAMES:
+            self._walks.popitem(last=False)
+
+
+class Skipped:
+    """What a page leaves out: its number, and the names, or the first. For a directory, all that is below it."""
+
+    __slots__ = ("count", "names", "naming")
+
+    def __init__(self, naming: bool) -> None:
+        self.naming = naming
+        self.count = 0
+        self.names: list[str] = []
+
+    def add(self, root: Root, line: str) -> None:
+        path = line.encode("utf-8", "surrogateescape")
+        for found in _below(root, path.rstrip(b"/")) if line.endswith("/") else (path,):
+            self.count += 1
+            if self.naming or not self.names:
+                self.names.append(escape_name(found.decode("utf-8", "surrogateescape")))
+
+    def add_all(self, other: Skipped) -> None:
+        self.count += other.count
+        self.names += other.names if self.naming or not self.names else []
+
+    def page(self, entries: list[Entry], folded: list[str], cursor: str | None) -> Page:
+        return Page(entries=entries, prefixes=folded, cursor=cursor, skipped=self.count, foreign=self.names)
 
 
 class _Level:
-    """A directory on the way: its names behind `after`, in order, and how it was when they were read."""
+    """A directory on the way: its names behind `after`, in order, and how it was when they were read. `rest` is set
+    where names behind that one were given up to save memory, and are read again."""
 
-    __slots__ = ("inode", "names", "path", "read_at", "time")
+    __slots__ = ("inode", "names", "path", "read_at", "rest", "time")
 
     def __init__(self, root: Root, path: str, start: str, after: str) -> None:
         self.path = path
+        self.rest: str | None = None
         self.read_at = time.time_ns()
         self.inode, self.time, names = _read_directory(root, path, start)
         if after:
             names = [name for name in names if _may_follow(path + name, after)]
         names.sort(reverse=True)
         self.names = names
+
+    def shorten(self, most: int) -> None:
+        """Keep only the next names."""
+        if len(self.names) > most:
+            self.rest = self.names[-most]
+            del self.names[:-most]
+
+    def read_rest(self, root: Root, start: str) -> None:
+        """Read the names again that were given up, if there are any."""
+        rest, self.rest = self.rest, None
+        if rest is not None:
+            self.read_at = time.time_ns()
+            self.inode, self.time, names = _read_directory(root, self.path, start)
+            self.names = sorted((name for name in names if name > rest), reverse=True)
 
     def is_fresh(self, root: Root) -> bool:
         try:
@@ -78,12 +144,24 @@ class _Level:
 class _Walk:
     """A walk through the tree that can stop anywhere."""
 
-    def __init__(self, root: Root, prefix: str, after: str, *, folding: bool) -> None:
-        top, slash, start = prefix.rpartition("/")
+    def __init__(self, root: Root, prefix: str, after: str, *, folding: bool, naming: bool = False) -> None:
+        top, slash, self._start = prefix.rpartition("/")
         self._root = root
         self._after = after
         self._folding = folding
-        self._levels = [_Level(root, top + slash, start, after)]
+        self._levels = [_Level(root, top + slash, self._start, after)]
+        self.skipped = Skipped(naming)
+
+    @property
+    def size(self) -> int:
+        """How many names it holds."""
+        return sum(len(level.names) for level in self._levels)
+
+    def shorten(self, most: int) -> None:
+        """Hold about so many names and no more: those that come next."""
+        for level in reversed(self._levels):
+            level.shorten(max(1, most))
+            most -= len(level.names)
 
     def is_fresh(self) -> bool:
         return all(level.is_fresh(self._root) for level in self._levels)
@@ -93,10 +171,16 @@ class _Walk:
         folded: list[str] = []
         last = ""
         with closing(_Place(self._root)) as place:
-            while (line := self.peek()) is not None:
+            while True:
                 room = limit - len(entries) - len(folded)
+                skipped = self.skipped
+                if room == 0:  # what is skipped behind the last line belongs to the next page, as its cursor has it
+                    self.skipped = Skipped(skipped.naming)
+                line = self.peek()
+                if line is None:
+                    break
                 if room == 0:
-                    return Page(entries=entries, prefixes=folded, cursor=cursor_after(last))
+                    return skipped.page(entries, folded, cursor_after(last))
                 level = self._levels[-1]
                 if line.endswith("/"):
                     level.names.pop()
@@ -106,16 +190,24 @@ class _Walk:
                     level.names.clear()
                 else:
                     last = level.path + _take_files(level.names, level.path, directory, entries, room)
-        return Page(entries=entries, prefixes=folded)
+        if skipped is not self.skipped:
+            skipped.add_all(self.skipped)
+        return skipped.page(entries, folded, None)
 
     def peek(self) -> str | None:
         """The next key, or folded prefix, or None; the same again until its name is taken."""
         while self._levels:
             level = self._levels[-1]
             if not level.names:
+                level.read_rest(self._root, self._start if len(self._levels) == 1 else "")
+            if not level.names:
                 self._levels.pop()
                 continue
             line = level.path + level.names[-1]
+            if line.endswith(FOREIGN):
+                level.names.pop()
+                self.skipped.add(self._root, line.removesuffix(FOREIGN))
+                continue
             if not line.endswith("/") or (self._folding and line != self._after and self._has_object(line)):
                 return line
             level.names.pop()
@@ -124,8 +216,13 @@ class _Walk:
         return None
 
     def _has_object(self, directory: str) -> bool:
-        """Whether there is an object below, behind where the listing starts: empty directories are nothing."""
-        return _Walk(self._root, directory, self._after, folding=False).peek() is not None
+        """Whether there is an object below, behind where the listing starts: empty directories are nothing. Where there
+        is none, what is skipped there would be seen by nobody, and counts here."""
+        walk = _Walk(self._root, directory, self._after, folding=False, naming=self.skipped.naming)
+        if walk.peek() is not None:
+            return True
+        self.skipped.add_all(walk.skipped)
+        return False
 
 
 class _Place:
@@ -159,7 +256,7 @@ def _take_files(names: list[str], path: str, directory: int, entries: list[Entry
     """Take the names of files off the end, up to the next directory and at most `room`, and list those that are still
     there; returns the last. In one loop, for of all that takes 5 us a file, each call would be a fifth."""
     name = ""
-    while room and names and not names[-1].endswith("/"):
+    while room and names and not names[-1].endswith(_NO_FILES):
         name = names.pop()
         room -= 1
         try:
@@ -173,7 +270,8 @@ def _take_files(names: list[str], path: str, directory: int, entries: list[Entry
 
 
 def _read_directory(root: Root, path: str, start: str) -> tuple[int, int, list[str]]:
-    """Inode, time, and the names that can be segments of keys and begin with `start`, a "/" behind directories."""
+    """Inode, time, and the names that begin with `start`, a "/" behind directories, and `FOREIGN` behind what is left
+    out."""
     try:
         with root.directory(_directory_path(path)) as descriptor:
             status = os.fstat(descriptor)
@@ -188,18 +286,37 @@ def _read_directory(root: Root, path: str, start: str) -> tuple[int, int, list[s
 
 def _segment(entry: os.DirEntry[str], path: str, start: str) -> str | None:
     name = entry.name
-    if not name.isascii():
-        try:
-            name = os.fsencode(name).decode()  # whatever the locale says, the store's names are UTF-8
-        except UnicodeDecodeError:
-            return None
-    if not name.startswith(start) or not is_key_segment(name) or len((path + name).encode()) > MAX_KEY_BYTES:
+    if not name.isascii():  # whatever the locale says, the store's names are UTF-8
+        name = os.fsencode(name).decode("utf-8", "surrogateescape")
+    if not name.startswith(start) or (not path and name == _OWN_NAME):
         return None
-    if not path and name.encode() == OWN_DIRECTORY:
-        return None
+    is_key = is_key_segment(name) and len((path + name).encode()) <= MAX_KEY_BYTES
     if entry.is_file(follow_symlinks=False):
-        return name
-    return name + "/" if entry.is_dir(follow_symlinks=False) else None
+        return name if is_key else name + FOREIGN
+    if entry.is_dir(follow_symlinks=False):
+        return name + "/" if is_key else f"{name}/{FOREIGN}"
+    return name + FOREIGN  # a link, a pipe, a socket or a device is no object, whatever its name
+
+
+def _below(root: Root, directory: bytes) -> Iterator[bytes]:
+    """The paths of all that is below the directory, but for directories; of one whose path is too long, its own."""
+    directories = [directory]
+    while directories:
+        path = directories.pop()
+        try:
+            with root.directory(path) as descriptor, os.scandir(descriptor) as found:
+                lines = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in found]
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                yield path
+            elif error.errno not in _GONE:
+                raise
+            continue
+        for name, is_directory in lines:
+            if is_directory:
+                directories.append(path + b"/" + name)
+            else:
+                yield path + b"/" + name
 
 
 def _may_follow(line: str, after: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...driver import (
@@ -13,10 +14,12 @@ from ...driver import (
     Prefix,
     UnavailableError,
     cursor_after,
+    escape_name,
     parse_cursor,
 )
 from .requests import _answers as answers
 from .requests._pace import IN_A_TURN, Pace
+from .requests._xml import decode_names
 
 if TYPE_CHECKING:
     from .requests._client import Answer, Client
@@ -31,46 +34,60 @@ async def list_page(client: Client, prefix: Prefix, options: ListOptions) -> Pag
     if options.cursor is not None:
         token, _, after = parse_cursor(options.cursor, start).removeprefix(start).partition("\n")
     passed = {"", token}
+    left_out: list[str] = []
+    count = 0
     while True:
-        answer = await client.call("list_objects_v2", **_parameters(prefix, options, token, after))
+        answer = decode_names(await client.call("list_objects_v2", **_parameters(prefix, options, token, after)))
         following = answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else None
         if following in passed:
             raise UnavailableError("the listing has no end: the store says that more follows, but not where")
         page = await _page(answer, after, f"{start}{following}\n{after}" if following else None, client.pace)
-        if page.entries or page.prefixes or following is None:
-            return page
+        count += page.skipped
+        left_out = [*left_out, *page.foreign] if options.foreign else [*left_out, *page.foreign][:1]
+        if page.entries or page.prefixes or following is None or (left_out and options.foreign):
+            return replace(page, skipped=count, foreign=left_out)
         passed.add(following)
         token = following
 
 
 def _parameters(prefix: Prefix, options: ListOptions, token: str, after: str) -> answers.Parameters:
     """Beside a token, all that led to it is said again, as the SDK's own paginator does: some stores want it."""
-    parameters: answers.Parameters = {"Prefix": str(prefix), "MaxKeys": options.limit}
+    parameters: answers.Parameters = {"Prefix": str(prefix), "MaxKeys": options.limit, "EncodingType": "url"}
     optional = {"Delimiter": options.delimiter, "StartAfter": after, "ContinuationToken": token}
     return parameters | {name: value for name, value in optional.items() if value}
 
 
 async def _page(answer: Answer, after: str, following: str | None, pace: Pace) -> Page:
-    lines, entries = answer.get("Contents", []), []
+    """The entries and prefixes that are keys here, or begin some; the names of all others. Another tool may have made
+    such objects: a "directory" that ends in "/", say."""
+    lines, entries, foreign = answer.get("Contents", []), list[Entry](), list[str]()
     for start in range(0, len(lines), MADE_AT_ONCE):
         await pace.take(IN_A_TURN)
-        entries += [entry for line in lines[start : start + MADE_AT_ONCE] if (entry := _entry(line)) is not None]
-    folded = [line["Prefix"] for line in answer.get("CommonPrefixes", [])]
+        for line in lines[start : start + MADE_AT_ONCE]:
+            try:
+                entries.append(_entry(line))
+            except InvalidKeyError:
+                foreign.append(escape_name(line["Key"]))
+    prefixes = []
+    for line in answer.get("CommonPrefixes", []):
+        folded = line["Prefix"]
+        try:
+            if folded != after:
+                prefixes.append(Prefix.parse(folded))
+        except InvalidKeyError:
+            foreign.append(escape_name(folded))
     return Page(
         entries=sorted(entries, key=lambda entry: entry.key),
-        prefixes=sorted(name for name in folded if name != after),
+        prefixes=sorted(prefixes),
         cursor=cursor_after(following) if following else None,
+        skipped=len(foreign),
+        foreign=foreign,
     )
 
 
-def _entry(line: Answer) -> Entry | None:
-    """The line, unless another tool made an object whose name is no key here (a "directory" that ends in "/")."""
-    try:
-        key = Key.parse(line["Key"])
-    except InvalidKeyError:
-        return None
+def _entry(line: Answer) -> Entry:
     return Entry(
-        key=key,
+        key=Key.parse(line["Key"]),
         size=line["Size"],
         etag=answers.etag_of(line),
         modified=answers.whole_seconds(line["LastModified"]),

@@ -6,13 +6,17 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from ....driver import NotFoundError, StorageError
+from ....driver import ListOptions, NotFoundError, Prefix, StorageError
+from .._listing import list_page
 from ..requests._errors import NoSuchUploadError
 from ._findings import Finding, not_told, refusal, shown
 
 if TYPE_CHECKING:
     from ..requests._client import Answer, Client
 
+MOST_PAGES = 10  # of a listing that is looked at for names: 10,000 objects, in about a second
+MOST_NAMED = 20  # of the names that are found
+LONGEST_NAME = 200  # characters of one
 EVERYBODY = ("/global/AllUsers", "/global/AuthenticatedUsers")  # how the URIs of S3's public groups end
 _BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 
@@ -91,6 +95,29 @@ class Bucket:
             return Finding("lifecycle", "ok", f"unfinished uploads are removed after {days} day{'s' * (days > 1)}")
         text = "nothing removes the parts of uploads that a dead process leaves"
         return Finding("lifecycle", "warning", text, f"`micelio-storage policy lifecycle {self._place}` prints a rule")
+
+    async def names(self) -> list[Finding]:
+        """What other programs stored under names that are not keys, and so is left out of listings and copies."""
+        check, cursor, objects, skipped = "names", None, 0, 0
+        foreign: list[str] = []
+        prefix = Prefix.parse(self._below)
+        try:
+            for _ in range(MOST_PAGES):
+                page = await list_page(self._client, prefix, ListOptions(cursor=cursor, foreign=True))
+                reserved = [line.key for line in page.entries if line.key.startswith(f"{self._below}.micelio/")]
+                objects, skipped = objects + len(page.entries) - len(reserved), skipped + page.skipped + len(reserved)
+                foreign = [*foreign, *page.foreign, *reserved][:MOST_NAMED]
+                cursor = page.cursor
+                if cursor is None:
+                    break
+        except StorageError as error:
+            return [not_told(check, error, "s3:ListBucket")]
+        looked = f"the first {objects + skipped:,} objects" if cursor is not None else f"{objects + skipped:,} objects"
+        if not skipped:
+            return [Finding(check, "ok", f"all are keys ({looked})")]
+        shown_names = ", ".join(name[:LONGEST_NAME] for name in foreign)
+        text = f"of {looked}, {skipped:,} have names that are not keys, and are left out: {shown_names}"
+        return [Finding(check, "warning", text, "`micelio-storage ls --foreign` names all; rename what is to be seen")]
 
     async def uploads(self, *, now: float, older_than: timedelta, abort: bool) -> list[Finding]:
         """A finding for each upload that is older; `now` is the store's time."""

@@ -125,8 +125,9 @@ class _Examination:
         yield self._region
         assert self._trial is not None  # those who get here have a client
         assert self._bucket is not None
-        yield from self._trial.checks()
         bucket = self._bucket
+        yield bucket.names  # before the trial, which makes keys of its own
+        yield from self._trial.checks()
         yield bucket.settings
         yield partial(bucket.uploads, now=time.time() + self._skew, older_than=self._older_than, abort=self._abort)
 

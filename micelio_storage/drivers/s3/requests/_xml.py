@@ -73,12 +73,18 @@ async def read_listing(content: aiohttp.StreamReader, pace: Pace) -> Answer:
         raise ResponseParserError("the listing cannot be read") from error
     if found.pop("root", "") != "ListBucketResult":
         raise ResponseParserError("the answer to a listing is none")
-    if found.get("EncodingType") == "url":
-        for name, line in [("Key", line) for line in found["Contents"]] + [
-            ("Prefix", p) for p in found["CommonPrefixes"]
-        ]:
-            line[name] = unquote_plus(line[name])
-    return found
+    return decode_names(found)
+
+
+def decode_names(answer: Answer) -> Answer:
+    """The same with keys as they are, where they came as in a URL. Bytes that are not UTF-8 become lone surrogates, for
+    what the SDK makes of them is the name of another object."""
+    if answer.pop("EncodingType", None) == "url":
+        for line in answer.get("Contents", []):
+            line["Key"] = unquote_plus(line["Key"], errors="surrogateescape")
+        for line in answer.get("CommonPrefixes", []):
+            line["Prefix"] = unquote_plus(line["Prefix"], errors="surrogateescape")
+    return answer
 
 
 def _take_complete(events: Iterator[Any], depth: int, found: Answer) -> int:
