@@ -591,7 +591,7 @@ def test_an_endpoint_is_shown_without_a_password(url: str) -> None:
 # -- the end
 
 
-@pytest.mark.parametrize("requests", range(3, 60, 9))
+@pytest.mark.parametrize("requests", range(5, 60, 9))
 async def test_nothing_is_left_wherever_it_is_cancelled(requests: int) -> None:
     loop = asyncio.get_running_loop()
 
