@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .fault_trials import local, s3
-from .fault_trials.child import StepError
+from .fault_trials.asking import StepError
 from .fault_trials.libraries import LOCAL, Entrant
 from .fault_trials.libraries_s3 import S3_LIBRARIES
 from .fault_trials.trials import QUICK, Record, Scale, Trial

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeAlias
 
-from .child import Answer
 from .libraries import Library
+from .steps import Answer
 
 Size: TypeAlias = Callable[[str], int | None]  # of the object under a key; None when there is none
 

@@ -9,8 +9,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from .child import Answer, ask
+from .asking import ask
 from .disks import Disk, small_memory, why_no_mounts
+from .steps import Answer
 from .trials import Scale, Trial, Verdict, counted
 
 NO_ROOM = "3m"

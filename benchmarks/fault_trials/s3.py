@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .child import ask
+from .asking import ask
 from .local import after_cancelling
+from .steps_s3 import NEW
 from .trials import Scale, Trial, Verdict, counted
 
 CREATED, REPLACED = "create-only put applied", "if-match put applied"
@@ -122,8 +123,6 @@ def trials(scale: Scale, store: Store | None) -> list[Trial]:
 def _lost_answer(store: Store, case: str, answer: str, library: str) -> Verdict:
     """The answer to the first PUT of the key does not come."""
     from support.fault_proxy import Cut, error, first
-
-    from .steps_s3 import NEW
 
     key, taken = f"lost-{next(_number)}", f"taken-{next(_number)}"
     store.put(taken, RIVAL)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from .cancelling import cancel_often
-from .child import Answer, run
 from .disks import cut_the_power, sync_all, sync_something_else
 from .libraries import LOCAL, Library
+from .steps import Answer, run
 
 MIB = 1 << 20
 LARGE = 4 * MIB  # bytes of an object that takes several steps to write

@@ -7,9 +7,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from .cancelling import cancel_often
-from .child import Answer, run
 from .libraries import NotOfferedError
 from .libraries_s3 import S3, S3_LIBRARIES
+from .steps import Answer, run
 
 MIB = 1 << 20
 CHUNKS = 16  # of a MiB: three parts and a bit

@@ -4,7 +4,6 @@ driver is opened, and then in a thread."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ from ...driver import (
 )
 from .._lanes import Lane
 from .._libc import keep_freed_memory
+from ._capabilities import ALL_CONDITIONS, NO_CONDITIONS
 from .requests._yielding import gently
 
 if TYPE_CHECKING:
@@ -38,10 +38,6 @@ if TYPE_CHECKING:
     from ._opened import Opened
     from ._reads import S3Download
     from .requests._client import Client
-
-# What an S3 storage claims to do until it is known better: with conditional writes, and without.
-ALL_CONDITIONS = Capabilities(signed_urls=True, fresh_etags=False, exact_times=False)
-NO_CONDITIONS = replace(ALL_CONDITIONS, if_absent=False, if_match=False, delete_if_match=False)
 
 
 class S3Driver:

@@ -26,7 +26,7 @@ from ...driver import (
     StorageError,
     UnavailableError,
 )
-from ._driver import ALL_CONDITIONS, NO_CONDITIONS
+from ._capabilities import ALL_CONDITIONS, NO_CONDITIONS
 from ._writes import pause
 from .requests import _answers as answers
 
