@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from support.everything import is_chosen
 
 import micelio_storage.testing
-from micelio_storage import NotFoundError, NotSupportedError, Storage
-from micelio_storage.driver import Driver, Key, WriteOptions
-from micelio_storage.drivers.memory import MemoryDriver
+from micelio_storage import NotFoundError, NotSupportedError, Storage, StorageError
+from micelio_storage._streams import _Stream
+from micelio_storage.driver import BytesLike, Driver, Key, WriteOptions
+from micelio_storage.drivers.memory import MemoryDriver, MemoryUpload
 from micelio_storage.testing import BROKEN_DRIVERS, CHECKS, CheckFailed, Result, run, run_all
 from micelio_storage.testing._expect import equal, expect, needs, raises
 
@@ -35,6 +38,40 @@ async def test_a_broken_driver_is_found_by_the_checks_that_are_meant_for_it(brok
     results = await run_all(broken, checks=chosen, deadline=30, patience=SOON)
     failed = {result.name: repr(result.error) for result in results if result.error is not None}
     assert set(failed) == BROKEN_DRIVERS[broken], failed
+
+
+class _Overtaking(MemoryDriver):
+    """Writes as if nobody else did meanwhile."""
+
+    class _Upload(MemoryUpload):
+        async def write(self, data: BytesLike) -> None:
+            at = self._buffer.tell()
+            await asyncio.sleep(0)
+            self._buffer.seek(at)
+            await super().write(data)
+
+    async def upload(self, key: Key, options: WriteOptions) -> MemoryUpload:
+        return self._Upload(self, key, options)
+
+
+@pytest.mark.parametrize(
+    ("name", "guard"),
+    [
+        ("two_tasks_at_one_reader_do_not_mix", "_turn"),
+        ("two_tasks_at_one_writer_do_not_mix", "_turn"),
+        ("a_reader_or_writer_is_opened_once", "_begun"),
+    ],
+)
+async def test_a_reader_or_writer_without_its_guard_is_found(
+    name: str, guard: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = next(check for check in CHECKS if check.__name__ == name)
+    await run(check, _Overtaking())
+    unguarded = property(lambda _: nullcontext() if guard == "_turn" else False, lambda *_: None)
+    monkeypatch.setattr(_Stream, guard, unguarded, raising=False)
+    with pytest.raises((CheckFailed, StorageError)), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        await run(check, _Overtaking(), patience=SOON)
 
 
 def test_broken_drivers_name_checks_that_exist() -> None:

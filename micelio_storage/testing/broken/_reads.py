@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal
@@ -17,6 +18,7 @@ from ...driver import (
     not_found,
 )
 from ...drivers.memory import MemoryDownload, MemoryDriver
+from .._scheduling import loop_cycles
 from ._breaking import fails
 
 SMALL = 2 << 20  # bytes up to which everybody has a copy
@@ -97,6 +99,8 @@ class MixesVersions(MemoryDriver):
     "reads_and_chunks_follow_one_another",
     "an_object_is_downloaded_as_it_is",
     "a_cancelled_download_leaves_a_whole_file_or_none",
+    "a_read_goes_on_where_it_was_cut_short",
+    "a_read_of_all_can_be_tried_again",
 )
 class LosesTheTailOfAStream(MemoryDriver):
     """Gives chunks that are full, and forgets the rest behind them."""
@@ -119,6 +123,9 @@ class LosesTheTailOfAStream(MemoryDriver):
     "closing_ends_readers_and_writers",
     "reads_under_way_end_when_the_storage_is_closed",
     "a_cancelled_read_gives_everything_back",
+    "a_read_goes_on_where_it_was_cut_short",
+    "a_reader_needs_no_block",
+    "what_is_dropped_open_is_given_back",
 )
 class LeavesATaskBehind(MemoryDriver):
     """Reads ahead by a task, and forgets it when the reader is left early."""
@@ -241,3 +248,52 @@ class HasNoErrno(MemoryDriver):
         except NotFoundError as error:
             error.errno = None
             raise
+
+
+@fails(
+    "a_read_goes_on_where_it_was_cut_short",
+    "a_read_of_all_can_be_tried_again",
+)
+class EndsWithACancelledRead(MemoryDriver):
+    """Reads by a generator: a cancellation ends it, and after that it says that it is at the end."""
+
+    class _Download(MemoryDownload):
+        over = False
+
+        async def read(self) -> bytes:
+            return await self._unless_over(super().read())
+
+        async def readall(self) -> bytes:
+            return await self._unless_over(super().readall())
+
+        async def _unless_over(self, reading: Coroutine[object, object, bytes]) -> bytes:
+            if self.over:
+                reading.close()
+                return b""
+            self.over = True
+            data = await reading
+            self.over = False
+            return data
+
+    async def read(self, key: Key, options: ReadOptions) -> MemoryDownload:
+        found = await super().read(key, options)
+        return self._Download(found._data, found.info, found.span, found._chunk_size)
+
+
+@fails(
+    "a_read_goes_on_where_it_was_cut_short",
+    "a_read_of_all_can_be_tried_again",
+)
+class SkipsWhatACancelledReadHadBegun(MemoryDriver):
+    """Moves on before it reads, and goes round to the beginning when that leaves too few bytes at the end."""
+
+    class _Download(MemoryDownload):
+        async def read(self) -> bytes:
+            at, size = self._at, min(self._chunk_size, self.span.stop - self._at)
+            self._at = at + size if at + size < self.span.stop else self.span.start
+            await loop_cycles(1)
+            return self._data[at : at + size]
+
+    async def read(self, key: Key, options: ReadOptions) -> MemoryDownload:
+        found = await super().read(key, options)
+        return self._Download(found._data, found.info, found.span, found._chunk_size)

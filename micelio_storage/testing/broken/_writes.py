@@ -42,6 +42,7 @@ MOST_TAKEN = 3 << 20  # bytes that a system may take at a time
     "a_put_that_waits_for_its_source_can_be_cancelled",
     "a_writer_that_waits_in_its_block_can_be_cancelled",
     "a_reader_is_not_harmed_by_a_cancelled_write",
+    "a_writer_needs_no_block",
 )
 class PublishesWhatWasAborted(MemoryDriver):
     """Keeps what has come of a stream that failed or was cancelled: a truncated object."""
@@ -74,6 +75,8 @@ class PublishesWhatWasAborted(MemoryDriver):
     "a_writer_that_waits_in_its_block_can_be_cancelled",
     "a_reader_is_not_harmed_by_a_cancelled_write",
     "an_error_has_the_errno_of_its_kind",
+    "a_writer_needs_no_block",
+    "what_is_dropped_open_is_given_back",
 )
 class LeavesStagingBehind(MemoryDriver):
     """Forgets to clean up after a stream that failed or was cancelled."""

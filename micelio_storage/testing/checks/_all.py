@@ -16,6 +16,7 @@ from . import (
     _races,
     _ranges,
     _reading,
+    _streams,
     _writing,
 )
 
@@ -25,6 +26,7 @@ _THEMES = (
     _ranges,
     _reading,
     _writing,
+    _streams,
     _keys,
     _listing,
     _copying,
