@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 EXTRA = ("typer", "rich")
@@ -10,6 +12,11 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 def main() -> None:
     """Run the command with the process's arguments, and end the process with its exit code."""
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    if on_interrupt is signal.default_int_handler:
+        # While modules are imported nothing is there to clean up, and an exception would come out as others (before
+        # Python 3.12 as a RuntimeError, where it meets a class that is being made).
+        signal.signal(signal.SIGINT, _end)
     try:
         from .cli._app import run
     except ModuleNotFoundError as error:
@@ -17,9 +24,12 @@ def main() -> None:
             raise
         sys.stderr.write('micelio-storage: the command needs its extra: pip install "micelio_storage[cli]"\n')
         sys.exit(1)
-    except KeyboardInterrupt:  # importing takes long enough to be interrupted
-        sys.exit(INTERRUPTED)
+    signal.signal(signal.SIGINT, on_interrupt)
     sys.exit(run(sys.argv[1:]))
+
+
+def _end(*_: object) -> None:
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

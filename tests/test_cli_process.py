@@ -142,23 +142,61 @@ def test_a_closed_standard_stream_is_one_line(root: Path, stream: int, arguments
     assert stored(root) == set()
 
 
-# -- Ctrl-C
+# -- Ctrl-C, and whoever else asks the command to end
+
+SIGNALS = {
+    signal.SIGINT: (130, b"interrupted"),
+    signal.SIGTERM: (143, b"terminated"),
+    signal.SIGHUP: (129, b"the terminal has gone"),
+}
+every_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 
 
-def interrupted(child: subprocess.Popen[bytes]) -> None:
-    child.send_signal(signal.SIGINT)
-    assert child.wait(PATIENCE) == 130
+def interrupted(child: subprocess.Popen[bytes], number: signal.Signals = signal.SIGINT) -> None:
+    code, words = SIGNALS[number]
+    child.send_signal(number)
+    assert child.wait(PATIENCE) == code
     assert child.stderr is not None
-    assert child.stderr.read() == b"micelio-storage: interrupted\n"
+    assert child.stderr.read() == b"micelio-storage: " + words + b"\n"
 
 
-def test_interrupted_while_it_waits_for_input_put_leaves_nothing(root: Path) -> None:
+@every_signal
+def test_asked_to_end_while_it_waits_for_input_put_leaves_nothing(root: Path, number: signal.Signals) -> None:
     with running("put", "-", "k", stdin=subprocess.PIPE) as child:
         assert child.stdin is not None
         child.stdin.write(bytes(3 * MIB))  # more than a pipe holds: when this returns, the command is reading
         child.stdin.flush()
-        interrupted(child)
+        interrupted(child, number)
     assert stored(root) == set()
+
+
+@pytest.mark.usefixtures("root")
+def test_interrupted_while_a_module_makes_a_class_the_command_ends_as_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "typer.py").write_text(
+        "import signal\n"
+        "class Odd:\n    def __set_name__(self, *_):\n        signal.raise_signal(signal.SIGINT)\n"
+        "class Made:\n    odd = Odd()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "odd"), prepend=os.pathsep)
+    done = process("ls")
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
+def test_what_is_ignored_stays_ignored(root: Path) -> None:
+    ignoring = 'trap "" HUP; exec "$@"'  # as `nohup` does
+    with subprocess.Popen(
+        ["/bin/sh", "-c", ignoring, "sh", *command("put", "-", "k")], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        assert child.stdin is not None
+        child.stdin.write(bytes(3 * MIB))
+        child.stdin.flush()
+        child.send_signal(signal.SIGHUP)
+        child.stdin.close()
+        assert child.wait(PATIENCE) == 0
+    assert stored(root) == {"k"}
 
 
 def test_interrupted_while_nobody_reads_its_output_cat_ends(root: Path) -> None:

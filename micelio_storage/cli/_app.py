@@ -5,7 +5,6 @@ Errors are raised where they happen, and become lines and an exit code in one pl
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 import shlex
@@ -35,7 +34,7 @@ from . import _operations as operations
 from . import _report as report
 from ._doctor import doctor
 from ._integrity import soak_it, verify_all
-from ._invocation import Invocation
+from ._invocation import Invocation, StoppedError, run_on_loop
 from ._operations import ConcurrencyOption, DryRunOption, JsonOption, OverwriteOption
 from ._pipes import ClosedPipeError, Output, say, write_lines
 from ._transfer import receive, send, source_of
@@ -63,6 +62,9 @@ def run(arguments: Sequence[str]) -> int:
             outcome = app(list(arguments), prog_name=report.COMMAND, standalone_mode=False, obj=invocation)
     except (KeyboardInterrupt, typer.Abort):
         outcome = report.INTERRUPTED
+    except StoppedError as error:
+        report.print_errors([f"{report.COMMAND}: {report.STOPPED[error.number]}"])
+        return 128 + error.number
     except ClosedPipeError:
         return report.FAILED
     except Exception as error:  # noqa: BLE001  # nothing but a line comes out of the command
@@ -338,7 +340,7 @@ def check(
         return await run_all(partial(make_driver, config), tell=lambda result: tell(result.name))
 
     with report.steps() as tell:
-        results = asyncio.run(act())
+        results = run_on_loop(act())
     say(report.check_lines(results, report.place(config)))
     if any(result.error is not None for result in results):
         raise typer.Exit(report.FAILED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 from collections.abc import AsyncGenerator, Iterator
@@ -14,7 +13,7 @@ import typer
 
 from .. import ConfigError, S3Config
 from . import _report as report
-from ._invocation import Invocation
+from ._invocation import Invocation, run_on_loop
 from ._operations import JsonOption
 from ._pipes import Output, encoded
 
@@ -46,7 +45,7 @@ def doctor(
     from ..drivers.s3.doctor import diagnose  # here, for it is an extra
 
     findings = diagnose(config, abort=abort, older_than=timedelta(hours=older_than))
-    if not asyncio.run(_write(findings, as_json=as_json)):
+    if not run_on_loop(_write(findings, as_json=as_json)):
         raise typer.Exit(report.FAILED)
 
 

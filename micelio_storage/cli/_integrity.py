@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from ..driver import show_key
 from ..testing.soak import MOST, PROCESSES, TASKS, Report, soak
 from ..transfer import AT_ONCE, MOST_AT_ONCE, Finding, Tally, verify
 from . import _report as report
-from ._invocation import Invocation
+from ._invocation import Invocation, run_on_loop
 from ._operations import JsonOption
 from ._pipes import Output, encoded, say
 
@@ -43,7 +42,7 @@ def verify_all(
     config = Invocation.of(context).config(url)
     with report.transfer("verifying") as meter:
         meter.expect(None)
-        tally = asyncio.run(_verify(config, prefix, at_once, meter, as_json=as_json))
+        tally = run_on_loop(_verify(config, prefix, at_once, meter, as_json=as_json))
     say([json.dumps(dataclasses.asdict(tally))] if as_json else [_tally_line(tally)])
     if not tally.well:
         raise typer.Exit(report.FAILED)
@@ -102,7 +101,7 @@ def soak_it(
             show(text)
 
         act = partial(soak, seconds=minutes * 60, processes=processes, tasks=tasks, seed=seed, kills=kills, tell=tell)
-        done = asyncio.run(act(config))
+        done = run_on_loop(act(config))
     say([_soak_json(done)] if as_json else _soak_lines(done, report.place(config)))
     if done.lost:
         raise typer.Exit(report.FAILED)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import typer
 
@@ -41,4 +42,38 @@ class Invocation:
             async with storage:
                 return await act(storage)
 
-        return asyncio.run(with_storage())
+        return run_on_loop(with_storage())
+
+
+class StoppedError(Exception):
+    """A signal asked the command to end, and it has cleaned up."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number.name)
+        self.number = number
+
+
+def run_on_loop(work: Coroutine[Any, Any, T]) -> T:
+    """What the work returns, on an event loop of its own. Whatever asks the command to end cancels the work, as Ctrl-C
+    does, so that nothing is left behind; a signal that is ignored (`nohup`) stays so."""
+
+    async def stoppable() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        received: list[signal.Signals] = []
+
+        def stop(number: signal.Signals) -> None:
+            received.append(number)
+            assert task is not None  # it is this one
+            task.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                loop.add_signal_handler(number, stop, number)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if received:
+                raise StoppedError(received[0]) from None
+            raise
+
+    return asyncio.run(stoppable())

@@ -18,6 +18,7 @@ from .. import Config, ConfigError, InvalidArgumentError, LocalConfig, S3Config,
 from ..transfer import CONCURRENCY, MOST_CONCURRENCY, Advance, OnOutcome, Outcome, Report, copy_below
 from ..transfer import migrate as migrate_all
 from . import _report as report
+from ._invocation import run_on_loop
 from ._pipes import Output, encoded, say
 from ._policy import NAME, Document, bucket_policy, iam_policy, lifecycle, partition_of
 
@@ -124,7 +125,7 @@ def _watched(act: Act, *, name: str, as_json: bool) -> None:
     """Do it on an event loop, show how it goes and say how it went."""
     with report.transfer(name) as meter:
         meter.expect(None)
-        done = asyncio.run(_told(act, meter.advance) if as_json else act(ignore, meter.advance))
+        done = run_on_loop(_told(act, meter.advance) if as_json else act(ignore, meter.advance))
     say([report.migration_json(done)] if as_json else report.migration_lines(done))
     if not done.complete:
         raise typer.Exit(report.FAILED)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 COMMAND = "micelio-storage"
 FAILED, USAGE, NOT_FOUND, INTERRUPTED = 1, 2, 3, 130  # 130: 128 + SIGINT, as shells have it
+STOPPED = {signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal has gone"}  # the code is 128 + the signal
 LONG = 8 << 20  # bytes from which on a transfer is worth a progress bar
 MIB = 1 << 20
 LONGEST_NAME = 200  # characters, of a name in a report
