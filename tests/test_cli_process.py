@@ -257,8 +257,13 @@ def test_interrupted_while_nobody_reads_a_named_pipe_get_ends(root: Path, tmp_pa
 
 def has_open(process_id: int, path: Path) -> bool:
     """Whether the process has this directory open, as a storage has its root."""
-    names = list(Path(f"/proc/{process_id}/fd").iterdir())
-    return any(os.path.exists(name) and os.path.samefile(name, path) for name in names)
+    for name in Path(f"/proc/{process_id}/fd").iterdir():
+        try:
+            if os.path.samefile(name, path):
+                return True
+        except FileNotFoundError:  # closed meanwhile, or no file
+            continue
+    return False
 
 
 def wait_until(true: Callable[[], bool]) -> None:
