@@ -1,19 +1,22 @@
 """What is kept of an object besides its bytes: in the inode, so that both change at once. Size and checksum are kept of
-every object that this library writes; a file that another tool put there has none.
+every object that this library writes; a file that another tool put there has none. With them goes the stamp, the time
+that the file had when it was published: one that has another time was written into by another program since, which is
+its right, and size and checksum say nothing of what is there now.
 
-Where the file system keeps no extended attributes, they go into a file of their own, named after the *version* (inode,
-time and size) that it belongs to and put in place before that version is published. A reader that finds a version finds
-its attributes; and the attributes of a version that was never published are never looked at.
+Where the file system keeps no extended attributes, they go into a file of their own, named after key and stamp, and put
+in place before that version is published. So a copy of the root that keeps times has them too. A reader that finds a
+version finds its attributes; and the attributes of a version that was never published are never looked at.
 """
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from ...driver import DEFAULT_CONTENT_TYPE, IntegrityError, Key, OutOfSpaceError
@@ -24,18 +27,29 @@ Keeping: TypeAlias = Literal["auto", "xattr", "file"]
 
 NAME = b"user.micelio"
 MOST_BYTES = 16384  # of JSON: eight times what the longest metadata and content type need
+_COARSER = (100, 1_000, 1_000_000, 1_000_000_000)  # ns
 _NONE_KEPT = (errno.ENODATA, errno.ENOTSUP, errno.ENOSYS)
 _NOT_KEPT = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attributes:
-    """Content type, user metadata, and the checksum and size with which one version was stored."""
+    """Content type, user metadata, and the checksum, size and time (ns since 1970) with which a version was stored."""
 
     content_type: str = DEFAULT_CONTENT_TYPE
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
     checksum: str | None = None
     size: int | None = None
+    stamp: int | None = None
+
+    def of(self, status: os.stat_result) -> Attributes:
+        """What is true of the file with this status: without checksum and size if its time is not the stamp. A wrong
+        size with the right time is an `IntegrityError`."""
+        if self.stamp is not None and not is_stamp(status.st_mtime_ns, self.stamp):
+            return replace(self, checksum=None, size=None, stamp=None)
+        if self.size not in (None, status.st_size):
+            raise IntegrityError(f"{self.size} bytes were stored, {status.st_size} are there: the disk has lost some")
+        return self
 
     def encode(self) -> bytes:
         """As JSON, short enough for ext4 to keep it in the inode itself; empty when there is nothing to keep."""
@@ -43,6 +57,8 @@ class Attributes:
         if self.checksum is not None:  # by hand, for it is all that most have, and two numbers need no escaping
             crc, size = self.checksum.removeprefix(f"{ALGORITHM}:"), "null" if self.size is None else self.size
             kept.append(f'"{ALGORITHM}":"{crc}","size":{size}')
+            if self.stamp is not None:
+                kept.append(f'"t":"{_encode_stamp(self.stamp)}"')
         if self.content_type != DEFAULT_CONTENT_TYPE:
             kept.append(f'"content_type":{_json(self.content_type)}')
         if self.metadata:
@@ -59,14 +75,33 @@ def decode(data: bytes) -> Attributes:
     try:
         kept = json.loads(data)
         content_type, metadata = kept.get("content_type", DEFAULT_CONTENT_TYPE), kept.get("metadata", {})
-        crc, size = kept.get(ALGORITHM), kept.get("size")
-        texts = [content_type, *metadata, *metadata.values(), crc or ""]
+        crc, size, stamp = kept.get(ALGORITHM), kept.get("size"), kept.get("t")
+        texts = [content_type, *metadata, *metadata.values(), crc or "", stamp or ""]
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"the attributes kept with the object are damaged: {error}") from error
     if not all(isinstance(text, str) for text in texts) or not isinstance(size, int | None):
         raise IntegrityError("the attributes kept with the object are damaged: they are not text")
     checksum = f"{ALGORITHM}:{crc}" if crc else None
-    return Attributes(content_type=content_type, metadata=metadata, checksum=checksum, size=size)
+    time = _decode_stamp(stamp) if stamp else None
+    return Attributes(content_type=content_type, metadata=metadata, checksum=checksum, size=size, stamp=time)
+
+
+def is_stamp(time: int, stamp: int) -> bool:
+    """Whether a file with this time (ns) has that of its publishing still, be it cut to fewer digits: `tar` restores
+    whole seconds, some file systems tenths of microseconds."""
+    return time == stamp or any(time % unit == 0 and time == stamp - stamp % unit for unit in _COARSER)
+
+
+def _encode_stamp(stamp: int) -> str:
+    """In 11 letters: as digits it would be 8 more, and ext4 has room for 64 bytes in an inode."""
+    return base64.b64encode(stamp.to_bytes(8, "big", signed=True))[:11].decode()
+
+
+def _decode_stamp(text: str) -> int:
+    try:
+        return int.from_bytes(base64.b64decode(text + "=", validate=True), "big", signed=True)
+    except ValueError as error:
+        raise IntegrityError("the attributes kept with the object are damaged: their time is none") from error
 
 
 def inode_keeps_attributes(descriptor: int) -> bool:
@@ -105,7 +140,7 @@ def read_from_inode(descriptor: int) -> bytes:
 
 
 class AttributeFiles:
-    """The attributes of versions whose inode cannot keep them: `attributes/<hash of the key>/<version>`.
+    """The attributes of versions whose inode cannot keep them: `attributes/<hash of the key>/<stamp>`.
 
     Who writes here holds the key's lock alone, and so may remove what belongs to other versions.
     """
@@ -130,9 +165,27 @@ class AttributeFiles:
         """The directory of all shelves, to be synced when one was made."""
         return self._directory
 
-    def read(self, key: Key, version: bytes) -> bytes:
-        """The encoded attributes of this version, or b""."""
-        path = _shelf(key) + b"/" + version
+    def read(self, key: Key, status: os.stat_result) -> bytes:
+        """The encoded attributes of the file with this status, or b""."""
+        shelf, wanted = _shelf(key), stamp_name(status)
+        kept = self._read(shelf + b"/" + wanted)
+        if kept:
+            return kept
+        try:
+            descriptor = self._open(shelf)
+        except FileNotFoundError:
+            return b""
+        try:
+            names = [os.fsencode(name) for name in os.listdir(descriptor)]
+        finally:
+            release(descriptor)
+        for name in names:
+            stamp = _stamp_in(name)
+            if stamp is not None and is_stamp(status.st_mtime_ns, stamp):
+                return self._read(shelf + b"/" + name)
+        return b""
+
+    def _read(self, path: bytes) -> bytes:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
         except FileNotFoundError:
@@ -142,22 +195,8 @@ class AttributeFiles:
         finally:
             release(descriptor)
 
-    def expect_none(self, key: Key, version: bytes) -> None:
-        """Raise `IntegrityError` if there are attributes of the same file and time, but of another size."""
-        file_and_time = version.rpartition(b"-")[0]
-        try:
-            descriptor = self._open(_shelf(key))
-        except FileNotFoundError:
-            return
-        try:
-            names = os.listdir(descriptor)
-        finally:
-            release(descriptor)
-        if any(os.fsencode(name).rpartition(b"-")[0] == file_and_time for name in names):
-            raise IntegrityError("the object does not have the size with which it was stored")
-
     def keep_only(self, key: Key, version: bytes | None) -> None:
-        """Remove the attributes of all other versions of the key; the shelf too when no version is left."""
+        """Remove the attributes of all other versions (by `stamp_name`) of the key; the shelf too when none is left."""
         shelf = _shelf(key)
         try:
             descriptor = self._open(shelf)
@@ -178,3 +217,16 @@ class AttributeFiles:
 
 def _shelf(key: Key) -> bytes:
     return hashlib.sha256(key.encode()).hexdigest().encode()
+
+
+def stamp_name(status: os.stat_result) -> bytes:
+    """The name of the attributes of the version with this status."""
+    return b"%x" % status.st_mtime_ns
+
+
+def _stamp_in(name: bytes) -> int | None:
+    """The stamp in such a name, or in one of an older release: inode, time and size."""
+    try:
+        return int(name.split(b"-")[1] if b"-" in name else name, 16)
+    except ValueError:
+        return None

@@ -13,7 +13,7 @@ import os
 import stat
 from collections import deque
 
-from ...driver import Key, ObjectInfo, ReadOptions, Span, check_read_conditions, not_found, resolve_span
+from ...driver import IntegrityError, Key, ObjectInfo, ReadOptions, Span, check_read_conditions, not_found, resolve_span
 from .._checksums import check_whole
 from .._libc import file_system_type, open_cached
 from ._attribute_cache import Known
@@ -81,6 +81,8 @@ class CachedReads:
                 return None
             check_whole(data, info.checksum if span.size == info.size else None)
             return info, span, data
+        except IntegrityError:
+            return None  # the other way finds out whether it is rot, or another program's writing
         finally:
             release(descriptor)
 

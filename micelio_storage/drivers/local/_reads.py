@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 
@@ -19,6 +20,7 @@ from ...driver import (
     Key,
     NotFoundError,
     ObjectInfo,
+    ObjectReplacedError,
     ReadOptions,
     Span,
     UnavailableError,
@@ -45,7 +47,7 @@ from ._streaming import (
     read_whole,
     shrunk,
 )
-from ._versions import describe, version_of
+from ._versions import describe, modified_at, version_of
 
 SMALL = 256 << 10  # bytes that are read at once, when the object is opened
 
@@ -88,8 +90,9 @@ class Reads:
             wanted = info.checksum if span.size == info.size else None
             if span.size > SMALL:
                 return Opened(info, span, b"", SharedFile(descriptor, owned=True))
-            data = _read_span(descriptor, span)
-            check_whole(data, wanted)
+            with edited_or_rotten(descriptor, info):
+                data = _read_span(descriptor, span)
+                check_whole(data, wanted)
         except BaseException:
             release(descriptor)
             raise
@@ -103,12 +106,9 @@ class Reads:
         for _ in range(MOST_RACES):
             descriptor, status = self._root.open_object(key)
             try:
-                kept = read_from_inode(descriptor) or (files.read(key, version_of(status)) if files else b"")
+                kept = read_from_inode(descriptor) or (files.read(key, status) if files else b"")
                 if kept or not files or self._is_present(key, status):
-                    if files and not kept:
-                        files.expect_none(key, version_of(status))
-                    attributes = decode(kept) if kept else DEFAULTS
-                    _check_size(status, attributes)
+                    attributes = decode(kept).of(status) if kept else DEFAULTS
                     self._cached.learn(status, attributes)
                     return descriptor, status, attributes
             except BaseException:
@@ -136,10 +136,15 @@ def _read_span(descriptor: int, span: Span) -> bytes:
     return data
 
 
-def _check_size(status: os.stat_result, attributes: Attributes) -> None:
-    size = status.st_size
-    if attributes.size not in (None, size):
-        raise IntegrityError(f"{attributes.size} bytes were stored, {size} are there: something else wrote in the root")
+@contextmanager
+def edited_or_rotten(descriptor: int, info: ObjectInfo) -> Iterator[None]:
+    """Tell bytes that are wrong from those that another program has written meanwhile, which is a new version."""
+    try:
+        yield
+    except IntegrityError as error:
+        if modified_at(os.fstat(descriptor)) != info.modified:
+            raise ObjectReplacedError("another program wrote into the object's file meanwhile") from error
+        raise
 
 
 class LocalDownload:
@@ -220,9 +225,10 @@ class LocalDownload:
                 raise
             self._open_file()
             del self._whole[reading]
-            data, found = reading.result()
-            if self._check is not None and found is not None:
-                self._check.go_on(found, len(data))
+            with edited_or_rotten(file.descriptor, self.info):
+                data, found = reading.result()
+                if self._check is not None and found is not None:
+                    self._check.go_on(found, len(data))
         self._left, self._asked = 0, self.span.stop
         return data
 
@@ -253,10 +259,11 @@ class LocalDownload:
         with system_errors():
             await asyncio.wait([flight])
             file = self._open_file()
-            batch = flight.result()  # an error is raised again, as often as it is asked for
-            if self._check is not None and batch.crc is not None:
-                ours = combined(self._check.crc, batch.crc, batch.size) if crc == 0 else batch.crc
-                self._check.go_on(ours, batch.size)
+            with edited_or_rotten(file.descriptor, self.info):
+                batch = flight.result()  # an error is raised again, as often as it is asked for
+                if self._check is not None and batch.crc is not None:
+                    ours = combined(self._check.crc, batch.crc, batch.size) if crc == 0 else batch.crc
+                    self._check.go_on(ours, batch.size)
             self._flights.popleft()
         self._ready = batch.pieces[::-1]
         self._look_ahead(file)

@@ -18,6 +18,7 @@ from ...driver import (
     Key,
     KeyConflictError,
     ObjectInfo,
+    ObjectReplacedError,
     PreconditionFailedError,
     StorageError,
     WriteOptions,
@@ -26,17 +27,18 @@ from ...driver import (
 )
 from .._checksums import crc64nvme, kept_checksum
 from .._lanes import Steps, SyncDirectory, SyncFile
-from ._attributes import AttributeFiles, Attributes, write_to_inode
+from ._attributes import AttributeFiles, Attributes, stamp_name, write_to_inode
 from ._errors import translate
 from ._fast_reads import CachedReads
 from ._reads import Reads
 from ._root import MOST_RACES, Root, release, root_is_gone
 from ._staging import Staged, new_name
 from ._store import Store
-from ._versions import Stamps, describe, etag_of, version_of
+from ._versions import Stamps, describe, etag_of
 
 MOST_DIRECTORIES = 64  # descriptors that one delete holds
 MOST_SETTLED = 10_000  # directories remembered as being on the disk
+SUM_STEP = 4 << 20  # bytes summed between two chances to cancel: about 2 ms
 COPY_STEP = 32 << 20  # bytes copied between two chances to cancel: about 15 ms
 
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks, on btrfs and xfs
@@ -78,31 +80,33 @@ class Writes:
                     content_type=options.content_type or attributes.content_type,
                     metadata=attributes.metadata if options.metadata is None else options.metadata,
                 )
-                return (yield from self.publish(staged, target, kept, status.st_size, attributes.checksum))
+                checksum = attributes.checksum or (yield from _checksum_of(staged.descriptor, status.st_size))
+                if etag_of(os.fstat(descriptor)) != etag_of(status):
+                    raise ObjectReplacedError("another program wrote into the source's file while it was copied")
+                return (yield from self.publish(staged, target, kept, status.st_size, checksum))
             finally:
                 staged.discard()
         finally:
             release(descriptor)
 
-    def publish(
-        self, staged: Staged, key: Key, options: WriteOptions, size: int, checksum: str | None
-    ) -> Steps[ObjectInfo]:
+    def publish(self, staged: Staged, key: Key, options: WriteOptions, size: int, checksum: str) -> Steps[ObjectInfo]:
         """Make the staged file the object, or raise and change nothing. `checksum` is that of all its `size` bytes."""
         store = self._store()
+        time = self._stamps.next()
+        os.utime(staged.descriptor, ns=(time, time))
+        status = os.fstat(staged.descriptor)
         attributes = Attributes(
             content_type=options.content_type or DEFAULT_CONTENT_TYPE,
             metadata=dict(options.metadata or {}),
             checksum=checksum,
-            size=None if checksum is None else size,
+            size=size,
+            stamp=status.st_mtime_ns,  # as the file system keeps it
         )
         encoded = attributes.encode()
-        if encoded and store.in_inode:
+        if store.in_inode:
             write_to_inode(staged.descriptor, encoded)
-        stamp = self._stamps.next()
-        os.utime(staged.descriptor, ns=(stamp, stamp))
         if self._durable:
             yield SyncFile(staged.descriptor)
-        status = os.fstat(staged.descriptor)
         parent = yield from self._put_in_place(store, staged, key, options.condition, status, encoded)
         try:
             if self._durable:
@@ -141,8 +145,8 @@ class Writes:
         alone = store.files is not None or (condition is not None and not linking)
         lock = yield from store.locks.take(key, alone=alone)
         try:
-            if store.files is not None and encoded and not store.in_inode:
-                yield from self._shelve(store, key, version_of(status), encoded)
+            if store.files is not None and not store.in_inode:
+                yield from self._shelve(store, key, stamp_name(status), encoded)
             try:
                 parent = self._enter(staged, key, condition, linking=linking)
             except PreconditionFailedError as error:
@@ -150,7 +154,7 @@ class Writes:
                 raise
             try:
                 if store.files is not None:
-                    yield from self._tidy(store.files, key, version_of(status), parent)
+                    yield from self._tidy(store.files, key, stamp_name(status), parent)
             except BaseException:
                 release(parent)
                 raise
@@ -358,3 +362,12 @@ def _copy_bytes(source: int, target: int, size: int) -> Steps[None]:
             raise IntegrityError("the source became shorter while it was copied: something else writes in the root")
         done += copied
         yield None
+
+
+def _checksum_of(descriptor: int, size: int) -> Steps[str]:
+    """That of the bytes that a copy has, where nobody knows that of the source."""
+    crc, done = 0, 0
+    while data := os.pread(descriptor, min(SUM_STEP, size - done), done):
+        crc, done = crc64nvme(data, crc), done + len(data)
+        yield None
+    return kept_checksum(crc)
