@@ -13,9 +13,10 @@ from typing import Protocol
 
 import anyio
 
-from ._errors import ClosedError, DeadlineError, InvalidArgumentError, StorageError
+from ._errors import ClosedError, InvalidArgumentError, StorageError
 from ._forking import leave_alone, when_forked
 from ._hooks import Hook, Operation
+from ._shielding import Deadline
 from ._types import Page
 
 MOST_TOLD = 1000  # places whose warnings are remembered
@@ -112,7 +113,7 @@ class Lifecycle:
 class Call:
     """Everything around one operation, as a plain `with` block."""
 
-    __slots__ = ("_deadline", "_hooks", "_lifecycle", "_operation", "_scope", "_stack")
+    __slots__ = ("_deadline", "_hooks", "_lifecycle", "_limit", "_operation", "_stack")
 
     def __init__(
         self, lifecycle: Lifecycle, operation: Operation, hooks: Sequence[Hook], deadline: float | None
@@ -121,7 +122,7 @@ class Call:
         self._operation = operation
         self._hooks = hooks
         self._deadline = deadline
-        self._scope: anyio.CancelScope | None = None
+        self._limit: Deadline | None = None
         self._stack: ExitStack | None = None
 
     @property
@@ -141,16 +142,13 @@ class Call:
                     stack.enter_context(hook(self._operation))
                 self._stack = stack.pop_all()
         if self._deadline is not None:
-            self._scope = anyio.CancelScope(deadline=anyio.current_time() + self._deadline)
-            self._scope.__enter__()
+            self._limit = Deadline(self._deadline)
+            self._limit.enter()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        late: DeadlineError | None = None
-        if self._scope is not None and self._scope.__exit__(kind, error, trace):
-            late = DeadlineError(f"the deadline of {self._deadline} s passed")
-            late.__cause__ = error
+        late = self._limit.leave(kind, error, trace) if self._limit is not None else None
         raised = error if late is None else late
         if isinstance(raised, StorageError):
             self._add_context(raised)

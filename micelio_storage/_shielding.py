@@ -1,12 +1,19 @@
-"""Waiting for what must not be interrupted, whatever cancels the wait: asyncio's ways, or an anyio scope's."""
+"""Waiting for what must not be interrupted, whatever cancels the wait: asyncio's ways, an anyio scope's, or the
+deadline of the call under way."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import anyio
+
+from ._errors import AmbiguousWriteError, DeadlineError, StorageError, UnavailableError
+
+ANSWER_WAIT = 5.0  # seconds that a call waits past its deadline for the answer to what it publishes
 
 T = TypeVar("T")
 
@@ -35,3 +42,100 @@ async def run_to_completion(work: Coroutine[Any, Any, T]) -> T:
             task.exception()  # nobody's any more
         raise
     return task.result()
+
+
+class Deadline:
+    """When the call under way gives up, and whether others may see something of it by then."""
+
+    __slots__ = ("_task", "_token", "at", "begun", "scope", "seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.begun = False  # to publish: for all we know, it is done
+
+    def enter(self) -> None:
+        """Let the time run."""
+        self._task = asyncio.current_task()
+        self.at = anyio.current_time() + self.seconds
+        self.scope = anyio.CancelScope(deadline=self.at)
+        self.scope.__enter__()
+        self._token: Token[Deadline | None] = _under_way.set(self)
+
+    def leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> StorageError | None:
+        """What is to be raised instead of the error, if the time was up."""
+        _under_way.reset(self._token)
+        if not self.scope.__exit__(kind, error, trace) and not (self.begun and isinstance(error, DeadlineError)):
+            return None
+        late = self.error()
+        late.__cause__ = error
+        return late
+
+    def error(self) -> DeadlineError | AmbiguousWriteError:
+        """The error that says that the time is up."""
+        text = f"the deadline of {self.seconds} s passed"
+        if not self.begun:
+            return DeadlineError(text)
+        return AmbiguousWriteError(f"{text} while it was being published: nobody can say whether it was done")
+
+    def left(self) -> float:
+        """Seconds."""
+        return max(0.0, self.at - anyio.current_time())
+
+    def is_here(self) -> bool:
+        """Whether it is that of this task, and not of one that has started it."""
+        return self._task is asyncio.current_task()
+
+
+_under_way: ContextVar[Deadline | None] = ContextVar("micelio_deadline", default=None)
+
+
+def current_deadline() -> Deadline | None:
+    """That of the call under way in this task."""
+    deadline = _under_way.get()
+    return deadline if deadline is not None and deadline.is_here() else None
+
+
+class publishing:  # noqa: N801  # a context manager, used like a function
+    """Around the step of a write behind which others may see it.
+
+    A deadline that passes inside leaves the step `patience` seconds more (5 by default). If the answer comes, that is
+    what the call returns; else the call raises `AmbiguousWriteError`. An `UnavailableError` out of the block leaves it
+    open as well whether something was done (unless `nothing_done` was called); any other error says that nothing was.
+    """
+
+    __slots__ = ("_before", "_deadline", "_patience", "_until")
+
+    def __init__(self, patience: float | None = None) -> None:
+        self._patience = ANSWER_WAIT if patience is None else patience
+        self._deadline = current_deadline()
+
+    def __enter__(self) -> Self:
+        if (deadline := self._deadline) is not None:
+            if deadline.scope.cancel_called:
+                raise deadline.error()
+            self._before, self._until = deadline.begun, deadline.scope.deadline
+            deadline.begun = True
+            deadline.scope.deadline = max(self._until, deadline.at + self._patience)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._deadline is not None:
+            if isinstance(error, StorageError) and not (
+                isinstance(error, UnavailableError) and not isinstance(error, DeadlineError)
+            ):
+                self.nothing_done()
+            self._deadline.scope.deadline = self._until
+
+    def nothing_done(self) -> None:
+        """Whatever error comes now, nothing was published."""
+        if self._deadline is not None:
+            self._deadline.begun = self._before
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the deadline has passed, and the patience too."""
+        return self._deadline is not None and self._deadline.scope.cancel_called

@@ -42,7 +42,7 @@ from ._errors import (
 from ._info import DEFAULT_CONTENT_TYPE, ObjectInfo
 from ._keys import MAX_KEY_BYTES, NO_PREFIX, Key, Prefix, is_key_segment
 from ._parsing import encode_metadata
-from ._shielding import run_to_completion, wait_uncancelled
+from ._shielding import publishing, run_to_completion, wait_uncancelled
 from ._types import (
     RESERVED_METADATA,
     BytesLike,
@@ -128,6 +128,7 @@ __all__ = [
     "not_a_cursor",
     "not_found",
     "parse_cursor",
+    "publishing",
     "resolve_span",
     "run_to_completion",
     "show_key",

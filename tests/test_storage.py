@@ -9,7 +9,7 @@ import logging
 import os
 import warnings
 from array import array
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from micelio_storage import (
     AlreadyExistsError,
+    AmbiguousWriteError,
     ClosedError,
     DeadlineError,
     InvalidArgumentError,
@@ -35,6 +36,7 @@ from micelio_storage import (
     MemoryConfig,
     NotFoundError,
     NotSupportedError,
+    ObjectInfo,
     Operation,
     PreconditionFailedError,
     Storage,
@@ -42,7 +44,7 @@ from micelio_storage import (
     log_operations,
     open_storage,
 )
-from micelio_storage.driver import DeleteOptions, Key
+from micelio_storage.driver import BytesLike, DeleteOptions, Key, WriteOptions, publishing
 from micelio_storage.drivers.memory import MemoryDriver
 
 pytestmark = pytest.mark.every_loop
@@ -291,6 +293,67 @@ async def test_a_deadline_ends_a_call_and_leaves_nothing(storage: Storage) -> No
         with pytest.raises(DeadlineError):
             await hasty.put("a", never())
         assert await hasty.put("a", b"1", deadline=10)
+
+
+class Slow(MemoryDriver):
+    """Publishes at once, and answers when it is let."""
+
+    def __init__(self, patience: float) -> None:
+        super().__init__()
+        self.patience = patience
+        self.answer = asyncio.Event()
+        self.published = asyncio.Event()
+
+    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+        with publishing(self.patience):
+            info = await super().put(key, data, options)
+            self.published.set()
+            await self.answer.wait()
+        return info
+
+    async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
+        failures = await super().delete(keys, options)
+        await self.answer.wait()
+        return failures
+
+
+async def test_an_answer_that_comes_behind_the_deadline_of_a_write_is_its_result() -> None:
+    driver = Slow(patience=30)
+    async with Storage(driver) as storage:
+        writing = asyncio.ensure_future(storage.put("a", b"1", deadline=0.02))
+        await driver.published.wait()
+        assert await asyncio.wait([writing], timeout=0.1) == (set(), {writing})
+        driver.answer.set()
+        assert (await writing).size == 1
+
+
+async def test_a_write_without_an_answer_is_ambiguous_when_its_deadline_has_passed() -> None:
+    async with Storage(Slow(patience=0.01)) as storage:
+        for write in (storage.put("a", b"1", deadline=0.02), storage.update("b", lambda _: b"1", deadline=0.02)):
+            with pytest.raises(AmbiguousWriteError, match="while it was being published") as caught:
+                await write
+            assert not caught.value.retryable
+        with pytest.raises(AmbiguousWriteError, match="delete_prefix"):
+            await storage.delete_prefix("a", deadline=0.02)
+
+
+async def test_a_task_that_a_call_has_started_does_not_share_its_deadline(storage: Storage, tmpfs: Path) -> None:
+    async with open_storage(LocalConfig(path=tmpfs / "root")) as local:
+        begun: list[asyncio.Task[ObjectInfo]] = []
+        go_on = asyncio.Event()
+
+        async def later() -> ObjectInfo:
+            await go_on.wait()
+            return await local.put("b", b"2")
+
+        def change(_: bytes | None) -> bytes:
+            begun.append(asyncio.ensure_future(later()))
+            return b"1"
+
+        await storage.update("a", change, deadline=0.05)
+        await asyncio.wait(begun, timeout=0.1)  # until the deadline of what has started it is past
+        go_on.set()
+        assert (await begun[0]).size == 1
 
 
 @pytest.mark.parametrize("deadline", [0, -1, float("nan"), float("inf"), True, "1"])

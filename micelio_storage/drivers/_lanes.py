@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import threading
 from collections import deque
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from .._shielding import wait_uncancelled
+from .._shielding import Deadline, current_deadline, publishing, wait_uncancelled
 from ..driver import ClosedError
 from ._libc import start_writeback
 
@@ -52,7 +53,14 @@ class Pause:
     seconds: float
 
 
-Want: TypeAlias = SyncFile | SyncDirectory | Pause | None  # None: only let a cancellation in
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Said by a write: others see something of it from here on. The `last` such step ends what can be cut short."""
+
+    last: bool = True
+
+
+Want: TypeAlias = SyncFile | SyncDirectory | Pause | Published | None  # None: only let a cancellation in
 Steps: TypeAlias = Generator[Want, None, T]
 
 
@@ -65,7 +73,7 @@ class _Job(Generic[T]):
 
     __slots__ = (
         *("delivered", "ended", "error", "failed_want", "future"),
-        *("result", "steps", "ticket", "undo", "unwanted", "want"),
+        *("published", "result", "steps", "ticket", "undo", "unwanted", "want"),
     )
 
     def __init__(self, steps: Steps[T], future: asyncio.Future[T], undo: Callable[[T], object] | None = None) -> None:
@@ -74,6 +82,7 @@ class _Job(Generic[T]):
         self.undo = undo
         self.ticket = [True]  # who pops it owns the job: the worker to begin it, or the loop to drop it
         self.unwanted = False
+        self.published: Published | None = None
         self.ended = False
         self.delivered = False
         self.want: Want = None
@@ -91,12 +100,15 @@ class _Job(Generic[T]):
     def advance(self) -> None:
         """Run to the next want or to the end. In a worker."""
         try:
-            if self.unwanted:
+            if self.unwanted and not (self.published and self.published.last):
                 self.steps.throw(Abandoned())
             elif self.failed_want is not None:
                 error, self.failed_want = self.failed_want, None
                 self.want = self.steps.throw(error)
             else:
+                self.want = next(self.steps)
+            while isinstance(self.want, Published):
+                self.published = self.want
                 self.want = next(self.steps)
         except StopIteration as stop:
             self.result.append(stop.value)
@@ -153,13 +165,18 @@ class Lane:
 
     async def finish(self, steps: Steps[T], *, always: bool = False) -> T:
         """What the steps return. When cancelled, they are dropped if they have not begun (unless `always`), told at
-        their next want, and waited for: once this has raised, nothing of them happens any more."""
+        their next want, and waited for: once this has raised, nothing of them happens any more. When the deadline of
+        the call passes, they are told as well, but what they return all the same is what this returns."""
         future: asyncio.Future[T] = self._loop.create_future()
         job = _Job(steps, future)
-        self._submit(job)
+        deadline = None if always else current_deadline()
         try:
+            if deadline is not None:
+                return await self._finish_by(deadline, job)
+            self._submit(job)
             return await future
         except asyncio.CancelledError:
+            job.future.cancel()  # if it is not done: who waits with a timeout leaves it alone
             if not job.future.cancelled():
                 job.future.exception()  # it was done already; an error of it is nobody's any more
             elif not always and job.claim():
@@ -169,6 +186,26 @@ class Lane:
                 job.future = self._loop.create_future()
                 await wait_uncancelled(job.future)
             raise
+
+    async def _finish_by(self, deadline: Deadline, job: _Job[T]) -> T:
+        with publishing(math.inf) as step:
+            self._submit(job)
+            await asyncio.wait([job.future], timeout=deadline.left())
+            if job.future.done():
+                return job.future.result()
+            if job.claim():
+                self._ended()
+            else:
+                job.unwanted = True
+                job.future = self._loop.create_future()
+                await wait_uncancelled(job.future)
+            if job.result:
+                return job.result[0]
+            if job.error is not None and not isinstance(job.error, Abandoned):
+                raise job.error
+            if job.published is None:
+                step.nothing_done()
+            raise deadline.error()
 
     async def aclose(self) -> None:
         """Wait for what is under way, then end the workers. Idempotent."""

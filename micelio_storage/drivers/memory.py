@@ -37,6 +37,7 @@ from ..driver import (
     cursor_after,
     not_found,
     parse_cursor,
+    publishing,
     resolve_span,
 )
 
@@ -114,8 +115,9 @@ class MemoryDriver:
             except StorageError as error:
                 failures[key] = error
             else:
-                if self._objects.pop(key, None) is not None:
-                    del self._order[bisect_left(self._order, key)]
+                with publishing():
+                    if self._objects.pop(key, None) is not None:
+                        del self._order[bisect_left(self._order, key)]
         return failures
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
@@ -160,6 +162,10 @@ class MemoryDriver:
 
     def publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
         """All at once: nothing else runs between the look and the change."""
+        with publishing():
+            return self._publish(key, data, options)
+
+    def _publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
         check_write_condition(options.condition, self._present(key))
         if not self.capabilities.nested_keys:
             self._check_conflict(key)

@@ -26,7 +26,7 @@ from ...driver import (
     check_if_match,
 )
 from .._checksums import crc64nvme, kept_checksum
-from .._lanes import Steps, SyncDirectory, SyncFile
+from .._lanes import Published, Steps, SyncDirectory, SyncFile
 from ._attributes import AttributeFiles, Attributes, stamp_name, write_to_inode
 from ._errors import translate
 from ._fast_reads import CachedReads
@@ -153,6 +153,7 @@ class Writes:
                 error.info = self._present(key)
                 raise
             try:
+                yield Published()
                 if store.files is not None:
                     yield from self._tidy(store.files, key, stamp_name(status), parent)
             except BaseException:
@@ -297,6 +298,7 @@ class Writes:
                 check_if_match(if_match, etag_of(present) if present else None)
             if present is not None:
                 _unlink(parents[path], name)
+                yield Published(last=False)
             if store.files is not None:
                 yield from self._tidy(store.files, key, None, parents[path])
         finally:

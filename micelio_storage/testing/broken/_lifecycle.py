@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...driver import Key, ObjectInfo, ReadOptions, WriteOptions
+from ...driver import BytesLike, Key, ObjectInfo, ReadOptions, WriteOptions
 from ...drivers.memory import MemoryDownload, MemoryDriver
 from .._scheduling import loop_cycles
 from ._breaking import fails
@@ -72,3 +72,13 @@ class ClosesUnderItsWriters(MemoryDriver):
         if not self._open:
             raise RuntimeError("it is not open")
         return super().publish(key, data, options)
+
+
+@fails("a_deadline_in_the_middle_of_a_write_is_told_truly")
+class PublishesUnannounced(MemoryDriver):
+    """Is still busy when others see the object already, and does not say that it publishes."""
+
+    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+        info = self._publish(key, bytes(data), options)
+        await loop_cycles(200)
+        return info

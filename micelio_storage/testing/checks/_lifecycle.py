@@ -12,6 +12,7 @@ from tempfile import gettempdir
 from ..._storage import Storage
 from ...driver import (
     AlreadyExistsError,
+    AmbiguousWriteError,
     ClosedError,
     DeadlineError,
     NotFoundError,
@@ -22,6 +23,8 @@ from .._expect import KIB, MIB, check, enter, equal, expect, names, needs, patte
 from .._scheduling import loop_cycles
 
 SHORT = 0.01  # seconds: a deadline that passes while something waits for ever
+SHORTEST = 2e-5  # seconds: of the deadlines that are tried, each longer than the one before by a factor
+STEP = 1.4
 TURNS_BEFORE_CLOSING = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89)
 UNWRITTEN = Path(gettempdir()) / "micelio-kit-download"  # where a file could be, and none comes to be
 NOWHERE = Path("/proc/no/such/place")  # a file that no operation may get as far as
@@ -253,6 +256,45 @@ async def a_deadline_ends_an_update_that_waits(storage: Storage, prefix: str) ->
     with raises(DeadlineError, "an update with a deadline"):
         await storage.update(prefix + "a", wait, deadline=SHORT)
     equal(await storage.get(prefix + "a"), b"1", "the object")
+
+
+@check
+async def a_deadline_in_the_middle_of_a_write_is_told_truly(storage: Storage, prefix: str) -> None:
+    """Whenever it passes: after a `DeadlineError` nothing has changed, and what returns is done."""
+    key, small, large = prefix + "a", version(1, 1000), version(2, 600 * KIB)
+
+    async def write(deadline: float) -> None:
+        async with storage.open_write(key, deadline=deadline) as writer:
+            await writer.write(small)
+
+    calls: Mapping[str, Callable[[float], Awaitable[object]]] = {
+        "put": lambda deadline: storage.put(key, small, deadline=deadline),
+        "put of more": lambda deadline: storage.put(key, large, deadline=deadline),
+        "stream": write,
+        "copy": lambda deadline: storage.copy(prefix + "source", key, deadline=deadline),
+        "delete": lambda deadline: storage.delete(key, deadline=deadline),
+    }
+    await storage.put(prefix + "source", small)
+    for name, call in calls.items():
+        deadline, done = SHORTEST, 0
+        while done < 2:
+            await storage.put(key, b"old")
+            try:
+                await call(deadline)
+                outcome, done = "success", done + 1
+            except AmbiguousWriteError as error:
+                outcome = "ambiguous"
+                expect(not error.retryable, "an AmbiguousWriteError says that it may simply be tried again")
+            except DeadlineError as error:
+                outcome = "late"
+                expect(error.retryable, "a DeadlineError says that a retry is no use")
+            await loop_cycles(TURNS_BEFORE_CLOSING[-1])
+            data = await storage.get(key) if await storage.exists(key) else None
+            changed = data != b"old"
+            expect(changed or outcome != "success", f"a {name} with a deadline returned, and did nothing")
+            expect(not (changed and outcome == "late"), f"a {name} raised DeadlineError, and was done all the same")
+            expect(data in (b"old", small, large, None), f"a {name} with a deadline left a part of itself")
+            deadline *= STEP
 
 
 @check

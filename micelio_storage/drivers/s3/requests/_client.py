@@ -29,10 +29,11 @@ from botocore.exceptions import ClientError, ProfileNotFound
 from botocore.loaders import JSONFileLoader
 
 from ...._config import setting
+from ...._shielding import publishing as publishing_step
 from ...._shielding import run_to_completion
 from ....driver import BytesLike, ClosedError, ConfigError, IntegrityError, StorageError, UnavailableError
 from . import _resending as again
-from ._errors import ChecksumRefusedError, NotDoneError, translate
+from ._errors import ChecksumRefusedError, ConflictError, NotDoneError, translate
 from ._short_road import NAMES, OF_THE_BUCKET, NotPlainError, ShortRoad
 from ._transport import Transport, sent_body
 from ._yielding import parse_json
@@ -135,14 +136,31 @@ class Client:
         late: bool,
         undo: Callable[[Answer], object] | None,
     ) -> Answer:
+        if not publishing or undo is not None:
+            return await self._outcome(attempt, late, undo, lambda: CANCELLED_WAIT if publishing else 0)
+        with publishing_step() as step:
+            try:
+                return await self._outcome(attempt, late, None, lambda: 0 if step.is_late else CANCELLED_WAIT)
+            except (ConflictError, NotDoneError):
+                step.nothing_done()
+                raise
+
+    async def _outcome(
+        self,
+        attempt: Callable[[], asyncio.Task[Answer]],
+        late: bool,
+        undo: Callable[[Answer], object] | None,
+        patience: Callable[[], float],
+    ) -> Answer:
+        """What comes of the attempt. Cancelled, it is given so much patience."""
         if self._closed or (self._refusing and not late):
             raise ClosedError("the driver is closed")
         task = attempt()
-        self._requests[task] = publishing
+        self._requests[task] = patience() > 0
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError:
-            await run_to_completion(_end(task, CANCELLED_WAIT if publishing else 0, undo))
+            await run_to_completion(_end(task, patience(), undo))
             raise
         finally:
             del self._requests[task]
