@@ -1,4 +1,4 @@
-"""Files of the local disk as sources and targets of a transfer, through aiofiles and threads of the transfer's own."""
+"""Files of the local disk as sources and targets of a transfer, by aiofiles and threads that all transfers share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import secrets
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Literal, TypeAlias
@@ -18,6 +18,7 @@ import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from ._shielding import run_to_completion, wait_uncancelled
+from ._turns import in_turn
 from .driver import BytesLike, InvalidArgumentError
 
 CHUNK = 1 << 20  # bytes read or written at a time, as in the local driver
@@ -39,11 +40,8 @@ async def find_target(path: str | os.PathLike[str]) -> str:
     """The name that a file is to be written to, where the links of `path` lead. What is there and is no regular file is
     refused: a directory by an `IsADirectoryError`, as are a link and a directory that lead nowhere by the disk's own
     error, a device or a pipe by an `InvalidArgumentError`."""
-    executor = ThreadPoolExecutor(1, "micelio-file")
-    try:
+    with in_turn() as executor:
         return await asyncio.get_running_loop().run_in_executor(executor, _find_target, os.fsdecode(path))
-    finally:
-        executor.shutdown(wait=False)
 
 
 async def write_file(target: str, read: Callable[[], Awaitable[bytes]]) -> None:
@@ -82,32 +80,29 @@ async def _opened(
     opener: Callable[[str, int], int] | None = None,
     at_the_end: Callable[[], None] | None = None,
 ) -> AsyncIterator[tuple[AsyncFileIO, Callable[[Callable[[], object]], Awaitable[object]]]]:
-    """The file, and a way to run other functions on it, all in the one thread that this transfer has.
+    """The file, and a way to run other functions on it, all one after the other.
 
-    With one thread nothing overtakes: what is done at the end comes after a step that a cancellation left behind.
+    So nothing overtakes: what is done at the end comes after a step that a cancellation left behind.
     """
     loop = asyncio.get_running_loop()
-    executor = ThreadPoolExecutor(1, "micelio-file")
 
-    async def end() -> None:
+    async def end(executor: Executor) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            await opening.result().close()
+        if at_the_end is not None:
+            await loop.run_in_executor(executor, at_the_end)
+
+    with in_turn() as executor:
+        opening = asyncio.ensure_future(_open(path, mode, opener, executor))
         try:
-            if not opening.cancelled() and opening.exception() is None:
-                await opening.result().close()
-            if at_the_end is not None:
-                await loop.run_in_executor(executor, at_the_end)
+            await wait_uncancelled(opening)
+            yield opening.result(), partial(loop.run_in_executor, executor)
         finally:
-            executor.shutdown(wait=False)
-
-    opening = asyncio.ensure_future(_open(path, mode, opener, executor))
-    try:
-        await wait_uncancelled(opening)
-        yield opening.result(), partial(loop.run_in_executor, executor)
-    finally:
-        await run_to_completion(end())
+            await run_to_completion(end(executor))
 
 
 async def _open(
-    path: str | os.PathLike[str], mode: _Mode, opener: Callable[[str, int], int] | None, executor: ThreadPoolExecutor
+    path: str | os.PathLike[str], mode: _Mode, opener: Callable[[str, int], int] | None, executor: Executor
 ) -> AsyncFileIO:
     return await aiofiles.open(path, mode, buffering=0, opener=opener, executor=executor)
 

@@ -17,7 +17,8 @@ from aiofiles.base import wrap
 
 from micelio_storage import LocalConfig, ObjectInfo, Storage, open_storage
 from micelio_storage.driver import Span
-from micelio_storage.drivers.local import _attribute_cache, _fast_reads, _reads, _uploads
+from micelio_storage.drivers.local import LocalDriver, _attribute_cache, _fast_reads, _reads, _uploads
+from micelio_storage.drivers.local import _listing as listing
 from micelio_storage.drivers.local._attribute_cache import Known
 from micelio_storage.drivers.local._attributes import Attributes, decode
 from micelio_storage.drivers.local._streaming import CHUNK, READ_HOP, Queue, SharedFile, read_at
@@ -255,3 +256,47 @@ def _status(number: int, **changes: int) -> os.stat_result:
 
 def _attributes(info: ObjectInfo) -> tuple[str, dict[str, str], str | None]:
     return info.content_type, dict(info.metadata), info.checksum
+
+
+# -- listings that nobody goes on with
+
+
+async def test_pages_whose_listing_is_left_keep_names_within_one_bound(
+    tmpfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "MOST_NAMES", 2000)
+    monkeypatch.setattr(listing, "MAX_KEY_BYTES", 1500)  # so that a walk keeps 500 names
+    driver = LocalDriver(tmpfs / "root")
+    async with Storage(driver) as storage:
+        for directory in range(6):
+            (tmpfs / f"root/{directory}").mkdir()
+            for number in range(900):
+                (tmpfs / f"root/{directory}/{number:03}").write_bytes(b"")
+        assert driver._opened is not None
+        walks = driver._opened.listings._walks
+        for directory in range(6):
+            await storage.list_page(f"{directory}/", limit=10)
+            assert sum(walk.size for walk in walks.values()) <= 2000
+        assert len(walks) == 4
+
+
+async def test_a_directory_larger_than_the_bound_is_listed_whole(tmpfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MOST_NAMES", 1600)
+    monkeypatch.setattr(listing, "MAX_KEY_BYTES", 1500)  # so that a walk keeps 100 names
+    async with Storage(LocalDriver(tmpfs / "root")) as storage:
+        for number in range(700):
+            (tmpfs / f"root/{number:03}").write_bytes(b"")
+            if number % 50 == 0:
+                (tmpfs / f"root/{number:03}-").mkdir()
+                (tmpfs / f"root/{number:03}-/a").write_bytes(b"")
+                (tmpfs / f"root/{number:03}\\").write_bytes(b"")
+        wanted = sorted([f"{number:03}" for number in range(700)] + [f"{number:03}-/a" for number in range(0, 700, 50)])
+        for delimiter, limit in ((None, 7), (None, 100), (None, 333), ("/", 30)):
+            found: list[str] = []
+            skipped, cursor, more = 0, None, True
+            while more:
+                page = await storage.list_page(limit=limit, cursor=cursor, delimiter=delimiter)  # type: ignore[arg-type]
+                found += sorted([*(str(entry.key) for entry in page.entries), *(f"{name}a" for name in page.prefixes)])
+                skipped += page.skipped
+                cursor, more = page.cursor, page.cursor is not None
+            assert (found, skipped) == (wanted, 14)
