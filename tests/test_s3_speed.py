@@ -113,10 +113,7 @@ class _Watched:
     pass
 
 
-@pytest.mark.parametrize("fits", [True, False])
-async def test_without_what_is_used_of_aiohttp_its_session_does_the_same(
-    s3_server: Server, monkeypatch: Any, fits: bool
-) -> None:
+async def test_all_small_requests_go_without_aiohttps_session(s3_server: Server, monkeypatch: Any) -> None:
     asked = 0
     ask = _exchange.ask
 
@@ -125,13 +122,11 @@ async def test_without_what_is_used_of_aiohttp_its_session_does_the_same(
         asked += 1
         return await ask(*arguments)
 
-    assert _exchange.FITS  # with the aiohttp that is installed
-    monkeypatch.setattr(_exchange, "FITS", fits)
     monkeypatch.setattr(_exchange, "ask", counting)
     async with Storage(driver_for(s3_server, conditions="all")) as storage:
         await storage.put("speed/a", b"the SDK's: it shows the way")
         await _use(storage)
-    assert asked == (14 if fits else 0)  # all but the two bodies that are sent in slices
+    assert asked == 14  # all but the two bodies that are sent in slices
 
 
 async def test_reads_and_heads_on_a_connection_that_was_closed_meanwhile_go_out_again_at_once(

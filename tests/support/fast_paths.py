@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import pytest
 
 from micelio_storage.drivers.local import _fast_reads
-from micelio_storage.drivers.s3.requests import _exchange, _short_road
+from micelio_storage.drivers.s3.requests import _short_road
 
 
 def turn_off(patch: pytest.MonkeyPatch) -> None:
@@ -22,7 +22,6 @@ def turn_off(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(_fast_reads, "_works", lambda root: False)
     patch.setattr(_short_road.ShortRoad, "request", to_the_sdk)
-    patch.setattr(_exchange, "FITS", False)
 
 
 @dataclass(slots=True)

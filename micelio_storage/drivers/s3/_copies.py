@@ -17,14 +17,15 @@ from ...driver import (
     WriteOptions,
 )
 from ._multipart import Multipart, ranges
-from ._writes import Writes, new_write_id, pause
+from ._writes import Writes, new_write_id
 from .requests import _answers as answers
+from .requests._retries import RetryPolicy
 
 if TYPE_CHECKING:
     from .requests._client import Answer
 
 LARGEST_AT_ONCE = 512 << 20  # bytes copied by one CopyObject, which cannot be called back; S3's own limit is 5 GiB
-TRIES = 5  # of a copy whose source is replaced meanwhile
+TRIES = RetryPolicy(attempts=5)  # of a copy whose source is replaced meanwhile
 
 _PASSED_ON = ("CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "Expires")
 
@@ -41,7 +42,7 @@ class Copies:
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         """Store what `source` is at this moment under `target`."""
         self._writes.check_condition(options)
-        for attempt in range(TRIES):
+        async for _ in TRIES.tries():
             seen = await self._client.call("head_object", Key=str(source))
             info = answers.info_of(seen)
             kept = replace(
@@ -57,7 +58,7 @@ class Copies:
                 same = options.content_type is None and options.metadata is None
                 return await self._copy_at_once(source, target, kept, info, same=same)
             except _SourceChangedError:
-                await pause(attempt)
+                continue
         raise UnavailableError("the source was replaced again and again while it was copied")
 
     async def _copy_at_once(

@@ -20,9 +20,10 @@ from ...driver import (
     WriteOptions,
 )
 from .._checksums import checksum_text, combined, crc64nvme
-from ._writes import Writes, new_write_id, pause
+from ._writes import Writes, new_write_id
 from .requests import _answers as answers
 from .requests._errors import NoSuchUploadError
+from .requests._retries import RetryPolicy
 
 if TYPE_CHECKING:
     from .requests._client import Answer
@@ -31,7 +32,7 @@ MOST_PARTS = 10_000  # the limit of S3
 PARTS_OF_A_SIZE = 1000  # after so many the size doubles: parts of 8 MiB reach 8 TiB with 10,000, where S3 ends at 5
 ABORT_TIME = 10.0  # seconds that an abort may take: it runs shielded from cancellations
 TAKEN_AT_ONCE = 256 << 10  # bytes copied and summed in one step
-ABORT_LOOKS = 5  # times that an abort is repeated while parts that were under way keep the upload alive
+ABORTS = RetryPolicy(attempts=5)  # while parts that were under way keep the upload alive
 
 logger = logging.getLogger("micelio_storage")
 
@@ -196,13 +197,12 @@ class Multipart:
     async def _abort(self, upload: str) -> None:
         """S3 says that parts under way during an abort may outlive it, so it is repeated until the upload is gone."""
         which: answers.Parameters = {"Key": str(self._key), "UploadId": upload}
-        for look in range(ABORT_LOOKS):
+        async for _ in ABORTS.tries():
             try:
                 await self._client.call("abort_multipart_upload", late=True, **which)
                 await self._client.call("list_parts", late=True, MaxParts=1, **which)
             except NoSuchUploadError:
                 return
-            await pause(look)
         raise StorageError("its parts keep coming back")
 
 

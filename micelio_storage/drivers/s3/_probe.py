@@ -27,15 +27,15 @@ from ...driver import (
     UnavailableError,
 )
 from ._capabilities import ALL_CONDITIONS, NO_CONDITIONS
-from ._writes import pause
 from .requests import _answers as answers
+from .requests._retries import RetryPolicy
 
 if TYPE_CHECKING:
     from .requests._client import Client
 
 WRONG = '"0123456789abcdef0123456789abcdef"'  # the ETag of no object
 CLEANING_TIME = 10.0  # seconds
-TRIES = 3  # of a question whose answer is lost
+TRIES = RetryPolicy(attempts=3)  # of a question whose answer is lost
 
 logger = logging.getLogger("micelio_storage")
 
@@ -183,12 +183,7 @@ class _Trial:
 
 async def _answer_to(question: Callable[[], Awaitable[bool]]) -> bool:
     """The answer, asked for anew, on keys of its own, when it gets lost: the client sends no condition twice."""
-    for attempt in range(TRIES - 1):
-        try:
-            return await question()
-        except UnavailableError:
-            await pause(attempt)
-    return await question()
+    return await TRIES.until_done(question, UnavailableError)
 
 
 async def _refused(call: Awaitable[object]) -> bool:

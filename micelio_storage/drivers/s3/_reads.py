@@ -30,7 +30,6 @@ from ...driver import (
 )
 from .._checksums import Check
 from .._libc import prefer_huge_pages
-from ._writes import pause
 from .requests import _answers as answers
 from .requests._errors import translate
 
@@ -139,9 +138,8 @@ class Stretch:
             except UnavailableError:
                 self.let_go()
                 failures += 1
-                if failures > self._reads.config.retries:
+                if not await self._reads.client.retries.pause(failures):
                     raise
-                await pause(failures)
         self.let_go()
         return b""
 

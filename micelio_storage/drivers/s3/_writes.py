@@ -5,13 +5,11 @@ Every conditional write, and every multipart one, carries an id in the object's 
 tells. Ours: done. Another's: refused; but ambiguous if that one replaced another version than ours was to, perhaps
 ours. Still as the condition wants it: sent again, for a first attempt that comes late makes the second fail, and HEAD
 tells again. Only PutObject with `if_absent` is ambiguous then: the object may have been made and deleted already, and
-another attempt would bring it back. (Answers that say "not done", such as SlowDown, are no lost ones: `_resending`.)
+another attempt would bring it back. (Answers that say "not done", such as SlowDown, are no lost ones: `_retries`.)
 """
 
 from __future__ import annotations
 
-import asyncio
-import random
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
@@ -38,6 +36,7 @@ from .._checksums import Sums, checksum_text
 from .requests import _answers as answers
 from .requests._errors import ConflictError, NoSuchUploadError, NotDoneError
 from .requests._pace import Unused
+from .requests._retries import RetryPolicy
 
 if TYPE_CHECKING:
     from ..._config import S3Config
@@ -45,8 +44,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CONFLICTS = 8  # times that a race the store could not decide is run again
-LONGEST_PAUSE = 1.0  # seconds between two of them; the first pause is at most 20 ms
+CONFLICTS = RetryPolicy(attempts=8)  # at a race that the store could not decide
 MOST_KEYS = 1000  # in one DeleteObjects: the limit of S3
 ADVICE = "the store has no conditional writes that can be trusted: see `micelio-storage doctor`"
 
@@ -93,11 +91,9 @@ class Writes:
         """What the attempt returns, or the truth about it. `only_once`: the store itself never does it twice."""
         lost = False  # whether an attempt may have been done all the same
         failure = StorageError()
-        for number in range(self.config.retries + 1):
-            if number:
-                await pause(number)
+        async for _ in self.client.retries.tries():
             try:
-                return await again_after_conflicts(attempt)
+                return await CONFLICTS.until_done(attempt, ConflictError)
             except (PreconditionFailedError, NotFoundError, NoSuchUploadError, UnavailableError) as error:
                 failure = error
                 lost = lost or _is_lost(error)
@@ -154,9 +150,7 @@ class Writes:
 
     async def _delete_batch(self, keys: Sequence[Key]) -> Mapping[Key, StorageError]:
         left: Mapping[Key, StorageError] = dict.fromkeys(keys, StorageError())
-        for attempt in range(self.config.retries + 1):
-            if attempt:
-                await pause(attempt)
+        async for _ in self.client.retries.tries():
             objects = [{"Key": str(key)} for key in left]
             answer = await self.client.call(
                 "delete_objects", publishing=True, Delete={"Objects": objects, "Quiet": True}
@@ -185,11 +179,9 @@ class Writes:
             return await self.client.call("delete_object", publishing=True, Key=str(key), IfMatch=etag)
 
         lost: StorageError | None = None
-        for number in range(self.config.retries + 1):
-            if number:
-                await pause(number)
+        async for _ in self.client.retries.tries():
             try:
-                await again_after_conflicts(attempt)
+                await CONFLICTS.until_done(attempt, ConflictError)
                 return {}
             except (PreconditionFailedError, NotFoundError) as error:
                 sent_again = lost is not None or self.client.was_sent_again(error)
@@ -219,21 +211,6 @@ class Writes:
             isinstance(options.condition, IfAbsent) and not self.capabilities.if_absent
         ):
             raise NotSupportedError(ADVICE)
-
-
-async def again_after_conflicts(attempt: Callable[[], Awaitable[T]]) -> T:
-    """What the attempt returns, made again while the store says that it could not decide a race."""
-    for number in range(CONFLICTS - 1):
-        try:
-            return await attempt()
-        except ConflictError:
-            await pause(number)
-    return await attempt()
-
-
-async def pause(attempt: int) -> None:
-    """Longer after each attempt, and never the same."""
-    await asyncio.sleep(random.uniform(0, min(LONGEST_PAUSE, 0.02 * 2**attempt)))
 
 
 def new_write_id() -> str:

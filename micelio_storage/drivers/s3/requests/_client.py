@@ -11,13 +11,10 @@ import base64
 import hashlib
 import logging
 import os
-import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -32,10 +29,11 @@ from ...._config import setting
 from ...._shielding import publishing as publishing_step
 from ...._shielding import run_to_completion
 from ....driver import BytesLike, ClosedError, ConfigError, IntegrityError, StorageError, UnavailableError
-from . import _resending as again
 from ._errors import ChecksumRefusedError, ConflictError, NotDoneError, translate
+from ._retries import Attempt, RetryPolicy, is_conditional, set_attempt, this_attempt
 from ._short_road import NAMES, OF_THE_BUCKET, NotPlainError, ShortRoad
-from ._transport import Transport, sent_body
+from ._surfaces import check_sdk, short_road_fits
+from ._transport import Transport
 from ._yielding import parse_json
 
 if TYPE_CHECKING:
@@ -44,9 +42,6 @@ if TYPE_CHECKING:
 CANCELLED_WAIT = 5.0  # seconds that a cancelled write waits for its answer, so that it does not come back later
 
 Answer: TypeAlias = dict[str, Any]
-
-_key: ContextVar[str | None] = ContextVar("micelio_s3_key", default=None)
-_headers: ContextVar[Mapping[str, str] | None] = ContextVar("micelio_s3_headers", default=None)  # that the SDK lacks
 
 logger = logging.getLogger("micelio_storage")
 
@@ -73,13 +68,13 @@ class Client:
         sdk.meta.events.register("before-call.s3.HeadObject", self._ask_for_checksum)
         sdk.meta.events.register("before-call.s3.DeleteObjects", self._sum_for_delete)
         sdk.meta.events.register("before-call.s3.CopyObject", _add_headers)
-        self._most_attempts = config.retries + 1
+        self.retries = RetryPolicy(attempts=config.retries + 1)
         self.short_road: ShortRoad | None = None
-        if config.retry_mode == "standard" and not self._signs_bodies:
+        if config.retry_mode == "standard" and not self._signs_bodies and short_road_fits():
             self.short_road = ShortRoad(transport, self.bucket, self._find_credentials)
             for name in NAMES.values():
                 sdk.meta.events.register(f"before-send.s3.{name}", self._learn)
-        sdk.meta.events.register_first("needs-retry.s3", partial(again.seconds_to_wait, config.retries + 1))
+        sdk.meta.events.register_first("needs-retry.s3", self.retries.seconds_to_wait)
 
     @property
     def is_amazon(self) -> bool:
@@ -253,37 +248,40 @@ class Client:
         SDK; unless that has to sign it."""
         if body is not None and self._signs_bodies:
             parameters = parameters | {"Body": bytearray(body)}
-        elif body:
-            sent_body.set(memoryview(body))  # of this task alone
-        _headers.set(headers)
-        again.once.set(again.is_conditional(operation, parameters, headers))
+        attempt = Attempt(
+            key=parameters.get("Key"),
+            body=memoryview(body) if body and not self._signs_bodies else None,
+            headers=headers,
+            conditional=is_conditional(operation, parameters, headers),
+        )
+        set_attempt(attempt)  # of this task alone
         try:
-            answer = await self._attempt(operation, parameters, body)
+            answer = await self._attempt(attempt, operation, parameters, body)
         except Exception as error:
             failure = translate(error)
             code = self.code_of(failure)
             self._bucket_seen |= code == "NoSuchKey"
             if operation == "head_object" and (code in ("400", "403") or (code == "404" and not self._bucket_seen)):
                 return await self._head_again(parameters)
-            if again.once.get() and isinstance(failure, UnavailableError) and again.was_not_done(error):
+            if attempt.conditional and isinstance(failure, UnavailableError) and attempt.was_not_done(error):
                 failure = NotDoneError(failure.message)
             raise failure from error
         self._bucket_seen = True
         return answer
 
-    async def _attempt(self, operation: str, parameters: dict[str, Any], body: BytesLike | None) -> Answer:
+    async def _attempt(
+        self, attempt: Attempt, operation: str, parameters: dict[str, Any], body: BytesLike | None
+    ) -> Answer:
         """A plain request goes straight to the store. Whatever comes of it but a plain answer, the SDK settles."""
-        again.made.set(0)
         if self.short_road is not None and operation in NAMES:
             try:
                 return await self.short_road.request(operation, parameters, body, checksums=self.checksums)
             except NotPlainError as error:
                 if error.failure is not None:
-                    if self._most_attempts == 1 or (again.once.get() and not again.was_not_done(error.failure)):
+                    if self.retries.is_over(attempt, 1, error.failure):
                         raise error.failure from error
-                    await asyncio.sleep(min(error.pause, again.LONGEST_WAIT) or random.uniform(0, 1))
-                    again.made.set(1)
-        _key.set(parameters.get("Key"))
+                    await asyncio.sleep(self.retries.wait(1, error.retry_after))
+                    attempt.made = 1
         answer: Answer = await getattr(self._sdk, operation)(Bucket=self.bucket, **parameters)
         return answer
 
@@ -293,13 +291,12 @@ class Client:
 
     def _learn(self, request: Any, event_name: str, **_: object) -> None:
         """Take the way to the bucket from what the SDK is about to send, if it is known for which key that is."""
-        key = "" if event_name.rpartition(".")[2] in OF_THE_BUCKET else _key.get()
+        key = "" if event_name.rpartition(".")[2] in OF_THE_BUCKET else this_attempt().key
         if self.short_road is not None and key is not None:
             self.short_road.learn(key, request.url, request.headers)
 
     async def _head_again(self, parameters: Mapping[str, Any]) -> Answer:
         """An answer to HEAD has no body that says what is refused, or whether object or bucket is missing: GET has."""
-        _key.set(parameters["Key"])
         try:
             answered = await self._sdk.get_object(Bucket=self.bucket, Key=parameters["Key"])
             answered["Body"].close()
@@ -325,7 +322,7 @@ class Client:
 
 
 def _add_headers(params: dict[str, Any], **_: object) -> None:
-    params["headers"].update(_headers.get() or {})
+    params["headers"].update(this_attempt().headers or {})
 
 
 def is_amazon(endpoint: str) -> bool:
@@ -366,6 +363,7 @@ def make_client(config: S3Config, session: aioboto3.Session | None) -> Client:
 
 
 async def _make_client(config: S3Config, session: aioboto3.Session | None) -> Client:
+    check_sdk()
     try:
         session = session or _new_session(config.profile)
         sdk = await _make_sdk(session, config, config.endpoint)

@@ -1,30 +1,33 @@
 """A small request and its answer over aiohttp's connections, without its session, which takes half of the time.
 
 The connector makes, keeps, bounds and closes the connections, and the protocol reads the answer: both are aiohttp's,
-but only the connector's `connect` is documented. So it is looked at first whether what is used here is there; where it
-is not, the session does the same, in more time.
+but only the connector's `connect` is documented. What is used of the rest is in `_surfaces`.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 from ....driver import BytesLike
+from ._retries import this_attempt
 
 # Bytes; above twice that reading pauses. asyncio takes 256 KiB at once: with less ahead it would pause after each, and
 # take half as much CPU again; with more, four reads at once hold the loop twice as long.
 READ_AHEAD = 128 << 10
 MOST_HEADERS = 1000  # in an answer: each name of an object's metadata is one, and aiohttp takes 128 by itself
 
-_PARAMETERS = frozenset({"skip_payload", "read_until_eof", "auto_decompress", "read_timeout", "max_headers"})
-FITS = set(inspect.signature(ResponseHandler.set_response_params).parameters) >= _PARAMETERS and all(
-    hasattr(ResponseHandler, name) for name in ("read", "start_timeout", "force_close")
-)
+
+def limits_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The limit as an argument, for those versions of aiohttp that have one."""
+    return {"max_headers": MOST_HEADERS} if "max_headers" in inspect.signature(function).parameters else {}
+
+
+_LIMITS = limits_of(ResponseHandler.set_response_params)
 
 
 class Reply:
@@ -85,8 +88,9 @@ async def ask(
             auto_decompress=False,
             read_timeout=timeout.sock_read,
             read_bufsize=READ_AHEAD,
-            max_headers=MOST_HEADERS,
+            **_LIMITS,
         )
+        this_attempt().write()
         _write(protocol.transport, method, target, headers, body)
         protocol.start_timeout()
         message, content = await protocol.read()

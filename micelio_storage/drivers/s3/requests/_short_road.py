@@ -20,7 +20,7 @@ from yarl import URL
 
 from ....driver import BytesLike
 from ._answers import parse_time
-from ._resending import NOT_DONE
+from ._retries import NOT_DONE
 from ._signing import UNSIGNED, Credentials, Signer, encoded, encoded_path
 from ._transport import Answered, Transport
 from ._xml import READ, read_answer, read_listing, sums_of, write_deletion
@@ -92,17 +92,17 @@ _RETURNED = {
 _TIMES = {"last-modified": "LastModified", "expires": "Expires"}
 _META = "x-amz-meta-"
 _ELSEWHERE = frozenset({"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"})
-_OVERLOADED = frozenset({429, 500, 502, 503, 504})  # may be sent again, by what `_resending` knows of it
+_OVERLOADED = frozenset({429, 500, 502, 503, 504})  # may be sent again, by what `_retries` knows of it
 _parser = RestXMLParser()
 
 
 class NotPlainError(Exception):
     """The SDK has to do it. `failure` is what came of an attempt, if one was made that may be made again."""
 
-    def __init__(self, failure: Exception | None = None, pause: float = 0) -> None:
+    def __init__(self, failure: Exception | None = None, retry_after: str = "") -> None:
         super().__init__()
         self.failure = failure
-        self.pause = pause  # seconds that the store wants to be left alone; 0 if it did not say
+        self.retry_after = retry_after  # as the store says it
 
 
 class Headers(dict[str, str]):
@@ -237,8 +237,7 @@ class ShortRoad:
             raise NotPlainError(ConnectionClosedError(error=error, endpoint_url=str(response.url))) from error
         refusal = ClientError(_parser.parse({"body": data, "headers": headers, "status_code": status}, None), name)
         if status in _OVERLOADED or refusal.response["Error"].get("Code") in NOT_DONE:
-            wait = headers.get("retry-after", "")
-            raise NotPlainError(refusal, float(wait) if wait.isdecimal() else 0)
+            raise NotPlainError(refusal, headers.get("retry-after", ""))
         moved = status == 400 and (
             refusal.response["Error"].get("Code") in _ELSEWHERE or "x-amz-bucket-region" in headers
         )

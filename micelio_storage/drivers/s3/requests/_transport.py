@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import aiohttp
@@ -24,20 +22,14 @@ from botocore.httpsession import create_urllib3_context, get_cert_path
 from yarl import URL
 
 from . import _exchange as exchange
-from . import _resending as again
 from ._pace import Pace
+from ._retries import Attempt, this_attempt
 
 SLICE = 256 << 10  # bytes handed to the socket at a time: 8 MiB at once stalled the loop for 0.1-2.4 s (measured)
 AT_ONCE = (
     48 << 10
 )  # bytes handed over in one piece: with the headers under the 64 KiB that asyncio takes without waiting
 KEPT_ALIVE = 12.0  # seconds that a connection is kept for the next request: the SDK's own; AWS closes after 20
-
-# Of the request under way: what it sends.
-sent_body: ContextVar[memoryview | None] = ContextVar("micelio_s3_body", default=None)
-
-_COUNTS_HEADERS = "max_headers" in inspect.signature(aiohttp.ClientSession.__init__).parameters
-
 
 Answered: TypeAlias = aiohttp.ClientResponse | exchange.Reply
 
@@ -51,7 +43,7 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
         assert isinstance(self._timeout, aiohttp.ClientTimeout)
         self._times = self._timeout
         self._ready_context = self._make_context() if self._verify else None
-        self._ready: dict[tuple[str | None, bool], _Straight] = {}
+        self._ready: dict[str | None, _Straight] = {}
         self._way: tuple[URL, aiohttp.ClientRequest] | None = None
 
     def _make_context(self) -> Any:
@@ -72,23 +64,21 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
         )
 
     async def _get_session(self, proxy_url: str | None) -> Any:  # a session, or what sends by it
-        if (proxy_url, False) not in self._ready:
-            session = await self._open_session(connector=self._create_connector(proxy_url))
-            once = await self._open_session(connector=session.connector, connector_owner=False)
-            # What has no body, aiohttp would send again when a kept connection breaks. Not even an option forbids it.
-            once._retry_connection = False  # noqa: SLF001
-            self._ready |= {(proxy_url, False): _Straight(session), (proxy_url, True): _Straight(once)}
-        return self._ready[proxy_url, again.once.get()]
+        if proxy_url not in self._ready:
+            self._ready[proxy_url] = _Straight(await self._open_session(self._create_connector(proxy_url)))
+        return self._ready[proxy_url]
 
-    async def _open_session(self, **options: Any) -> aiohttp.ClientSession:
-        if _COUNTS_HEADERS:
-            options["max_headers"] = exchange.MOST_HEADERS
+    async def _open_session(self, connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+        traces = aiohttp.TraceConfig()
+        traces.on_request_headers_sent.append(_note_writing)  # in truth just before
         session = aiohttp.ClientSession(
+            connector=connector,
+            trace_configs=[traces],
             timeout=self._timeout,
             skip_auto_headers={"Content-Type"},
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            **options,
+            **exchange.limits_of(aiohttp.ClientSession.__init__),
         )
         opened: aiohttp.ClientSession = await self._exit_stack.enter_async_context(session)
         return opened
@@ -109,12 +99,13 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
     ) -> Answered:
         """One request without a proxy, as the SDK would send it, and the answer (read already unless it is a `stream`);
         or the SDK's error. `target` is what follows the origin in the URL, encoded."""
-        again.sent_whole.set(True)  # for all we know
+        attempt = this_attempt()
+        attempt.begin()
         session = await self._get_session(None)
         answer: Answered
         try:
             if body is not None and len(body) > AT_ONCE:
-                async with self._watched(body) as slices:
+                async with self._watched(attempt, body) as slices:
                     answer = await self._ask_session(session, method, origin, target, headers, slices)
             else:
                 answer = await self._ask_at_once(session, method, origin, target, headers, body)
@@ -127,8 +118,6 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
     async def _ask_at_once(
         self, session: _Straight, method: str, origin: URL, target: str, headers: Mapping[str, str], body: Any
     ) -> Answered:
-        if not exchange.FITS:
-            return await self._ask_session(session, method, origin, target, headers, body)
         if self._way is None or self._way[0] is not origin:
             self._way = origin, aiohttp.ClientRequest("GET", origin, loop=asyncio.get_running_loop())
         try:
@@ -148,7 +137,7 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
         return answer
 
     @asynccontextmanager
-    async def _watched(self, body: memoryview) -> AsyncIterator[_Slices]:
+    async def _watched(self, attempt: Attempt, body: memoryview) -> AsyncIterator[_Slices]:
         """The body in slices, each of which has to be taken in time."""
         patience = self._times.sock_read or 0
         async with asyncio.timeout(patience) as limit:
@@ -157,22 +146,27 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
                 yield slices
             finally:
                 slices.watched = False  # a store may answer before it has taken all
-                again.sent_whole.set(slices.last_taken)
+                attempt.whole = slices.last_taken
 
     async def send(self, request: Any) -> Any:
-        body = sent_body.get()
-        again.sent_whole.set(True)  # for all we know
+        attempt = this_attempt()
+        attempt.begin()
+        body = attempt.body
         if body is None or request.method != "PUT":  # the SDK may ask for the bucket's region in between
             return await super().send(request)
         request.headers["Content-Length"] = str(len(body))
         try:
-            async with self._watched(body) as slices:
+            async with self._watched(attempt, body) as slices:
                 request.body = slices
                 return await super().send(request)
         except TimeoutError as error:
             raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
         finally:
             request.body = None  # as the SDK knows it: an attempt more begins with all of it
+
+
+async def _note_writing(*_: object) -> None:
+    this_attempt().write()
 
 
 # Which of the SDK's errors it is: the first kind that fits.

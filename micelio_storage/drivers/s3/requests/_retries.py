@@ -1,0 +1,183 @@
+"""One request on its way, and one policy for all that is tried more than once: how often, when again, when no more.
+
+A write with a condition is sent again only after a failure that shows that it was not done. Sent again after it was
+done, it would be refused by its own doing; or, when somebody has deleted the object meanwhile, bring it back. So the
+SDK and the HTTP client, which know nothing of that, are kept from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiohttp
+from botocore.exceptions import ClientError
+
+T = TypeVar("T")
+
+LONGEST_WAIT = 20.0  # seconds between two attempts at a request: the SDK's own
+FIRST_PAUSE = 0.02  # seconds, at most, between the first two tries of anything else; it doubles
+LONGEST_PAUSE = 1.0  # seconds
+
+# By these S3 says that it has not begun, or has not got all of the body. All other 500s may come after the deed.
+NOT_DONE = frozenset({
+    "SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded",
+    "RequestTimeout",
+})  # fmt: skip
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Attempt:
+    """A request of the driver, and how far its latest attempt came. Its task's context carries it to where the SDK has
+    no room for it."""
+
+    key: str | None = None
+    body: memoryview | None = None  # which goes around the SDK
+    headers: Mapping[str, str] | None = None  # that the SDK does not know
+    conditional: bool = False  # a write with a condition
+    made: int = 0  # attempts, before the SDK was asked
+    written: bool = False  # whether any of it was handed to a connection
+    whole: bool = True  # whether the store may have all of it
+
+    def begin(self) -> None:
+        """An attempt more."""
+        self.written, self.whole = False, True
+
+    def write(self) -> None:
+        """It is handed to a connection now. Raises if that is a second time in one attempt (the HTTP client repeats
+        what it takes for idempotent when a connection breaks), unless that may be."""
+        if self.written and self.conditional:
+            raise aiohttp.ServerDisconnectedError("the connection broke, and the request is not sent a second time")
+        self.written = True
+
+    def was_not_done(self, error: Exception) -> bool:
+        """Whether the failure shows that the store has not done what it was asked for: it says so, or was never asked,
+        or got a part of the body only."""
+        if isinstance(error, ClientError):
+            return error.response.get("Error", {}).get("Code") in NOT_DONE or _status_of(error.response) == 429
+        return not self.written or not self.whole
+
+
+_current: ContextVar[Attempt | None] = ContextVar("micelio_s3_attempt", default=None)
+
+
+def set_attempt(attempt: Attempt) -> None:
+    """What this task does from here on."""
+    _current.set(attempt)
+
+
+def this_attempt() -> Attempt:
+    """What this task is doing: one that asks for nothing if it is the SDK's own."""
+    return _current.get() or Attempt()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often something is tried, in all."""
+
+    attempts: int
+
+    # -- anything
+
+    async def pause(self, failed: int) -> bool:
+        """Wait until the next try, longer after each and never the same; False, at once, if so many are enough."""
+        if failed >= self.attempts:
+            return False
+        await asyncio.sleep(random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (failed - 1))))
+        return True
+
+    def tries(self) -> AsyncIterator[int]:
+        """Their numbers, from 1, with the pauses in between."""
+        return _Tries(self)
+
+    async def until_done(self, attempt: Callable[[], Awaitable[T]], *failures: type[Exception]) -> T:
+        """What the attempt returns, made again after these failures."""
+        failed = 0
+        while True:
+            try:
+                return await attempt()
+            except failures:
+                failed += 1
+                if not await self.pause(failed):
+                    raise
+
+    # -- requests
+
+    def is_over(self, attempt: Attempt, made: int, failure: Exception) -> bool:
+        """Whether the request is not sent again after so many attempts, of which the last one failed so."""
+        return made >= self.attempts or (attempt.conditional and not attempt.was_not_done(failure))
+
+    def wait(self, made: int, retry_after: str) -> float:
+        """Seconds until the next attempt: as many as the store says, within reason."""
+        if asked := seconds_in(retry_after):
+            return min(asked, LONGEST_WAIT)
+        return random.uniform(0, min(2.0 ** (made - 1), LONGEST_WAIT))
+
+    def seconds_to_wait(
+        self,
+        *,
+        response: tuple[Any, Mapping[str, Any]] | None,
+        caught_exception: Exception | None,
+        attempts: int,
+        operation: Any,
+        **_: object,
+    ) -> float | None:
+        """Asked by the SDK, after an attempt, whether to send the request again, and when: raises if that could do it
+        twice; None leaves it to the SDK, which knows neither 429 nor Retry-After, nor of attempts before its own."""
+        attempt = this_attempt()
+        made = attempts + attempt.made
+        is_last = attempt.made > 0 and made >= self.attempts
+        if response is None:
+            if caught_exception is not None and (
+                is_last or (attempt.conditional and not attempt.was_not_done(caught_exception))
+            ):
+                raise caught_exception
+            return None
+        status, headers = _status_of(response[1]), response[0].headers
+        error = ClientError(response[1], operation.name)
+        was_not_done = attempt.was_not_done(error)
+        if attempt.conditional and status >= 500 and not was_not_done:
+            raise error
+        if status in (301, 302, 307) and operation.name == "HeadBucket" and "x-amz-bucket-region" not in headers:
+            raise error  # the SDK asks this to learn the region, and after such an answer it would ask again, for ever
+        if is_last and (status >= 500 or was_not_done):
+            made_so_far = {"RetryAttempts": made - 1, "HTTPStatusCode": status}
+            raise ClientError({**response[1], "ResponseMetadata": made_so_far}, operation.name)
+        retry_after = str(headers.get("Retry-After", ""))
+        if made < self.attempts and (status == 429 or (status == 503 and retry_after.isdecimal())):
+            return self.wait(made, retry_after)
+        return None
+
+
+class _Tries(AsyncIterator[int]):
+    """No generator: one that is left by `return` would need a task to be closed."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._made = 0
+
+    async def __anext__(self) -> int:
+        if self._made and not await self._policy.pause(self._made):
+            raise StopAsyncIteration
+        self._made += 1
+        return self._made
+
+
+def is_conditional(operation: str, parameters: Mapping[str, Any], headers: Mapping[str, str] | None) -> bool:
+    """Whether the request is a write with a condition."""
+    if operation in ("get_object", "head_object"):
+        return False
+    return bool(headers) or not parameters.keys().isdisjoint(("IfMatch", "IfNoneMatch"))
+
+
+def seconds_in(retry_after: str) -> float:
+    """What a Retry-After says; 0 if it says nothing, or a date."""
+    return float(retry_after) if retry_after.isdecimal() else 0.0
+
+
+def _status_of(answer: Mapping[str, Any]) -> int:
+    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

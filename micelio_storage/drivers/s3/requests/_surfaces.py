@@ -1,0 +1,106 @@
+"""What is used of aiohttp and of the SDK though they do not document it, looked at before it is relied on.
+
+Where aiohttp's is not what is expected, the SDK does all requests, in more time, and the log says so once. Without the
+SDK's own nothing can be sent with the care that this driver takes, so opening it says which versions do.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+
+import aiohttp
+from aiobotocore.client import AioBaseClient
+from aiobotocore.credentials import AioRefreshableCredentials
+from aiobotocore.httpsession import AIOHTTPSession
+from aiobotocore.session import AioSession
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from botocore.httpsession import ProxyConfiguration
+from botocore.loaders import Loader
+
+from ....driver import ConfigError
+
+logger = logging.getLogger("micelio_storage")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surface:
+    """Names that something has to have, and parameters that functions of it have to take."""
+
+    owner: Callable[[], object]  # makes or gives it
+    names: tuple[str, ...] = ()
+    takes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def lacking(self) -> list[str]:
+        """What of it is not there, or is another."""
+        owner = self.owner()
+        kind = owner if isinstance(owner, type) else type(owner)
+        found = [f"{kind.__name__}.{name}" for name in (*self.names, *self.takes) if not hasattr(owner, name)]
+        for name, parameters in self.takes.items():
+            if hasattr(owner, name):
+                known = inspect.signature(getattr(owner, name)).parameters.keys()
+                found += [f"{kind.__name__}.{name}({parameter}=)" for parameter in parameters if parameter not in known]
+        return found
+
+
+# What the short road is built on.
+OF_AIOHTTP = (
+    Surface(owner=lambda: aiohttp.BaseConnector, takes={"connect": ("traces", "timeout")}),
+    Surface(owner=lambda: aiohttp.ClientRequest, takes={"__init__": ("method", "url", "loop")}),
+    Surface(
+        owner=lambda: ResponseHandler,
+        names=("read", "start_timeout"),
+        takes={
+            "set_response_params": (
+                *("skip_payload", "read_until_eof", "auto_decompress", "read_timeout", "read_bufsize"),
+            )
+        },
+    ),
+    Surface(owner=lambda: Connection, names=("protocol", "transport", "release", "close")),
+    Surface(
+        owner=lambda: aiohttp.StreamReader,
+        names=("on_eof", "is_eof", "at_eof", "set_exception", "exception", "readany"),
+    ),
+)
+# What `Transport` and `Client` reach into.
+OF_THE_SDK = (
+    Surface(
+        owner=AIOHTTPSession,
+        names=(
+            *("_timeout", "_verify", "_cert_file", "_key_file", "_max_pool_connections", "_proxy_config"),
+            *("_exit_stack", "_connector_args"),
+        ),
+        takes={"_create_connector": ("proxy_url",), "_get_session": ("proxy_url",)},
+    ),
+    Surface(owner=lambda: ProxyConfiguration, names=("proxy_url_for",)),
+    Surface(owner=lambda: AioBaseClient, takes={"__init__": ("endpoint", "request_signer")}),
+    Surface(owner=lambda: AioRefreshableCredentials, names=("get_frozen_credentials",)),
+    Surface(owner=Loader, names=("file_loader",)),
+    Surface(owner=lambda: AioSession, names=("get_component",)),
+)
+
+
+def check_sdk() -> None:
+    """Raise unless the SDK is one that this driver knows."""
+    if lacking := _lacking(OF_THE_SDK):
+        text = f"aiobotocore {version('aiobotocore')} is not one that works here, for it lacks {', '.join(lacking)}"
+        raise ConfigError(f"{text}: pip install 'micelio_storage[s3]'")
+
+
+@cache
+def short_road_fits() -> bool:
+    """Whether aiohttp is as the short road needs it. If not, the log says so, once in a process."""
+    lacking = _lacking(OF_AIOHTTP)
+    if lacking:
+        text = "aiohttp %s lacks %s: all requests to S3 go through the SDK, which takes longer"
+        logger.warning(text, version("aiohttp"), ", ".join(lacking))
+    return not lacking
+
+
+def _lacking(surfaces: Iterable[Surface]) -> list[str]:
+    return [name for surface in surfaces for name in surface.lacking()]
