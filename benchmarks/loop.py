@@ -37,6 +37,8 @@ def workloads(size: Size) -> Sequence[Workload]:
     return [
         Workload(name="transfers", run=_transfers(scale.stream), contestants=ON_FILES, places=FILES, in_vain=True,
                  equal=many.format(scale.stream // MIB)),
+        Workload(name="get", run=_get(scale.stream), contestants=ON_FILES, places=FILES,
+                 equal=f"one get of {scale.stream // MIB} MiB, as one bytes object"),
         Workload(name="list", run=_listing(scale.listed), contestants=("ours", "obstore", "aiofiles", "fsspec"),
                  places=(venues.TMPFS,), equal=f"all of {scale.listed:,} keys, with size and time"),
         Workload(name="delete", run=_deletion(scale.deleted), contestants=ON_FILES, places=(venues.TMPFS,),
@@ -75,6 +77,19 @@ def _transfers(size: int) -> Run:
         finally:
             for key in targets:
                 await turn.place.remove_large(key)
+
+    return run
+
+
+def _get(size: int) -> Run:
+    async def run(turn: Turn) -> Figures:
+        source = await turn.place.large(size)
+
+        async def work() -> None:
+            if await turn.contestant.get(source, 0, None) != size:
+                raise RuntimeError("less than the whole object came")
+
+        return await _watched(work)
 
     return run
 

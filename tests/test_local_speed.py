@@ -4,10 +4,12 @@ versions, reads on the loop that take turns."""
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,7 +17,14 @@ from typing import Any, cast
 import pytest
 from aiofiles.base import wrap
 
-from micelio_storage import LocalConfig, ObjectInfo, Storage, open_storage
+from micelio_storage import (
+    IntegrityError,
+    LocalConfig,
+    ObjectInfo,
+    Storage,
+    StorageError,
+    open_storage,
+)
 from micelio_storage.driver import Span
 from micelio_storage.drivers.local import LocalDriver, _attribute_cache, _fast_reads, _reads, _uploads
 from micelio_storage.drivers.local import _listing as listing
@@ -300,3 +309,57 @@ async def test_a_directory_larger_than_the_bound_is_listed_whole(tmpfs: Path, mo
                 skipped += page.skipped
                 cursor, more = page.cursor, page.cursor is not None
             assert (found, skipped) == (wanted, 14)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_read_that_failed_raises_again_or_goes_on_but_never_ends_early(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    data, failing = os.urandom(3 * READ_HOP + 5), True
+    plain = SharedFile._in_use
+
+    def fail(file: SharedFile) -> Any:
+        if failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return plain(file)
+
+    await storage.put("a", data)
+    async with storage.open_read("a") as reader:
+        begun = b"" if whole else await anext(reader)
+        monkeypatch.setattr(SharedFile, "_in_use", fail)
+        for _ in range(3):
+            with pytest.raises(StorageError):
+                while True:
+                    begun += await reader.read() if whole else await anext(reader)
+        assert len(begun) < len(data)
+        failing = False
+        with suppress(StorageError):
+            assert begun + await reader.read() == data
+
+
+async def test_bytes_that_are_not_those_that_were_stored_are_never_given_however_often_they_are_asked_for(
+    storage: Storage, tmpfs: Path
+) -> None:
+    data = os.urandom(3 * READ_HOP + 5)
+    await storage.put("a", data)
+    with (tmpfs / "root" / "a").open("r+b") as file:
+        file.seek(len(data) - 1)
+        file.write(bytes([data[-1] ^ 1]))
+    async with storage.open_read("a") as whole, storage.open_read("a") as pieces:
+        for _ in range(3):
+            with pytest.raises(IntegrityError):
+                await whole.read()
+            with pytest.raises(IntegrityError):
+                while True:
+                    await anext(pieces)
+
+
+async def test_a_large_get_takes_its_own_size_and_no_more(storage: Storage) -> None:
+    await storage.put("a", bytes(64 << 20))
+    tracemalloc.start()
+    try:
+        assert len(await storage.get("a")) == 64 << 20
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.05 * (64 << 20)
