@@ -342,9 +342,12 @@ async def test_bytes_that_are_not_those_that_were_stored_are_never_given_however
 ) -> None:
     data = os.urandom(3 * READ_HOP + 5)
     await storage.put("a", data)
-    with (tmpfs / "root" / "a").open("r+b") as file:
+    path = tmpfs / "root" / "a"
+    before = path.stat()
+    with path.open("r+b") as file:
         file.seek(len(data) - 1)
         file.write(bytes([data[-1] ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a disk does that rots
     async with storage.open_read("a") as whole, storage.open_read("a") as pieces:
         for _ in range(3):
             with pytest.raises(IntegrityError):
