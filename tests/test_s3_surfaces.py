@@ -22,10 +22,12 @@ from micelio_storage import ConfigError, Storage, UnavailableError
 from micelio_storage.drivers.s3._driver import make_client
 from micelio_storage.drivers.s3.requests import _surfaces
 from micelio_storage.drivers.s3.requests._retries import Attempt, RetryPolicy
-from micelio_storage.drivers.s3.requests._surfaces import OF_AIOHTTP, OF_THE_SDK, Surface, short_road_fits
+from micelio_storage.drivers.s3.requests._surfaces import OF_AIOHTTP, OF_THE_SDK, OF_TLS, Surface, short_road_fits
 from micelio_storage.drivers.s3.requests._transport import Transport
 
-SURFACES = {f"{getattr(s.owner(), '__name__', type(s.owner()).__name__)}": s for s in (*OF_AIOHTTP, *OF_THE_SDK)}
+SURFACES = {
+    f"{getattr(s.owner(), '__name__', type(s.owner()).__name__)}": s for s in (*OF_AIOHTTP, *OF_THE_SDK, *OF_TLS)
+}
 
 
 @pytest.fixture(autouse=True)

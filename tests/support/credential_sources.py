@@ -33,7 +33,7 @@ class CredentialSource(Hosted):
         form = dict(parse_qsl(body.decode() or urlsplit(target).query))
         self.log.append(form.get("Action", target))
         self.authorizations.append(headers.get("authorization", ""))
-        text = _xml(self.current) if "Action" in form else _json(self.current)
+        text = _xml(self.current, form["Action"]) if "Action" in form else _json(self.current)
         answer = (text if self.status == 200 else "{}").encode()
         head = f"HTTP/1.1 {self.status} Told\r\nContent-Length: {len(answer)}\r\nConnection: close\r\n\r\n"
         writer.write(head.encode() + answer)
@@ -53,13 +53,13 @@ def _json(credentials: Credentials) -> str:
     })  # fmt: skip
 
 
-def _xml(credentials: Credentials) -> str:
-    return f"""<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
-<AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>{credentials.access_key}</AccessKeyId>
+def _xml(credentials: Credentials, action: str) -> str:
+    return f"""<{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+<{action}Result><Credentials><AccessKeyId>{credentials.access_key}</AccessKeyId>
 <SecretAccessKey>{credentials.secret_key}</SecretAccessKey><SessionToken>{credentials.session_token}</SessionToken>
 <Expiration>{_iso(credentials)}</Expiration></Credentials>
 <AssumedRoleUser><AssumedRoleId>A:s</AssumedRoleId><Arn>arn:aws:sts::1:assumed-role/r/s</Arn></AssumedRoleUser>
-</AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"""
+</{action}Result></{action}Response>"""
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ class Hosted:
 
     host = ""
     port = 0
+    tls: ssl.SSLContext | None = None  # to be set before it is started
 
     def __init__(self) -> None:
         self._server: asyncio.Server | None = None
@@ -32,14 +34,14 @@ class Hosted:
 
     @property
     def endpoint(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
     @property
     def open_connections(self) -> int:
         return len(self._connections)
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._server = await asyncio.start_server(self._accept, host, port, limit=_BUFFER)
+        self._server = await asyncio.start_server(self._accept, host, port, limit=_BUFFER, ssl=self.tls)
         self.host, self.port = host, self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -33,6 +35,7 @@ from ._errors import ChecksumRefusedError, ConflictError, NotDoneError, translat
 from ._retries import Attempt, RetryPolicy, is_conditional, set_attempt, this_attempt
 from ._short_road import NAMES, OF_THE_BUCKET, NotPlainError, ShortRoad
 from ._surfaces import check_sdk, short_road_fits
+from ._tls import Authorities, find_authorities, guard
 from ._transport import Transport
 from ._yielding import parse_json
 
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 CANCELLED_WAIT = 5.0  # seconds that a cancelled write waits for its answer, so that it does not come back later
 
 Answer: TypeAlias = dict[str, Any]
+_Make: TypeAlias = "Callable[[S3Config, str | None], Awaitable[Any]]"
 
 logger = logging.getLogger("micelio_storage")
 
@@ -366,8 +370,12 @@ async def _make_client(config: S3Config, session: aioboto3.Session | None) -> Cl
     check_sdk()
     try:
         session = session or _new_session(config.profile)
-        sdk = await _make_sdk(session, config, config.endpoint)
-        signer = await _make_signer(session, config, sdk)
+        inner = session._session  # noqa: SLF001  # the SDK's own below aioboto3's
+        authorities = find_authorities(inner)
+        guard(inner, authorities, config.region)
+        make = _maker(inner, authorities)
+        sdk = await make(config, config.endpoint)
+        signer = await _make_signer(make, config, sdk)
         # What the first request would do on the loop: find the credentials, evaluate the rules for endpoints.
         await signer.generate_presigned_url("get_object", Params={"Bucket": config.bucket, "Key": "a"}, ExpiresIn=60)
     except ProfileNotFound as error:
@@ -385,17 +393,35 @@ def _new_session(profile: str | None) -> aioboto3.Session:
     return aioboto3.Session(botocore_session=session)
 
 
-async def _make_sdk(session: aioboto3.Session, config: S3Config, endpoint: str | None) -> Any:
-    return await session.client("s3", endpoint_url=endpoint, config=_sdk_config(config)).__aenter__()
+def _maker(session: Any, authorities: Authorities) -> _Make:
+    """What makes clients, with what the session has by default where the configuration says nothing. (The SDK would
+    lose the transport when it puts the two together.)"""
+    default = session.get_default_client_config()
+    if default is not None:
+        session = copy.copy(session)
+        session.set_default_client_config(None)
+
+    async def make(config: S3Config, endpoint: str | None) -> Any:
+        wanted = _sdk_config(config)
+        if default is not None:
+            wanted = _as_aio(default).merge(wanted)
+        wanted.http_session_cls = partial(Transport, authorities=authorities)
+        return await session.create_client("s3", endpoint_url=endpoint, config=wanted).__aenter__()
+
+    return make
 
 
-async def _make_signer(session: aioboto3.Session, config: S3Config, sdk: Any) -> Any:
+def _as_aio(config: Any) -> AioConfig:
+    return config if isinstance(config, AioConfig) else AioConfig(**config._user_provided_options)  # noqa: SLF001
+
+
+async def _make_signer(make: _Make, config: S3Config, sdk: Any) -> Any:
     """What signs URLs: for the public endpoint, if there is one. For AWS the bucket's name goes into that of the host,
     for otherwise the SDK leaves out the region, and newer regions refuse that."""
     if config.public_endpoint is not None:
-        return await _make_sdk(session, config, config.public_endpoint)
+        return await make(config, config.public_endpoint)
     if is_amazon(sdk.meta.endpoint_url) and config.url_style == "auto" and "." not in config.bucket:
-        return await _make_sdk(session, replace(config, url_style="virtual"), config.endpoint)
+        return await make(replace(config, url_style="virtual"), config.endpoint)
     return sdk
 
 
@@ -413,7 +439,6 @@ def _sdk_config(config: S3Config) -> AioConfig:
         response_checksum_validation="when_required",
         parameter_validation=False,  # all parameters are the driver's own
         user_agent_extra=f"micelio_storage/{_version()}",
-        http_session_cls=Transport,
     )
 
 

@@ -122,7 +122,6 @@ _KINDS: tuple[tuple[type[BaseException], type[StorageError], str], ...] = (
     (sdk.SSLError, ConfigError, "no secure connection to the endpoint: check S3_ENDPOINT and its certificate"),
     (sdk.ConnectTimeoutError, UnavailableError, "the endpoint did not take the connection in time: check S3_ENDPOINT"),
     (sdk.EndpointConnectionError, UnavailableError, "the endpoint cannot be reached: check S3_ENDPOINT"),
-    (sdk.ProxyConnectionError, UnavailableError, "the proxy cannot be reached"),
     (sdk.ReadTimeoutError, UnavailableError, "the store stood still for longer than read_timeout"),
     (sdk.ConnectionClosedError, UnavailableError, "the connection broke"),
     (sdk.ResponseStreamingError, UnavailableError, "the connection broke"),
@@ -141,6 +140,10 @@ def translate(error: Exception) -> StorageError:
         return error
     if isinstance(error, sdk.ClientError):
         translated = _translate_answer(error)
+    elif isinstance(error, sdk.ProxyConnectionError):
+        translated = UnavailableError(
+            str(error.kwargs.get("error", "the proxy cannot be reached"))
+        )  # in `_tls`'s words
     elif isinstance(error, RuntimeError) and _STILL_EXPIRED in str(error):
         translated = AccessDeniedError("the source of the credentials has only expired ones: get new credentials")
     else:

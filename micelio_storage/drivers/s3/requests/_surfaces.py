@@ -15,9 +15,10 @@ from importlib.metadata import version
 
 import aiohttp
 from aiobotocore.client import AioBaseClient
-from aiobotocore.credentials import AioRefreshableCredentials
+from aiobotocore.credentials import AioContainerProvider, AioInstanceMetadataProvider, AioRefreshableCredentials
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
+from aiobotocore.utils import AioContainerMetadataFetcher, AioInstanceMetadataFetcher
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from botocore.httpsession import ProxyConfiguration
@@ -71,24 +72,40 @@ OF_AIOHTTP = (
 OF_THE_SDK = (
     Surface(
         owner=AIOHTTPSession,
-        names=(
-            *("_timeout", "_verify", "_cert_file", "_key_file", "_max_pool_connections", "_proxy_config"),
-            *("_exit_stack", "_connector_args"),
-        ),
-        takes={"_create_connector": ("proxy_url",), "_get_session": ("proxy_url",)},
+        names=(*("_timeout", "_max_pool_connections", "_proxy_config", "_exit_stack", "_connector_args"),),
+        takes={"_create_connector": ("proxy_url",), "_get_session": ("proxy_url",), "send": ("request",)},
     ),
     Surface(owner=lambda: ProxyConfiguration, names=("proxy_url_for",)),
     Surface(owner=lambda: AioBaseClient, takes={"__init__": ("endpoint", "request_signer")}),
     Surface(owner=lambda: AioRefreshableCredentials, names=("get_frozen_credentials",)),
     Surface(owner=Loader, names=("file_loader",)),
-    Surface(owner=lambda: AioSession, names=("get_component",)),
+    Surface(
+        owner=lambda: AioSession,
+        names=("get_component", "get_default_client_config", "_resolve_region_name", "register"),
+    ),
+)
+# What `_tls` reaches into, for nothing may be sent to whom nobody knows.
+OF_TLS = (
+    Surface(
+        owner=lambda: aiohttp.TCPConnector,
+        takes={
+            "_create_proxy_connection": ("req", "traces", "timeout"),
+            "_start_tls_connection": ("req",),
+            "_wrap_create_connection": ("req",),
+        },
+    ),
+    Surface(owner=AioContainerProvider, names=("_fetcher",)),
+    Surface(owner=AioContainerMetadataFetcher, names=("_session",)),
+    Surface(owner=lambda: AioInstanceMetadataProvider(AioInstanceMetadataFetcher()), names=("_role_fetcher",)),
+    Surface(owner=AioInstanceMetadataFetcher, names=("_session",)),
 )
 
 
 def check_sdk() -> None:
     """Raise unless the SDK is one that this driver knows."""
-    if lacking := _lacking(OF_THE_SDK):
-        text = f"aiobotocore {version('aiobotocore')} is not one that works here, for it lacks {', '.join(lacking)}"
+    if lacking := _lacking((*OF_THE_SDK, *OF_TLS)):
+        found = f"aiobotocore {version('aiobotocore')} with aiohttp {version('aiohttp')}"
+        text = f"{found} is not one that works here, for it lacks {', '.join(lacking)}"
         raise ConfigError(f"{text}: pip install 'micelio_storage[s3]'")
 
 

@@ -1,4 +1,4 @@
-"""The SDK's road to aiohttp: certificates read in a thread, bodies sent slice by slice, no redirect followed."""
+"""The SDK's road to aiohttp: certificates verified, bodies sent slice by slice, no redirect followed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import aiohttp
-from aiobotocore.httpsession import AIOHTTPSession
 from aiohttp.http_exceptions import BadStatusLine
 from botocore.exceptions import (
     ConnectionClosedError,
@@ -18,50 +17,33 @@ from botocore.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
-from botocore.httpsession import create_urllib3_context, get_cert_path
 from yarl import URL
 
+from ....driver import StorageError
 from . import _exchange as exchange
 from ._pace import Pace
 from ._retries import Attempt, this_attempt
+from ._tls import Authorities, VerifyingSession
 
 SLICE = 256 << 10  # bytes handed to the socket at a time: 8 MiB at once stalled the loop for 0.1-2.4 s (measured)
 AT_ONCE = (
     48 << 10
 )  # bytes handed over in one piece: with the headers under the 64 KiB that asyncio takes without waiting
-KEPT_ALIVE = 12.0  # seconds that a connection is kept for the next request: the SDK's own; AWS closes after 20
 
 Answered: TypeAlias = aiohttp.ClientResponse | exchange.Reply
 
 
-class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
-    """The SDK's road to aiohttp, with the certificates read when it is made, and bodies sent slice by slice."""
+class Transport(VerifyingSession):
+    """The SDK's road to aiohttp, with bodies sent slice by slice."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, authorities: Authorities, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.authorities = authorities
         self.pace = Pace()
         assert isinstance(self._timeout, aiohttp.ClientTimeout)
         self._times = self._timeout
-        self._ready_context = self._make_context() if self._verify else None
         self._ready: dict[str | None, _Straight] = {}
         self._way: tuple[URL, aiohttp.ClientRequest] | None = None
-
-    def _make_context(self) -> Any:
-        context = create_urllib3_context()
-        if self._cert_file:
-            context.load_cert_chain(self._cert_file, self._key_file)
-        authorities = get_cert_path(self._verify)
-        if authorities:
-            context.load_verify_locations(authorities, None, None)
-        return context
-
-    def _create_connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
-        if proxy_url:
-            connector: aiohttp.TCPConnector = super()._create_connector(proxy_url)
-            return connector
-        return aiohttp.TCPConnector(
-            limit=self._max_pool_connections, ssl=self._ready_context or False, keepalive_timeout=KEPT_ALIVE
-        )
 
     async def _get_session(self, proxy_url: str | None) -> Any:  # a session, or what sends by it
         if proxy_url not in self._ready:
@@ -111,6 +93,8 @@ class Transport(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
                 answer = await self._ask_at_once(session, method, origin, target, headers, body)
             if not stream:
                 await answer.read()  # and with that the connection is free again
+        except StorageError:
+            raise  # what is wrong with a certificate
         except Exception as error:
             raise _named(error, str(origin) + target) from error
         return answer
