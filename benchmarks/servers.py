@@ -7,28 +7,20 @@ parts have arrived in files, which are then forgotten.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .contestants import Target
 
 BUCKET = "benchmarks"
-ACCESS_KEY, SECRET_KEY = "AKIABENCHMARKS000000", "the/servers+of+benchmarks"
-READY_WITHIN = 60  # seconds; SeaweedFS takes 2 to 8 on two cores
-ATTEMPTS = 3  # a port that was free may be taken when the server wants it
-PORTS = range(12_000, 22_000)  # below those given to clients, also 10,000 higher, where SeaweedFS listens too
-GRPC_OFFSET = 10_000
+TESTS = Path(__file__).parent.parent / "tests"
 
 _ANSWER = '<?xml version="1.0" encoding="UTF-8"?><{0}><Bucket>{1}</Bucket><Key>k</Key>{2}</{0}>'
 _NGINX = """
@@ -60,18 +52,16 @@ http {{
 """
 
 
-class ServerError(Exception):
-    """A server did not start; says what it logged last."""
-
-
 @contextmanager
 def nginx(directory: Path) -> Iterator[Target]:
     """The server that answers at once."""
     for name in ("bodies", "unused", f"objects/{BUCKET}"):
         (directory / name).mkdir(parents=True)
 
-    def command() -> tuple[Sequence[str], int]:
-        (port,) = _free_ports(1)
+    servers = servers_of_tests()
+
+    def command() -> tuple[list[str], int]:
+        (port,) = servers.free_ports(1)
         text = _NGINX.format(
             home=directory,
             port=port,
@@ -81,36 +71,17 @@ def nginx(directory: Path) -> Iterator[Target]:
             done=_ANSWER.format("CompleteMultipartUploadResult", BUCKET, f'<ETag>"{"0" * 32}-1"</ETag>'),
         )
         (directory / "nginx.conf").write_text(text)
-        return ("nginx", "-p", str(directory), "-c", str(directory / "nginx.conf")), port
+        return ["nginx", "-p", str(directory), "-c", str(directory / "nginx.conf")], port
 
-    with _process("nginx", command, directory) as target:
-        yield target
+    with servers.process("nginx", command, directory, _answers) as server:
+        yield _target(server, BUCKET, root=str(directory / "objects" / BUCKET))
 
 
 @contextmanager
 def seaweedfs(directory: Path) -> Iterator[Target]:
-    """SeaweedFS with all of its parts in one process."""
-    credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
-    actions = ["Admin", "Read", "List", "Tagging", "Write"]
-    identities = directory / "identities.json"
-    identities.write_text(json.dumps({"identities": [{"name": "us", "credentials": credentials, "actions": actions}]}))
-    weed = seaweedfs_binary()
-    assert weed is not None
-
-    def command() -> tuple[Sequence[str], int]:
-        data = directory / f"data{time.monotonic_ns()}"
-        data.mkdir()
-        master, volume, filer, s3 = _free_ports(4)
-        options = [
-            f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}", f"-volume.port={volume}",
-            f"-filer.port={filer}", "-master.telemetry=false", "-volume.max=300", "-master.volumeSizeLimitMB=512",
-            "-s3", f"-s3.port={s3}", f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0",
-            f"-filer.localSocket={data}/filer.sock",
-        ]  # fmt: skip
-        return (weed, "server", *options), s3
-
-    with _process("seaweedfs", command, directory) as target:
-        yield target
+    """SeaweedFS, as the tests have it."""
+    with servers_of_tests().seaweedfs(directory) as server:
+        yield _target(server, server.bucket)
 
 
 def seaweedfs_binary() -> str | None:
@@ -123,100 +94,27 @@ def nginx_binary() -> str | None:
     return shutil.which("nginx")
 
 
-@contextmanager
-def _process(name: str, command: Callable[[], tuple[Sequence[str], int]], directory: Path) -> Iterator[Target]:
-    """Start it, until it serves; kill it and its children in the end."""
-    log = directory / f"{name}.log"
-    for attempt in range(ATTEMPTS):
-        arguments, port = command()
-        with log.open("ab") as out:
-            child = subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=directory, start_new_session=True
-            )
-        try:
-            target = Target(
-                root=str(directory / "objects" / BUCKET) if name == "nginx" else "",
-                endpoint=f"http://127.0.0.1:{port}",
-                bucket=BUCKET,
-                access_key=ACCESS_KEY,
-                secret_key=SECRET_KEY,
-            )
-            if _serves(target, child, name):
-                yield target
-                return
-        finally:
-            _end(child)
-        if attempt == ATTEMPTS - 1:
-            raise ServerError(f"{name} does not serve: {log.read_text(errors='replace')[-2000:]}")
+def servers_of_tests() -> Any:
+    """What starts servers for the tests as well (`tests/support/s3_servers.py`), which needs boto3."""
+    if str(TESTS) not in sys.path:
+        sys.path.insert(0, str(TESTS))
+    from support import s3_servers
+
+    return s3_servers
 
 
-def _serves(target: Target, child: subprocess.Popen[bytes], name: str) -> bool:
-    deadline = time.monotonic() + READY_WITHIN
-    while child.poll() is None and time.monotonic() < deadline:
-        if _answers(target.endpoint) and (name == "nginx" or _has_bucket(target)):
-            return True
-        time.sleep(0.05)
-    return False
+def _target(server: Any, bucket: str, root: str = "") -> Target:
+    return Target(
+        root=root,
+        endpoint=server.endpoint,
+        bucket=bucket,
+        access_key=server.access_key,
+        secret_key=server.secret_key,
+    )
 
 
-def _answers(endpoint: str) -> bool:
+def _answers(server: Any) -> None:
     try:
-        urllib.request.urlopen(endpoint, timeout=5).close()
+        urllib.request.urlopen(server.endpoint, timeout=5).close()
     except urllib.error.HTTPError as error:
-        error.close()  # it refuses whoever asks without a name, so it is there
-    except OSError:
-        return False
-    return True
-
-
-def _has_bucket(target: Target) -> bool:
-    """Make the bucket, write into it and read it again: only then do all of a server's parts work."""
-    import boto3
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    config = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, read_timeout=10)
-    session = boto3.session.Session(target.access_key, target.secret_key, region_name=target.region)
-    client = session.client("s3", endpoint_url=target.endpoint, config=config)
-    place = {"Bucket": target.bucket, "Key": "is-it-ready"}
-    try:
-        with suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
-            client.create_bucket(Bucket=target.bucket)
-        client.put_object(**place, Body=b"")
-        client.head_object(**place)
-        client.delete_object(**place)
-    except (BotoCoreError, ClientError):
-        return False
-    finally:
-        client.close()
-    return True
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, nor 10,000 higher; from a place that differs from process to process."""
-    found: list[int] = []
-    start = (os.getpid() * 37 + time.monotonic_ns() // 1000) % len(PORTS)
-    for step in range(len(PORTS)):
-        port = PORTS[(start + step) % len(PORTS)]
-        if _is_free(port) and _is_free(port + GRPC_OFFSET):
-            found.append(port)
-            if len(found) == count:
-                return found
-    raise ServerError(f"no {count} free ports among {PORTS}")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """SIGKILL, to the group: SeaweedFS takes 20 seconds to end in peace."""
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+        error.close()  # it refuses to list its root, so it is there

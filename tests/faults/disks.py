@@ -20,15 +20,24 @@ def mounted(*arguments: str | Path) -> Iterator[Path]:
     """A file system mounted at the last argument for as long as the block."""
     path = Path(arguments[-1])
     path.mkdir(exist_ok=True)
-    subprocess.run(["mount", *arguments], check=True)
+    run("mount", *arguments)
     try:
         yield path
     finally:
         try:
-            subprocess.run(["umount", path], check=True)
+            run("umount", path)
         except subprocess.CalledProcessError:  # a file is still open there: fail, but leave no mount behind
-            subprocess.run(["umount", "-l", path], check=True)
+            run("umount", "--lazy", path)
             raise
+
+
+def run(*command: str | Path) -> None:
+    """The command; if it fails, its error says what it said."""
+    try:
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    except subprocess.CalledProcessError as error:
+        error.add_note(error.stderr.decode())
+        raise
 
 
 @contextmanager
@@ -39,7 +48,7 @@ def disk_image(kind: str, place: Path, *options: str, make: bool = True) -> Iter
     if make:
         with image.open("wb") as file:
             file.truncate(400 << 20)
-        subprocess.run([f"mkfs.{kind}", "-q", *options, image], check=True, stderr=subprocess.DEVNULL)
+        run(f"mkfs.{kind}", "-q", *options, image)
     with mounted("-o", "loop", image, place / "mounted") as path:
         yield path
 

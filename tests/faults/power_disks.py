@@ -9,11 +9,12 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
+
+from .disks import mounted, run
 
 Kind = Literal["ext4", "xfs"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -33,26 +34,19 @@ class Disk:
         self.place.mkdir()
         with self.image.open("wb") as file:
             file.truncate(SIZE)
-        _run(f"mkfs.{kind}", "-q", self.image)
+        run(f"mkfs.{kind}", "-q", self.image)
 
     @contextmanager
     def mounted(self) -> Iterator[Path]:
         """Where it is, mounted. That nobody has a file of it open at the end is a part of every test."""
-        with mounted(self.image, self.place) as place:
+        with mounted("-o", "loop", self.image, self.place) as place:
             yield place
 
 
 @contextmanager
 def memory(place: Path) -> Iterator[Path]:
     """A directory in memory for images, whatever the size of /dev/shm is: no slow disk's time is in the tests."""
-    place.mkdir()
-    with _mounted("-t", "tmpfs", "-o", "size=3g", "images", place):
-        yield place
-
-
-@contextmanager
-def mounted(image: Path, place: Path) -> Iterator[Path]:
-    with _mounted("-o", "loop", image, place):
+    with mounted("-t", "tmpfs", "-o", "size=3g", "images", place):
         yield place
 
 
@@ -80,25 +74,3 @@ def naive_put(root: Path, key: str, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_name("temporary").write_bytes(data)
     path.with_name("temporary").replace(path)
-
-
-@contextmanager
-def _mounted(*arguments: str | Path) -> Iterator[None]:
-    place = arguments[-1]
-    _run("mount", *arguments)
-    try:
-        yield
-    finally:
-        try:
-            _run("umount", place)
-        except subprocess.CalledProcessError:
-            _run("umount", "--lazy", place)  # nothing stays mounted behind a test that fails
-            raise
-
-
-def _run(*command: str | Path) -> None:
-    try:
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    except subprocess.CalledProcessError as error:
-        error.add_note(error.stderr.decode())
-        raise

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from faults.block_log import Replay, State, logged, mark, read_blocks
+from faults.disks import mounted
 from faults.history import History, what_is_wrong
-from faults.power_disks import KINDS, Disk, Kind, memory, mounted, naive_put, sync_something_else
+from faults.power_disks import KINDS, Disk, Kind, memory, naive_put, sync_something_else
 from faults.scale import scaled
 from faults.writers import Writers
 from micelio_storage import Storage
@@ -109,7 +110,7 @@ class BlockTrial:
     def _recording(self) -> Iterator[Path]:
         with logged(self._disk.image, self._log, self._images / "served") as served:
             self._history.mark = lambda moment: mark(served, moment)
-            with mounted(served, self._disk.place) as place:
+            with mounted("-o", "loop", served, self._disk.place) as place:
                 yield place
 
     async def _write(self, driver: LocalDriver) -> None:
@@ -120,7 +121,7 @@ class BlockTrial:
     def _look_at(self, state: State) -> list[str]:
         image = self._images / "state"
         state.store(image, self._disk.image.stat().st_size)
-        with mounted(image, self._disk.place) as place:
+        with mounted("-o", "loop", image, self._disk.place) as place:
             return asyncio.run(self._look(place, state.moment))
 
     async def _look(self, place: Path, moment: int) -> list[str]:

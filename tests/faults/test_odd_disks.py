@@ -46,7 +46,7 @@ async def stream(storage: Storage, key: str) -> None:
 async def test_a_root_that_is_a_file_is_a_config_error_and_the_file_stays(tmpfs: Path) -> None:
     (tmpfs / "file").write_bytes(b"precious")
     for path in (tmpfs / "file", tmpfs / "file" / "below"):
-        with pytest.raises(ConfigError, match="STORAGE_LOCAL_PATH"):
+        with pytest.raises(ConfigError, match=r"change LocalConfig\.path"):
             await open_storage(LocalConfig(path=path)).open()
     assert (tmpfs / "file").read_bytes() == b"precious"
 

@@ -74,7 +74,7 @@ def seaweedfs(directory: Path) -> Iterator[Server]:
         ]  # fmt: skip
         return [_weed(), "server", *options], s3
 
-    with _process("seaweedfs", command, directory) as server:
+    with process("seaweedfs", command, directory, _try_out) as server:
         yield server
 
 
@@ -94,7 +94,7 @@ def moto(directory: Path) -> Iterator[Server]:
         (port,) = free_ports(1)
         return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port
 
-    with _process("moto", command, directory) as server:
+    with process("moto", command, directory, _try_out) as server:
         yield server
 
 
@@ -148,8 +148,10 @@ def _is_free(port: int) -> bool:
 
 
 @contextmanager
-def _process(name: str, command: Callable[[], tuple[list[str], int]], directory: Path) -> Iterator[Server]:
-    """Start it, until it serves; kill it and its children in the end."""
+def process(
+    name: str, command: Callable[[], tuple[list[str], int]], directory: Path, try_out: Callable[[Server], None]
+) -> Iterator[Server]:
+    """Start it, until it can be tried out; kill it and its children in the end."""
     log = directory / f"{name}.log"
     for attempt in range(ATTEMPTS):
         arguments, port = command()
@@ -159,7 +161,7 @@ def _process(name: str, command: Callable[[], tuple[list[str], int]], directory:
             )
         server = Server(name=name, endpoint=f"http://127.0.0.1:{port}")
         try:
-            problem = _wait_until_it_serves(server, child)
+            problem = _wait_until_it_serves(server, child, try_out)
             if problem is None:
                 yield server
                 return
@@ -169,7 +171,9 @@ def _process(name: str, command: Callable[[], tuple[list[str], int]], directory:
             raise ServerError(f"{name} does not serve: {problem}\n{_tail(log)}")
 
 
-def _wait_until_it_serves(server: Server, child: subprocess.Popen[bytes]) -> str | None:
+def _wait_until_it_serves(
+    server: Server, child: subprocess.Popen[bytes], try_out: Callable[[Server], None]
+) -> str | None:
     """None when it does; else what stands in the way."""
     deadline = time.monotonic() + READY_WITHIN
     problem = "it was not asked yet"
@@ -177,8 +181,8 @@ def _wait_until_it_serves(server: Server, child: subprocess.Popen[bytes]) -> str
         if (code := child.poll()) is not None:
             return f"it ended with {code}"
         try:
-            return _try_out(server)
-        except (BotoCoreError, ClientError) as error:
+            return try_out(server)
+        except (BotoCoreError, ClientError, OSError) as error:
             problem = str(error)
         time.sleep(0.1)
     return problem
