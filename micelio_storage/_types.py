@@ -149,8 +149,9 @@ class Capabilities:
     What is False raises `NotSupportedError`, but for five that describe: with `nested_keys`, "a" and "a/b" may both
     be objects (else `KeyConflictError`); with `fresh_etags`, writing the same bytes again gives another ETag; with
     `exact_times`, a write returns the very `modified` that `head` gives (else when the back end had answered); with
-    `ordered`, listings are in UTF-8 byte order from page to page (else within each page); with `checksums`, each
-    object that is written has a checksum of all of its bytes. `max_key_bytes` is the longest key in bytes of UTF-8,
+    `ordered`, listings are in UTF-8 byte order from page to page (else that is sure within a page alone); with
+    `checksums`, each object that is written has a checksum of all of its bytes (else some may, and it is compared
+    where there is one). `max_key_bytes` is the longest key in bytes of UTF-8,
     without the prefix of a storage that is under one.
     """
 

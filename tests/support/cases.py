@@ -26,7 +26,7 @@ KIT: Mapping[str, tuple[str, ...]] = {
     "K4": ("prefixes_that_begin_no_key_are_refused", "a_prefix_is_no_pattern"),
     "K5": ("prefixes_that_begin_some_key_are_taken", "a_prefix_is_no_pattern"),
     "K6": ("all_good_keys_live_together", "all_good_keys_can_be_copied_to_and_deleted"),
-    "K8": ("the_length_of_a_key_counts_every_prefix",),
+    "K8": ("the_length_of_a_key_counts_every_prefix", "keys_are_as_long_as_the_capabilities_say"),
     "K12": ("composed_and_decomposed_letters_are_different",),
     "K13": ("upper_and_lower_case_are_different_letters",),
     "K15": ("percent_signs_and_blanks_mean_themselves",),
@@ -171,6 +171,7 @@ KIT: Mapping[str, tuple[str, ...]] = {
     "Z4": ("a_url_is_signed_or_refused",),
     "Z9": ("what_is_no_etag_is_refused", "a_content_type_that_is_none_is_refused"),
     "Z10": ("a_storage_under_a_prefix_sees_nothing_else", "a_storage_under_a_prefix_is_the_same_storage"),
+    "N5": ("a_cursor_is_good_for_its_own_listing_alone",),
 }
 
 # Tests that show, beside what they are there for, a case of another field than theirs; and machines.

@@ -76,7 +76,7 @@ class LocalDriver:
         keeping: Keeping = "auto",
         setting: str = "the path",
     ) -> None:
-        self.capabilities = Capabilities(nested_keys=False)
+        self.capabilities = Capabilities(nested_keys=False, checksums=True)
         self._path = path
         self._durable = durable
         self._resolver: Resolver = resolver

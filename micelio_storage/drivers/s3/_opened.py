@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...driver import Capabilities, Key, ListOptions, Page, Prefix, WriteOptions
@@ -53,7 +54,9 @@ class Opened:
             trust = await probe(self.client, prefix, asked_of_store(self._config))
         self.writes.capabilities = trust.capabilities
         self.copies.conditional = trust.copies
-        return trust.capabilities
+        # Of other stores it is not known: SeaweedFS walks a tree, and many take a checksum and forget it.
+        known = self.client.is_amazon
+        return replace(trust.capabilities, ordered=known, checksums=known and self.client.checksums)
 
     def upload(self, key: Key, options: WriteOptions) -> S3Upload:
         """A new upload, which is aborted when the driver is closed."""

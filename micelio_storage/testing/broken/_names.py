@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from ...driver import (
     DeleteOptions,
     Entry,
+    InvalidKeyError,
     Key,
     ListOptions,
     ObjectInfo,
@@ -118,7 +119,7 @@ class _ListsItsOwnWay(MemoryDriver):
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         await loop_cycles(1)
-        after = parse_cursor(options.cursor) if options.cursor is not None else options.start_after
+        after = parse_cursor(options.cursor, prefix) if options.cursor is not None else options.start_after
         entries: list[Entry] = []
         folded: list[str] = []
         last = ""
@@ -221,6 +222,7 @@ class ShowsInnerPrefixes(MemoryDriver):
 
 
 @fails(
+    "a_cursor_is_good_for_its_own_listing_alone",
     "pages_of_any_size_are_the_whole_list",
     "a_page_can_follow_a_start",
     "pages_that_fold_are_the_whole_list",
@@ -240,6 +242,7 @@ class LosesAKeyBetweenPages(MemoryDriver):
 
 
 @fails(
+    "a_cursor_is_good_for_its_own_listing_alone",
     "a_page_can_follow_a_start",
     "changes_between_pages_cost_no_other_key",
     "a_whole_directory_may_go_between_pages",
@@ -288,3 +291,24 @@ class ListsUploads(MemoryDriver):
             if page.entries and upload._key.startswith(prefix) and upload._key not in listed and not options.delimiter
         ]
         return replace(page, entries=sorted([*page.entries, *begun], key=lambda entry: entry.key))
+
+
+@fails("a_cursor_is_good_for_its_own_listing_alone")
+class TakesAnyCursor(MemoryDriver):
+    """Begins a listing anew where the cursor is that of another one."""
+
+    async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
+        cursor = options.cursor
+        if cursor is not None and not parse_cursor(cursor).startswith(prefix):
+            options = replace(options, cursor=None)
+        return await super().list_page(prefix, options)
+
+
+@fails("keys_are_as_long_as_the_capabilities_say")
+class TakesShorterKeysThanItSays(MemoryDriver):
+    """Has room for keys of 1,000 bytes, and claims to take longer ones."""
+
+    def publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
+        if len(key.encode()) > 1000:
+            raise InvalidKeyError("the store takes keys of 1,000 bytes")
+        return super().publish(key, data, options)

@@ -126,6 +126,7 @@ async def a_storage_under_a_prefix_sees_nothing_else(storage: Storage, prefix: s
     for name in ("s1/own", "s10/x", "s1x", "own", "r/own"):
         await storage.put(prefix + name, name.encode())
     equal(await names(below, ""), ["own"], "what is listed below")
+    equal((await below.list_page()).skipped, 0, "how much is left out below")
     equal(await below.get("own"), b"s1/own", "the object below")
     for name in ("s10/x", "x", "s1/own"):
         expect(not await below.exists(name), f"{name} is seen from below s1")

@@ -215,3 +215,21 @@ async def the_length_of_a_key_counts_every_prefix(storage: Storage, prefix: str)
     longest = of_length(MAX_KEY_BYTES - ROOM)
     await below.put(longest, b"1")
     equal(await names(storage, f"{middle}/"), [longest], "what is listed of a long key")
+
+
+@check
+async def keys_are_as_long_as_the_capabilities_say(storage: Storage, prefix: str) -> None:
+    """A key of `max_key_bytes` is kept, from above as below a prefix, and one byte more is refused."""
+    below = storage.under(prefix + "m" * 100)
+    for place, start in ((storage, prefix), (below, "")):
+        room = place.capabilities.max_key_bytes - len(start.encode())
+        longest = start + ("k" * 199 + "/") * ((room - 1) // 200) + "x" * ((room - 1) % 200 + 1)
+        equal(len(longest.encode()), place.capabilities.max_key_bytes, "the bytes of the key that is tried")
+        await place.put(longest, b"1")
+        equal(await place.get(longest), b"1", "the object with the longest key")
+        with raises(InvalidKeyError, "a key of one byte more"):
+            await place.put(longest + "x", b"1")
+        await place.delete(longest)
+    most = storage.capabilities.max_key_bytes
+    taken = len((prefix + "m" * 100 + "/").encode())
+    equal(below.capabilities.max_key_bytes, most - taken, "how long a key may be below a prefix")

@@ -153,6 +153,20 @@ async def only_the_last_page_has_no_cursor(storage: Storage, prefix: str) -> Non
 
 
 @check
+async def a_cursor_is_good_for_its_own_listing_alone(storage: Storage, prefix: str) -> None:
+    """The cursor of a listing of "a/" is refused for "b/", and for a storage under another prefix."""
+    await _store(storage, prefix, ("a/1", "a/2", "b/1", "b/2"))
+    for place, start in ((storage, prefix), (storage.under(prefix.removesuffix("/")), "")):
+        cursor = (await place.list_page(start + "a/", limit=1)).cursor
+        following = await place.list_page(start + "a/", cursor=cursor)
+        equal([entry.key for entry in following.entries], [start + "a/2"], "the page behind the first")
+        with raises(InvalidArgumentError, "the cursor of another prefix"):
+            await place.list_page(start + "b/", cursor=cursor)
+        with raises(InvalidArgumentError, "the cursor of another storage"):
+            await place.under(start + "b").list_page(cursor=cursor)
+
+
+@check
 async def what_is_no_page_is_refused(storage: Storage, prefix: str) -> None:
     """Limits outside 1 to 1,000, cursors that no page gave, other delimiters, and a cursor with a start are refused."""
     await _store(storage, prefix, ORDERED)
