@@ -14,7 +14,6 @@ import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from support.s3_conformance import KNOWN
 from support.s3_servers import Server
 from support.s3_storage import config_for, driver_for, session_for
 from yarl import URL
@@ -153,7 +152,7 @@ async def put_raw(server: Server, key: bytes) -> int:
 async def bucket(server: Server, place: str) -> AsyncIterator[tuple[Storage, list[str]]]:
     """A storage with keys and with names that are none, and those."""
     names = [name for name in ESCAPED if server.name != "seaweedfs" or name in TREE]
-    async with Storage(PrefixedDriver(driver_for(server, **KNOWN), Prefix.parse(place))) as storage:
+    async with Storage(PrefixedDriver(driver_for(server, conditions="all"), Prefix.parse(place))) as storage:
         for key in GOOD:
             await storage.put(key, b"1")
         for key, name in zip(FOREIGN, ESCAPED, strict=True):
@@ -249,7 +248,7 @@ async def test_a_session_counts_them_and_leaves_them(tmpfs: Path) -> None:
 @pytest.mark.case("N3")
 @pytest.mark.asyncio(loop_factories=["asyncio"])
 async def test_a_session_on_s3_counts_them_and_leaves_them(s3_server: Server) -> None:
-    driver = PrefixedDriver(driver_for(s3_server, **KNOWN), Prefix.parse("foreign-session/"))
+    driver = PrefixedDriver(driver_for(s3_server, conditions="all"), Prefix.parse("foreign-session/"))
     async with Storage(driver) as storage:
         session = Session(storage, "s")
         await session.files.put("a", b"123")

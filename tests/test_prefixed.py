@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from micelio_storage import InvalidArgumentError, InvalidKeyError, Removed, Session, Storage, Usage, list_sessions
-from micelio_storage.driver import Driver, Key, ListOptions, Prefix, WriteOptions
+from micelio_storage.driver import (
+    DeleteOptions,
+    Driver,
+    Key,
+    ListOptions,
+    ObjectInfo,
+    Page,
+    Prefix,
+    StorageError,
+    WriteOptions,
+)
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.memory import MemoryDriver
 from micelio_storage.wrappers.prefixed import PrefixedDriver
@@ -89,10 +100,20 @@ async def test_it_is_logged_once_for_each_prefix(storage: Storage, caplog: pytes
 
 async def test_a_key_too_long_below_the_prefix_is_refused_before_any_call(tmpfs: Path) -> None:
     class Untouched(MemoryDriver):
-        async def list_page(self, prefix: Prefix, options: ListOptions) -> None:  # type: ignore[override]  # never
-            raise AssertionError
+        async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
+            raise AssertionError("the driver was asked")
 
-        head = put = upload = read = copy = delete = list_page  # type: ignore[assignment]  # never called
+        async def head(self, key: Key) -> ObjectInfo:
+            raise AssertionError("the driver was asked")
+
+        def _find(self, key: Key) -> Any:
+            raise AssertionError("the driver was asked")
+
+        def publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
+            raise AssertionError("the driver was asked")
+
+        async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
+            raise AssertionError("the driver was asked")
 
     prefix = "p" * 99
     async with Storage(Untouched()) as storage:
