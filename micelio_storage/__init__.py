@@ -29,6 +29,7 @@ from ._hooks import Hook, Operation, log_operations
 from ._info import ObjectInfo
 from ._keys import Key
 from ._open import config_from_environ, config_from_url, make_driver, open_storage
+from ._outcome import Outcome
 from ._storage import Storage
 from ._streams import Reader, Writer
 from ._types import (
@@ -65,6 +66,7 @@ __all__ = [
     "ObjectReplacedError",
     "Operation",
     "OutOfSpaceError",
+    "Outcome",
     "Page",
     "PreconditionFailedError",
     "RangeError",

@@ -7,15 +7,18 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
+from contextvars import Token
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, Self
 
 import anyio
 
 from ._errors import ClosedError, InvalidArgumentError, StorageError
 from ._forking import leave_alone, when_forked
-from ._hooks import Hook, Operation
+from ._hooks import UNSEEN, Hook, Observation, Operation
+from ._info import ObjectInfo
+from ._outcome import Outcome, counting
 from ._shielding import Deadline
 from ._types import Page
 
@@ -113,37 +116,48 @@ class Lifecycle:
 class Call:
     """Everything around one operation, as a plain `with` block."""
 
-    __slots__ = ("_deadline", "_hooks", "_lifecycle", "_limit", "_operation", "_stack")
+    __slots__ = ("_counting", "_deadline", "_lifecycle", "_limit", "_operation", "_owner", "_seen")
 
     def __init__(
         self, lifecycle: Lifecycle, operation: Operation, hooks: Sequence[Hook], deadline: float | None
     ) -> None:
         self._lifecycle = lifecycle
         self._operation = operation
-        self._hooks = hooks
         self._deadline = deadline
         self._limit: Deadline | None = None
-        self._stack: ExitStack | None = None
+        self._seen = Observation(operation, hooks) if hooks else UNSEEN
+        self._owner = True  # of the observation: a step of a stream is a part of the stream's
+        self._counting: Token[Outcome | None] | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether it has neither hooks nor a deadline: then it may be entered again, and in several tasks at once."""
-        return not self._hooks and self._deadline is None
+        return not self._seen and self._deadline is None
 
-    def __enter__(self) -> None:
+    def detach(self) -> Observation:
+        """What its hooks see, to be entered and left by the stream that it opens."""
+        self._owner = False
+        return self._seen
+
+    def part_of(self, seen: Observation) -> Self:
+        """The call as a step of a stream: the stream's hooks see it."""
+        self._seen, self._owner = seen, False
+        return self
+
+    def __enter__(self) -> Self:
         try:
             self._lifecycle.check()
         except ClosedError as error:
             self._add_context(error)
             raise
-        if self._hooks:
-            with ExitStack() as stack:
-                for hook in self._hooks:
-                    stack.enter_context(hook(self._operation))
-                self._stack = stack.pop_all()
+        if self._seen:
+            if self._owner:
+                self._seen.enter()
+            self._counting = counting.set(self._seen.outcome)
         if self._deadline is not None:
             self._limit = Deadline(self._deadline)
             self._limit.enter()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -152,10 +166,43 @@ class Call:
         raised = error if late is None else late
         if isinstance(raised, StorageError):
             self._add_context(raised)
-        if self._stack is not None:
-            self._stack.__exit__(type(raised) if raised else None, raised, trace)
+        if self._counting is not None:
+            counting.reset(self._counting)
+            if self._owner:
+                self._seen.leave(raised)
         if late is not None:
             raise late
+
+    # What is written down of the outcome, and handed on:
+
+    def wrote(self, info: ObjectInfo) -> ObjectInfo:
+        """An object was written, or copied."""
+        if self._seen:
+            self._seen.outcome.bytes, self._seen.outcome.etag = info.size, info.etag
+        return info
+
+    def read(self, data: bytes, info: ObjectInfo) -> bytes:
+        """These bytes of an object were read."""
+        if self._seen:
+            self._seen.outcome.bytes, self._seen.outcome.etag = len(data), info.etag
+        return data
+
+    def saw(self, info: ObjectInfo) -> ObjectInfo:
+        """An object was looked at."""
+        if self._seen:
+            self._seen.outcome.etag = info.etag
+        return info
+
+    def listed(self, page: Page) -> Page:
+        """A page of a listing came."""
+        if self._seen:
+            self._seen.outcome.entries = len(page.entries) + len(page.prefixes)
+        return page
+
+    def counted(self, entries: int) -> None:
+        """So many objects were removed."""
+        if self._seen:
+            self._seen.outcome.entries = entries
 
     def _add_context(self, error: StorageError) -> None:
         operation = self._operation

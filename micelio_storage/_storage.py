@@ -146,13 +146,13 @@ class Storage:
         with `async read(n)`. With `if_match`, only over the object with that ETag (`PreconditionFailedError`); with
         `if_absent`, only where there is none (`AlreadyExistsError`).
         """
-        with self._call("put", key, deadline):
+        with self._call("put", key, deadline) as call:
             parsed = self._parse(key)
             options = parse_write_options(if_match, if_absent, content_type, metadata)
             source = as_source(data)
             if isinstance(source, AsyncGenerator):
-                return await upload_chunks(source, partial(self._driver.upload, parsed, options))
-            return await self._driver.put(parsed, source, options)
+                return call.wrote(await upload_chunks(source, partial(self._driver.upload, parsed, options)))
+            return call.wrote(await self._driver.put(parsed, source, options))
 
     async def get(
         self,
@@ -170,22 +170,22 @@ class Storage:
         end is a `RangeError`. `NotFoundError` for a missing object, `PreconditionFailedError` unless it has the ETag
         `if_match`, `NotModifiedError` if it has the ETag `if_none_match`.
         """
-        with self._call("get", key, deadline):
+        with self._call("get", key, deadline) as call:
             parsed = self._parse(key)
-            data, _ = await self._read_all(parsed, parse_read_options(offset, length, if_match, if_none_match))
-            return data
+            options = parse_read_options(offset, length, if_match, if_none_match)
+            return call.read(*await self._read_all(parsed, options))
 
     async def head(self, key: str, *, deadline: float | None = None) -> ObjectInfo:
         """What is known of the object, or `NotFoundError`."""
-        with self._call("head", key, deadline):
-            return await self._driver.head(self._parse(key))
+        with self._call("head", key, deadline) as call:
+            return call.saw(await self._driver.head(self._parse(key)))
 
     async def exists(self, key: str, *, deadline: float | None = None) -> bool:
         """Whether there is an object. False means absent and nothing else: any other failure is raised."""
-        with self._call("exists", key, deadline):
+        with self._call("exists", key, deadline) as call:
             parsed = self._parse(key)
             try:
-                await self._driver.head(parsed)
+                call.saw(await self._driver.head(parsed))
             except NotFoundError:
                 return False
             return True
@@ -193,12 +193,13 @@ class Storage:
     async def delete(self, *keys: str, if_match: str | None = None, deadline: float | None = None) -> None:
         """Remove the objects; a missing one is fine. With `if_match` (and one key), only the object with that ETag:
         `PreconditionFailedError` for another or none. Several failures come as an `ExceptionGroup`."""
-        with self._call("delete", keys[0] if len(keys) == 1 else None, deadline):
+        with self._call("delete", keys[0] if len(keys) == 1 else None, deadline) as call:
             etag = parse_etag("if_match", if_match)
             if etag is not None and len(keys) != 1:
                 raise InvalidArgumentError("if_match needs exactly one key: each object has its own ETag")
             parsed = list(dict.fromkeys(map(self._parse, keys)))
             await self._delete(parsed, DeleteOptions(if_match=etag))
+            call.counted(len(parsed))
 
     # -- streams
 
@@ -256,10 +257,10 @@ class Storage:
         deadline: float | None = None,
     ) -> ObjectInfo:
         """Store a file of the local disk, streaming. Otherwise as `put`; the disk's own errors come as `OSError`."""
-        with self._call("upload_file", key, deadline):
+        with self._call("upload_file", key, deadline) as call:
             parsed = self._parse(key)
             options = parse_write_options(if_match, if_absent, content_type, metadata)
-            return await upload_chunks(file_chunks(path), partial(self._driver.upload, parsed, options))
+            return call.wrote(await upload_chunks(file_chunks(path), partial(self._driver.upload, parsed, options)))
 
     async def download_file(
         self, key: str, path: str | os.PathLike[str], *, deadline: float | None = None
@@ -267,12 +268,12 @@ class Storage:
         """Write the object to a file of the local disk, streaming: whole or not at all, with the mode and owner (where
         this process may) of one that is there. A link is followed; a directory, device or pipe is refused before
         anything is read. The disk's own errors come as `OSError`."""
-        with self._call("download_file", key, deadline):
+        with self._call("download_file", key, deadline) as call:
             parsed, target = self._parse(key), await find_target(path)
             download = await self._driver.read(parsed, ReadOptions())
             try:
                 await write_file(target, Pull(download).read)
-                return download.info
+                return call.wrote(download.info)
             finally:
                 with anyio.CancelScope(shield=True):
                     await download.aclose()
@@ -305,16 +306,16 @@ class Storage:
         """One page of at most `limit` (1 to 1,000) lines; with the delimiter "/", keys that go on behind one are folded
         into `prefixes`. `cursor` is the former page's. What other programs stored under names that are not keys is left
         out and counted as `skipped`; with `foreign`, the page names all of it."""
-        with self._call("list", prefix, deadline):
+        with self._call("list", prefix, deadline) as call:
             options = parse_list_options(limit, cursor, start_after, delimiter, foreign)
             if options.start_after is not None:
                 self._parse_prefix(options.start_after)
-            return await self._list_page(self._parse_prefix(prefix), options)
+            return call.listed(await self._list_page(self._parse_prefix(prefix), options))
 
     async def delete_prefix(self, prefix: str, *, everything: bool = False, deadline: float | None = None) -> Removed:
         """Remove all objects whose keys begin with `prefix`; returns how many, and as `skipped` how many were left
         because their names are not keys. The empty prefix needs `everything`."""
-        with self._call("delete_prefix", prefix, deadline):
+        with self._call("delete_prefix", prefix, deadline) as call:
             parsed = self._parse_prefix(prefix)
             if not parsed and everything is not True:
                 raise InvalidArgumentError("the empty prefix is every object: say everything=True if that is meant")
@@ -328,6 +329,7 @@ class Storage:
                     cursor, more = page.cursor, page.cursor is not None
                 await self._delete(keys, DeleteOptions())
                 count += len(keys)
+            call.counted(count)
             return Removed(count, skipped=skipped)
 
     # -- from object to object
@@ -343,8 +345,9 @@ class Storage:
     ) -> ObjectInfo:
         """Store the source's bytes, content type and metadata under `target`, without passing them through Python where
         the back end can. The conditions are the target's. A copy onto itself changes nothing."""
-        with self._call("copy", source, deadline):
-            return await self._copy(self._parse(source), self._parse(target), parse_condition(if_match, if_absent))
+        with self._call("copy", source, deadline, target) as call:
+            old, new, condition = self._parse(source), self._parse(target), parse_condition(if_match, if_absent)
+            return call.wrote(await self._copy(old, new, condition))
 
     async def move(
         self,
@@ -357,11 +360,11 @@ class Storage:
     ) -> ObjectInfo:
         """Copy, then delete the source: never before the target is stored, and (where the driver has conditional
         deletes) not if somebody wrote it meanwhile, which is a `PreconditionFailedError` that leaves both."""
-        with self._call("move", source, deadline):
+        with self._call("move", source, deadline, target) as call:
             old, new = self._parse(source), self._parse(target)
             condition = parse_condition(if_match, if_absent)
             seen = await self._driver.head(old)
-            info = await self._copy(old, new, condition)
+            info = call.wrote(await self._copy(old, new, condition))
             if old != new:
                 pinned = seen.etag if self._driver.capabilities.delete_if_match else None
                 await self._delete([old], DeleteOptions(if_match=pinned))
@@ -374,7 +377,7 @@ class Storage:
         be called several times. Returning None leaves things as they are: then the present object is returned, or
         `NotFoundError` raised. Content type and metadata stay.
         """
-        with self._call("update", key, deadline):
+        with self._call("update", key, deadline) as call:
             parsed = self._parse(key)
             pause = 0.001
             while True:
@@ -387,7 +390,7 @@ class Storage:
                 if changed is None:
                     return seen if seen is not None else await self._driver.head(parsed)
                 try:
-                    return await self._driver.put(parsed, as_bytes(changed), successor_of(seen))
+                    return call.wrote(await self._driver.put(parsed, as_bytes(changed), successor_of(seen)))
                 except PreconditionFailedError:
                     await anyio.sleep(random.uniform(0, pause))
                     pause = min(2 * pause, LONGEST_PAUSE)
@@ -438,10 +441,10 @@ class Storage:
         check_length(prefix, self._driver.capabilities.max_key_bytes)
         return prefix
 
-    def _call(self, name: str, key: object, deadline: float | None) -> Call:
-        shown = self._place + key if isinstance(key, str) else None
+    def _call(self, name: str, key: object, deadline: float | None, target: object = None) -> Call:
+        shown, other = (self._place + text if isinstance(text, str) else None for text in (key, target))
         limit = self._deadline if deadline is None else parse_deadline(deadline)
-        operation = Operation(name=name, key=shown, driver=self._driver.name)
+        operation = Operation(name=name, key=shown, target=other, driver=self._driver.name)
         return Call(self._lifecycle, operation, self._hooks, limit)
 
     async def _read_all(self, key: Key, options: ReadOptions) -> tuple[bytes, ObjectInfo]:

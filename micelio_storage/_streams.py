@@ -16,6 +16,7 @@ from ._buffers import Gathered
 from ._call import Call, Lifecycle
 from ._errors import BusyError, ClosedError, IntegrityError, StorageError
 from ._forking import leave_alone
+from ._hooks import UNSEEN
 from ._info import ObjectInfo
 from ._types import BytesLike
 from .driver import Download, Upload
@@ -110,6 +111,8 @@ class _Stream(Generic[H]):
         self._begun = False
         self._entered = False
         self._turn = _Turn(self._kind)
+        self._seen = UNSEEN  # by hooks: from being opened to being closed
+        self._failure: BaseException | None = None  # of the last step
 
     def __await__(self) -> Generator[object, None, Self]:
         return self._open().__await__()
@@ -122,6 +125,7 @@ class _Stream(Generic[H]):
 
     def __del__(self) -> None:
         if self._held is not None:
+            self._seen.leave(None, aborted=True)
             self._lifecycle.close_dropped(partial(self._give_back, self._held))
             text = f"{self!r} was dropped open: use `async with`, or close it"
             warnings.warn(text, ResourceWarning, source=self, stacklevel=1)
@@ -131,11 +135,19 @@ class _Stream(Generic[H]):
         raise NotImplementedError
 
     async def _open(self) -> Self:
-        with self._call(self._opening):
-            if self._begun:
-                raise ClosedError(f"a {self._kind} is opened once: call {self._opening}() for another")
-            self._begun = True
-            self._opened(await self._start())
+        call = self._call(self._opening)
+        seen = call.detach()
+        try:
+            with call:
+                if self._begun:
+                    raise ClosedError(f"a {self._kind} is opened once: call {self._opening}() for another")
+                self._begun = True
+                seen.enter()
+                self._opened(await self._start())
+        except BaseException as error:
+            seen.leave(error)
+            raise
+        self._seen = seen
         return self
 
     def _opened(self, held: H) -> None:
@@ -161,8 +173,23 @@ class _Stream(Generic[H]):
     async def aclose(self) -> None:
         """Give back what it holds. Idempotent, and fine in the middle."""
         held = self._release()
-        if held is not None:
-            await self._give_back(held)
+        try:
+            if held is not None:
+                await self._give_back(held)
+        finally:
+            self._close_hooks()
+
+    def _failed(self, error: BaseException) -> None:
+        if not isinstance(error, BusyError):  # another task's fault
+            self._failure = error
+
+    def _moved(self, count: int) -> None:
+        self._failure = None
+        if self._seen:
+            self._seen.outcome.add_bytes(count)
+
+    def _close_hooks(self) -> None:
+        self._seen.leave(self._failure)
 
 
 class Reader(_Stream[Download]):
@@ -211,27 +238,41 @@ class Reader(_Stream[Download]):
 
     async def __anext__(self) -> bytes:
         """The next bytes, never empty, at most `chunk_size` of them."""
-        with self._plain_read or self._call("read"), self._turn:
-            piece = await self._next(self._chunk_size)
+        try:
+            with self._plain_read or self._call("read").part_of(UNSEEN), self._turn:
+                piece = bytes(await self._next(self._chunk_size))
+        except BaseException as error:
+            self._failed(error)
+            raise
+        self._moved(len(piece))
         if not piece:
             raise StopAsyncIteration
-        return bytes(piece)
+        return piece
 
     async def read(self, size: int = -1) -> bytes:
         """The next `size` bytes, fewer only at the end, b"" after it; all the rest by default."""
-        with self._plain_read or self._call("read"), self._turn:
-            pull = self._require_pull()
-            left = pull.left + len(self._rest)
-            size = left if size < 0 else min(size, left)
-            if size == pull.left == self._require().span.size:
-                return await pull.readall()
-            piece = await self._next(size) if size else b""
-            return bytes(piece) if len(piece) == size else await self._gather(piece, size)
+        try:
+            with self._plain_read or self._call("read").part_of(UNSEEN), self._turn:
+                data = await self._read(size)
+        except BaseException as error:
+            self._failed(error)
+            raise
+        self._moved(len(data))
+        return data
+
+    async def _read(self, size: int) -> bytes:
+        pull = self._require_pull()
+        left = pull.left + len(self._rest)
+        size = left if size < 0 else min(size, left)
+        if size == pull.left == self._require().span.size:
+            return await pull.readall()
+        piece = await self._next(size) if size else b""
+        return bytes(piece) if len(piece) == size else await self._gather(piece, size)
 
     def _opened(self, held: Download) -> None:
         super()._opened(held)
         self._pull = Pull(held)
-        reading = self._call("read")
+        reading = self._call("read").part_of(UNSEEN)
         self._plain_read = reading if reading.is_plain else None
 
     @staticmethod
@@ -287,7 +328,6 @@ class Writer(_Stream[Upload]):
     def __init__(self, lifecycle: Lifecycle, call: CallFactory, start: Callable[[], Awaitable[Upload]]) -> None:
         super().__init__(lifecycle, call, start)
         self._info: ObjectInfo | None = None
-        self._failure: BaseException | None = None
         self._aborted = False
 
     async def __aexit__(
@@ -296,6 +336,9 @@ class Writer(_Stream[Upload]):
         try:
             if error is None and not self._aborted:
                 await self.commit()
+        except BaseException as failure:
+            self._failed(failure)
+            raise
         finally:
             await self.aclose()
 
@@ -308,27 +351,36 @@ class Writer(_Stream[Upload]):
 
     async def write(self, data: BytesLike) -> None:
         """Take the next bytes; they are yours again when this returns. After a failure nothing will be published."""
-        with self._call("write"), self._turn:
+        with self._call("write").part_of(self._seen), self._turn:
             upload = self._require()
             try:
-                await upload.write(as_bytes(data))
+                given = as_bytes(data)
+                await upload.write(given)
             except BaseException as error:
                 self._failure = error
                 raise
+            if self._seen:
+                self._seen.outcome.add_bytes(len(given))
 
     async def commit(self) -> ObjectInfo:
         """Publish all that was written, at once, or raise and leave nothing. After that it is done, and this only
         returns `info`."""
         if self._info is not None:
             return self._info
-        with self._call("commit"), self._turn:
-            self._require()
-            if self._failure is not None:
-                await self.aclose()
-                raise StorageError("nothing was published: a write failed before") from self._failure
-            upload = self._release()
-            assert upload is not None  # it was there a moment ago
-            self._info = await commit(upload)
+        try:
+            with self._call("commit").part_of(self._seen) as call, self._turn:
+                self._require()
+                if self._failure is not None:
+                    await self.aclose()
+                    raise StorageError("nothing was published: a write failed before") from self._failure
+                upload = self._release()
+                assert upload is not None  # it was there a moment ago
+                self._info = call.wrote(await commit(upload))
+        except BaseException as error:
+            if self._held is None and not isinstance(error, BusyError):
+                self._seen.leave(error)
+            raise
+        self._seen.leave(None)
         return self._info
 
     async def abort(self) -> None:
@@ -339,6 +391,9 @@ class Writer(_Stream[Upload]):
     @staticmethod
     async def _give_back(held: Upload) -> None:
         await abort(held)
+
+    def _close_hooks(self) -> None:
+        self._seen.leave(self._failure, aborted=self._failure is None)
 
 
 async def commit(upload: Upload) -> ObjectInfo:

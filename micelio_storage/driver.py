@@ -41,6 +41,7 @@ from ._errors import (
 )
 from ._info import DEFAULT_CONTENT_TYPE, ObjectInfo
 from ._keys import MAX_KEY_BYTES, NO_PREFIX, Key, Prefix, is_key_segment
+from ._outcome import count_attempt
 from ._parsing import encode_metadata
 from ._shielding import publishing, run_to_completion, wait_uncancelled
 from ._types import (
@@ -121,6 +122,7 @@ __all__ = [
     "check_if_match",
     "check_read_conditions",
     "check_write_condition",
+    "count_attempt",
     "cursor_after",
     "encode_metadata",
     "escape_name",

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
-import logging
 import os
 import warnings
 from array import array
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -37,11 +35,9 @@ from micelio_storage import (
     NotFoundError,
     NotSupportedError,
     ObjectInfo,
-    Operation,
     PreconditionFailedError,
     Storage,
     StorageError,
-    log_operations,
     open_storage,
 )
 from micelio_storage.driver import BytesLike, DeleteOptions, Key, WriteOptions, publishing
@@ -277,7 +273,7 @@ async def test_a_failed_write_that_was_swallowed_publishes_nothing(storage: Stor
     assert not await storage.exists("a")
 
 
-# -- deadlines and hooks
+# -- deadlines
 
 
 async def never() -> AsyncIterator[bytes]:
@@ -371,48 +367,6 @@ async def test_a_cancellation_from_outside_is_no_deadline(storage: Storage) -> N
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-
-
-async def test_hooks_see_each_call_and_its_outcome() -> None:
-    seen: list[tuple[str, str | None, str]] = []
-
-    @contextmanager
-    def record(operation: Operation) -> Iterator[None]:
-        assert operation.driver == "memory"
-        try:
-            yield
-        except BaseException as error:
-            seen.append((operation.name, operation.key, type(error).__name__))
-            raise
-        seen.append((operation.name, operation.key, "ok"))
-
-    async with open_storage("memory:", hooks=[record]) as storage:
-        await storage.put("a", b"1")
-        with pytest.raises(NotFoundError):
-            await storage.get("b")
-        with pytest.raises(DeadlineError):
-            await storage.put("c", never(), deadline=0.01)
-        async with storage.under("d").open_write("e") as writer:
-            await writer.write(b"")
-    assert seen == [
-        ("put", "a", "ok"),
-        ("get", "b", "NotFoundError"),
-        ("put", "c", "DeadlineError"),
-        ("open_write", "d/e", "ok"),
-        ("write", "d/e", "ok"),
-        ("commit", "d/e", "ok"),
-    ]
-
-
-async def test_the_logging_hook_logs_each_call_and_failures_louder(caplog: pytest.LogCaptureFixture) -> None:
-    logger = logging.getLogger("storage")
-    with caplog.at_level(logging.DEBUG, "storage"):
-        async with open_storage("memory:", hooks=[log_operations(logger)]) as storage:
-            await storage.put("a", b"1")
-            with pytest.raises(NotFoundError):
-                await storage.get("nothing")
-    levels = [(record.levelname, record.getMessage().split(" in ")[0].split(" after ")[0]) for record in caplog.records]
-    assert levels == [("DEBUG", "put 'a'"), ("INFO", "get 'nothing' failed")]
 
 
 # -- errors

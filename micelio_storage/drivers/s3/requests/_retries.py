@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import aiohttp
 from botocore.exceptions import ClientError
 
+from ....driver import count_attempt
+
 T = TypeVar("T")
 
 LONGEST_WAIT = 20.0  # seconds between two attempts at a request: the SDK's own
@@ -45,6 +47,7 @@ class Attempt:
 
     def begin(self) -> None:
         """An attempt more."""
+        count_attempt()
         self.written, self.whole = False, True
 
     def write(self) -> None:

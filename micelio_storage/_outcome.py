@@ -1,0 +1,56 @@
+"""What came of an operation, as hooks see it: filled in while it runs, by `Storage` and by the driver."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ._errors import NotFoundError, NotModifiedError, PreconditionFailedError
+
+Status: TypeAlias = Literal[
+    "under way", "done", "not found", "not modified", "precondition failed", "aborted", "cancelled", "failed"
+]
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What came of an operation. Whole when the hook's context manager is left; None is what does not apply.
+
+    `bytes` went in or out, all of a stream together. `entries` were listed or deleted. `etag` is that of the object
+    that was read or written. `attempts` are requests to a store, repeated ones too: those of opening a reader, but
+    not those that fetch the rest of it. Of the statuses only "failed" is a failure: that an object is missing, is
+    known already, or is not in the state that was asked for, is an answer.
+    """
+
+    status: Status = "under way"
+    bytes: int | None = None
+    entries: int | None = None
+    etag: str | None = None
+    attempts: int | None = None
+
+    def add_bytes(self, count: int) -> None:
+        """So many more went in or out."""
+        self.bytes = (self.bytes or 0) + count
+
+
+def status_of(error: BaseException | None) -> Status:
+    """The status of an operation that ended with this error, or with none."""
+    if error is None:
+        return "done"
+    if isinstance(error, NotFoundError):
+        return "not found"
+    if isinstance(error, NotModifiedError):
+        return "not modified"
+    if isinstance(error, PreconditionFailedError):
+        return "precondition failed"
+    return "failed" if isinstance(error, Exception) else "cancelled"
+
+
+counting: ContextVar[Outcome | None] = ContextVar("micelio_outcome", default=None)
+
+
+def count_attempt() -> None:
+    """For drivers: one more request is sent to the store for the call under way."""
+    if (outcome := counting.get()) is not None:
+        outcome.attempts = (outcome.attempts or 0) + 1
