@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
-import pickle
-import traceback
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -19,6 +15,7 @@ from hypothesis import strategies as st
 from support import s3_servers
 from support.s3_servers import Server
 from support.s3_storage import config_for, driver_for, session_for, set_credentials
+from support.shown import everything_logged, everything_said, not_of_the_sdk
 from support.strict_s3 import StrictS3
 from support.strict_s3._operations import HANDLERS
 
@@ -30,7 +27,6 @@ from micelio_storage.cli._policy import iam_policy
 
 SECRET_MARK, TOKEN_MARK = "marker/secret+of/the+tests0004", "marker+token/0005=="
 SIGNED_MARKS = (TOKEN_MARK, "Signature=", "X-Amz-Signature", "Authorization")
-SDK = ("aiobotocore", "botocore")  # its debug log shows requests with all of their headers
 
 # What S3 looks for before it does an operation. A copy reads one object and writes another.
 NEEDS = {
@@ -54,29 +50,6 @@ NEEDS = {
 # -- credentials
 
 
-@contextmanager
-def everything_logged() -> Iterator[list[logging.LogRecord]]:
-    """All records of all loggers, debugging or not."""
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
-    try:
-        yield records
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
-
-
-def everything_said(error: BaseException) -> str:
-    """The error as logs, reports and debuggers show it, with the variables of every frame."""
-    frames = traceback.TracebackException.from_exception(error, capture_locals=True).format()
-    return "".join([*frames, repr(error), repr(vars(error)), str(pickle.dumps(error))])
-
-
 @pytest.mark.case("Z3")
 @one_loop
 async def test_no_operation_shows_a_credential_whether_it_is_done_or_denied() -> None:
@@ -97,9 +70,8 @@ async def test_no_operation_shows_a_credential_whether_it_is_done_or_denied() ->
             server.referee.change(deny=frozenset())
         sent = {request.headers.get("x-amz-security-token") for request in server.referee.log}
         assert sent == {TOKEN_MARK}  # so there was something to be shown
-    ours = [str(record.__dict__) for record in records if not record.name.startswith(SDK)]
     assert any("denied" in line for line in said)
-    assert [mark for mark in (SECRET_MARK, *SIGNED_MARKS) if mark in "\n".join([*said, *ours])] == []
+    assert [mark for mark in (SECRET_MARK, *SIGNED_MARKS) if mark in "\n".join([*said, *not_of_the_sdk(records)])] == []
     assert SECRET_MARK not in "\n".join(record.getMessage() for record in records)
 
 

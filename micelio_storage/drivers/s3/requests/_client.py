@@ -402,7 +402,7 @@ def _maker(session: Any, authorities: Authorities) -> _Make:
         session.set_default_client_config(None)
 
     async def make(config: S3Config, endpoint: str | None) -> Any:
-        wanted = _sdk_config(config)
+        wanted: Any = _sdk_config(config)
         if default is not None:
             wanted = _as_aio(default).merge(wanted)
         wanted.http_session_cls = partial(Transport, authorities=authorities)

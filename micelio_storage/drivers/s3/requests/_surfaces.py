@@ -71,7 +71,7 @@ OF_AIOHTTP = (
 # What `Transport` and `Client` reach into.
 OF_THE_SDK = (
     Surface(
-        owner=AIOHTTPSession,
+        owner=lambda: AIOHTTPSession(verify=True),
         names=(*("_timeout", "_max_pool_connections", "_proxy_config", "_exit_stack", "_connector_args"),),
         takes={"_create_connector": ("proxy_url",), "_get_session": ("proxy_url",), "send": ("request",)},
     ),

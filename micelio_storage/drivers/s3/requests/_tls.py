@@ -114,7 +114,7 @@ class VerifyingSession(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no 
     authorities: Authorities
 
     def _create_connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
-        options = {name: value for name, value in self._connector_args.items() if name != "ssl_context"}
+        options = {name: value for name, value in (self._connector_args or {}).items() if name != "ssl_context"}
         return _Connector(self.authorities, proxy_url, limit=self._max_pool_connections, **options)
 
     def _proxy_for(self, url: str) -> str | None:
