@@ -151,12 +151,14 @@ class Capabilities:
     `exact_times`, a write returns the very `modified` that `head` gives (else when the back end had answered); with
     `ordered`, listings are in UTF-8 byte order from page to page (else that is sure within a page alone); with
     `checksums`, each object that is written has a checksum of all of its bytes (else some may, and it is compared
-    where there is one). `max_key_bytes` is the longest key in bytes of UTF-8,
-    without the prefix of a storage that is under one.
+    where there is one). `if_match` is that of puts, `if_match_streams` that of streams, copies, and puts of more bytes
+    than the store takes in one request. `max_key_bytes` is the longest key in bytes of UTF-8, without the prefix of a
+    storage that is under one.
     """
 
     if_absent: bool = True
     if_match: bool = True
+    if_match_streams: bool = True
     delete_if_match: bool = True
     metadata: bool = True
     signed_urls: bool = False

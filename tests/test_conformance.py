@@ -37,6 +37,7 @@ class ModestDriver(MemoryDriver):
         self.capabilities = Capabilities(
             if_absent=False,
             if_match=False,
+            if_match_streams=False,
             delete_if_match=False,
             metadata=False,
             nested_keys=False,

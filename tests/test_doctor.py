@@ -134,7 +134,8 @@ async def test_a_store_of_directories_is_seen_by_the_order_of_its_listings(seawe
 @on_one_loop
 async def test_a_condition_that_moto_does_not_keep_is_a_warning(moto_server_: Server) -> None:
     found = await by_check(moto_server_)
-    assert "condition: if_match" in statuses(found, "warning")
+    assert "condition: if_match_streams" in statuses(found, "warning")
+    assert "condition: if_match" in statuses(found, "ok")
 
 
 @on_one_loop
@@ -335,7 +336,7 @@ CONDITIONS = [
     ("if_absent", "put-if-absent"),
     ("if_absent", "complete-if-absent"),
     ("if_match", "put-if-match"),
-    ("if_match", "complete-if-match"),
+    ("if_match_streams", "complete-if-match"),
     ("delete_if_match", "delete-if-match"),
 ]
 

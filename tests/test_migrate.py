@@ -313,7 +313,7 @@ class PlainDriver(MemoryDriver):
 
     def __init__(self) -> None:
         super().__init__()
-        self.capabilities = Capabilities(if_absent=False, if_match=False, delete_if_match=False)
+        self.capabilities = Capabilities(if_absent=False, if_match=False, if_match_streams=False, delete_if_match=False)
 
     def publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
         if options.condition is not None:

@@ -15,5 +15,5 @@ from micelio_storage.testing import Check
 @on_loop("debug")
 async def test_it_keeps_every_promise(moto_server_: Server, check: Check) -> None:
     driver = driver_for(moto_server_, **KNOWN)
-    driver.capabilities = replace(driver.capabilities, if_match=False)  # as it is found out, with 20 requests
+    driver.capabilities = replace(driver.capabilities, if_match_streams=False)  # as it is found out, with 20 requests
     await keep(check, driver, "moto")

@@ -203,7 +203,7 @@ class _Run:
         can = self._target.capabilities
         if there is None:
             return Place(if_absent=can.if_absent)
-        return Place(if_match=there.etag if can.if_match else None)
+        return Place(if_match=there.etag if can.if_match and can.if_match_streams else None)
 
     async def _copy(self, key: str, place: Place) -> Outcome:
         for _ in range(TRIES):

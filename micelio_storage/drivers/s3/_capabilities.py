@@ -7,4 +7,4 @@ from dataclasses import replace
 from ...driver import Capabilities
 
 ALL_CONDITIONS = Capabilities(signed_urls=True, fresh_etags=False, exact_times=False)
-NO_CONDITIONS = replace(ALL_CONDITIONS, if_absent=False, if_match=False, delete_if_match=False)
+NO_CONDITIONS = replace(ALL_CONDITIONS, if_absent=False, if_match=False, if_match_streams=False, delete_if_match=False)

@@ -41,7 +41,7 @@ class Copies:
 
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         """Store what `source` is at this moment under `target`."""
-        self._writes.check_condition(options)
+        self._writes.check_condition(options, streamed=True)
         async for _ in TRIES.tries():
             seen = await self._client.call("head_object", Key=str(source))
             info = answers.info_of(seen)

@@ -60,7 +60,7 @@ class Opened:
 
     def upload(self, key: Key, options: WriteOptions) -> S3Upload:
         """A new upload, which is aborted when the driver is closed."""
-        self.writes.check_condition(options)
+        self.writes.check_condition(options, streamed=True)
         upload = S3Upload(self.writes, key, options, self.uploads.discard)
         self.uploads.add(upload)
         return upload

@@ -79,7 +79,8 @@ async def probe(client: Client, prefix: str, stored: answers.Parameters | None =
     capabilities = replace(
         ALL_CONDITIONS,
         if_absent=put_absent and complete_absent,
-        if_match=put_match and complete_match,
+        if_match=put_match,
+        if_match_streams=put_match and complete_match,
         delete_if_match=delete_match,
     )
     return Trust(capabilities=capabilities, copies=copy_absent and copy_match)

@@ -61,7 +61,7 @@ class Writes:
 
     async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
         """Store the object in one request."""
-        self.check_condition(options)
+        self.check_condition(options, streamed=False)
         write_id = new_write_id() if options.condition is not None else None
         checksum = {answers.CHECKSUM: checksum_text(await self.sums.of(data))} if self.client.checksums else {}
 
@@ -205,9 +205,10 @@ class Writes:
             return _ambiguous(error)
         return _no_match(error, answers.info_of(found))
 
-    def check_condition(self, options: WriteOptions) -> None:
-        """Raise unless the store can be trusted with the condition."""
-        if (isinstance(options.condition, IfMatch) and not self.capabilities.if_match) or (
+    def check_condition(self, options: WriteOptions, *, streamed: bool) -> None:
+        """Raise unless the store can be trusted with the condition, of one PutObject or of what may be more."""
+        matches = self.capabilities.if_match_streams if streamed else self.capabilities.if_match
+        if (isinstance(options.condition, IfMatch) and not matches) or (
             isinstance(options.condition, IfAbsent) and not self.capabilities.if_absent
         ):
             raise NotSupportedError(ADVICE)

@@ -197,7 +197,7 @@ async def streams_obey_if_absent(storage: Storage, prefix: str) -> None:
 async def streams_obey_if_match(storage: Storage, prefix: str) -> None:
     """A stream with `if_match` replaces one version alone, and nothing where nothing is."""
     first = await storage.put(prefix + "a", b"first")
-    with needs(storage.capabilities.if_match):
+    with needs(storage.capabilities.if_match_streams):
         for size in (10, 2 * MIB):
             second = await _stream(storage, prefix + "a", version(1, size), if_match=first.etag)
             with raises(PreconditionFailedError, "a stream over a former version"):
@@ -219,7 +219,7 @@ async def a_stream_looks_at_its_condition_when_it_commits(storage: Storage, pref
                 await storage.put(prefix + "new", b"between")
         equal(await storage.get(prefix + "new"), b"between", "the new object")
     first = await storage.put(prefix + "old", b"first")
-    with needs(storage.capabilities.if_match):
+    with needs(storage.capabilities.if_match_streams):
         with raises(PreconditionFailedError, "the end of a stream that was overtaken by a put"):
             async with storage.open_write(prefix + "old", if_match=first.etag) as writer:
                 await writer.write(b"late")
@@ -237,7 +237,7 @@ async def copies_obey_the_conditions_of_their_target(storage: Storage, prefix: s
         with raises(AlreadyExistsError, "a copy over what is there"):
             await storage.copy(prefix + "source", prefix + "target", if_absent=True)
         equal(await storage.get(prefix + "target"), b"first", "the target after a refused creation")
-    with needs(storage.capabilities.if_match):
+    with needs(storage.capabilities.if_match_streams):
         for target, etag in (("target", ABSENT), ("missing", first.etag)):
             with raises(PreconditionFailedError, f"a copy over another {target}"):
                 await storage.copy(prefix + "source", prefix + target, if_match=etag)
@@ -265,7 +265,7 @@ async def a_move_that_may_not_replace_leaves_both(storage: Storage, prefix: str)
     await storage.put(prefix + "target", b"target")
     with needs(storage.capabilities.if_absent), raises(AlreadyExistsError, "a move over what is there"):
         await storage.move(prefix + "source", prefix + "target", if_absent=True)
-    with needs(storage.capabilities.if_match), raises(PreconditionFailedError, "a move over another version"):
+    with needs(storage.capabilities.if_match_streams), raises(PreconditionFailedError, "a move over another version"):
         await storage.move(prefix + "source", prefix + "target", if_match=ABSENT)
     equal(await storage.get(prefix + "source"), b"source", "the source")
     equal(await storage.get(prefix + "target"), b"target", "the target")

@@ -164,7 +164,7 @@ class Trial:
             trust = await probe(self._client, self._below)
         except StorageError as error:
             return [Finding("conditions", "unknown", error.message)]
-        names = ("if_absent", "if_match", "delete_if_match")
+        names = ("if_absent", "if_match", "if_match_streams", "delete_if_match")
         held = [self._condition(name, held=getattr(trust.capabilities, name)) for name in names]
         if trust.copies:
             return [*held, Finding("condition: copies", "ok", "the store keeps conditions on CopyObject")]
