@@ -113,7 +113,7 @@ def test_get_of_a_missing_object_leaves_the_target_alone(said: Said, tmp_path: P
     assert said("get", "missing", "target")[0] == 3
     assert said("get", "missing")[0] == 3
     assert (tmp_path / "target").read_text() == "old"
-    assert {path.name for path in tmp_path.iterdir()} == {"target", "storage"}
+    assert {path.name for path in tmp_path.iterdir()} == {"target"}
 
 
 async def test_get_that_fails_halfway_leaves_the_target_alone(tmp_path: Path) -> None:

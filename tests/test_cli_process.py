@@ -210,7 +210,7 @@ def test_interrupted_while_nobody_reads_its_output_cat_ends(root: Path) -> None:
 def test_interrupted_while_nobody_writes_to_a_named_pipe_put_ends(root: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with running("put", str(tmp_path / "pipe"), "k") as child:
-        wait_until(lambda: (root / ".micelio" / "staging").exists() and is_asleep(child.pid))
+        wait_until(lambda: has_open(child.pid, tmp_path / "pipe") and is_asleep(child.pid))
         interrupted(child)
     assert stored(root) == set()
 

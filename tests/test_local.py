@@ -35,6 +35,7 @@ SECRET = b"the secret"
 
 @pytest.fixture(params=["openat2", "walk"])
 async def storage(request: pytest.FixtureRequest, tmpfs: Path) -> AsyncIterator[Storage]:
+    (tmpfs / "root").mkdir(mode=0o700)
     async with Storage(LocalDriver(tmpfs / "root", resolver=request.param)) as storage:
         yield storage
 

@@ -34,7 +34,7 @@ from . import _operations as operations
 from . import _report as report
 from ._doctor import doctor
 from ._integrity import soak_it, verify_all
-from ._invocation import Invocation, StoppedError, run_on_loop
+from ._invocation import Invocation, StoppedError, require_storage, run_on_loop
 from ._operations import ConcurrencyOption, DryRunOption, JsonOption, OverwriteOption
 from ._pipes import ClosedPipeError, Output, say, write_lines
 from ._transfer import receive, send, source_of
@@ -207,6 +207,8 @@ def ls(
     """List objects, or sessions, in order of their names."""
     if foreign and (sessions or long):
         raise InvalidArgumentError("--foreign lists names alone: leave --sessions and --long out")
+
+    require_storage(Invocation.of(context).config())
 
     async def objects(storage: Storage) -> AsyncIterator[str]:
         async for entry in storage.list(prefix):

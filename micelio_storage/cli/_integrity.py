@@ -16,7 +16,7 @@ from ..driver import show_key
 from ..testing.soak import MOST, PROCESSES, TASKS, Report, soak
 from ..transfer import AT_ONCE, MOST_AT_ONCE, Finding, Tally, verify
 from . import _report as report
-from ._invocation import Invocation, run_on_loop
+from ._invocation import Invocation, require_storage, run_on_loop
 from ._operations import JsonOption
 from ._pipes import Output, encoded, say
 
@@ -40,6 +40,7 @@ def verify_all(
 
     Each object that is damaged, or cannot be read, is named; with --json every object is. Nothing is changed."""
     config = Invocation.of(context).config(url)
+    require_storage(config)
     with report.transfer("verifying") as meter:
         meter.expect(None)
         tally = run_on_loop(_verify(config, prefix, at_once, meter, as_json=as_json))

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import typer
 
-from .. import Config, Storage, config_from_environ, config_from_url, open_storage
+from .. import Config, LocalConfig, Storage, config_from_environ, config_from_url, open_storage
+from ._report import NoStorageError
 
 T = TypeVar("T")
 
@@ -43,6 +44,12 @@ class Invocation:
                 return await act(storage)
 
         return run_on_loop(with_storage())
+
+
+def require_storage(config: Config) -> None:
+    """Raise where no storage is, for commands that only look: a name that was mistyped is no empty storage."""
+    if isinstance(config, LocalConfig) and config.path and not os.path.exists(os.path.expanduser(config.path)):
+        raise NoStorageError(f"there is no storage at {os.fsdecode(config.path)!a}")
 
 
 class StoppedError(Exception):

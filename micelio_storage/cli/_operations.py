@@ -18,7 +18,7 @@ from .. import Config, ConfigError, InvalidArgumentError, LocalConfig, S3Config,
 from ..transfer import CONCURRENCY, MOST_CONCURRENCY, Advance, OnOutcome, Outcome, Report, copy_below
 from ..transfer import migrate as migrate_all
 from . import _report as report
-from ._invocation import run_on_loop
+from ._invocation import require_storage, run_on_loop
 from ._pipes import Output, encoded, say
 from ._policy import NAME, Document, bucket_policy, iam_policy, lifecycle, partition_of
 
@@ -50,6 +50,7 @@ def migrate(
     What is there already is skipped, so that a run that was interrupted can be started again."""
     configs = config_from_url(source), config_from_url(target)
     check_apart(*configs)
+    require_storage(configs[0])
 
     async def act(on_outcome: OnOutcome, advance: Advance) -> Report:
         async with open_storage(configs[0]) as one, open_storage(configs[1]) as other:

@@ -60,6 +60,10 @@ class CommandError(Exception):
     """The command cannot do it; the message says why."""
 
 
+class NoStorageError(CommandError):
+    """There is nothing where a storage is to be looked at."""
+
+
 # -- errors
 
 
@@ -68,7 +72,7 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, BaseExceptionGroup):
         codes = {exit_code(inner) for inner in error.exceptions}
         return codes.pop() if len(codes) == 1 else FAILED
-    if isinstance(error, NotFoundError):
+    if isinstance(error, (NotFoundError, NoStorageError)):
         return NOT_FOUND
     if isinstance(error, UsageError):
         return int(error.exit_code)

@@ -69,11 +69,12 @@ async def _fill_and_make_room(storage: Storage, disk: Path) -> None:
 
 @pytest.mark.root
 @pytest.mark.case("D14", "D15")
-async def test_a_disk_without_room_for_a_new_root_is_said_at_opening(tmpfs: Path) -> None:
+async def test_a_disk_without_room_for_a_new_root_is_said_at_the_first_write(tmpfs: Path) -> None:
     with mounted("-t", "tmpfs", "-o", "nr_inodes=5", "tmpfs", tmpfs / "few") as path:
         before = open_descriptors()
-        with pytest.raises(OutOfSpaceError):
-            await open_storage(LocalConfig(path=path / "root")).open()
+        with pytest.raises(OutOfSpaceError, match=str(path / "root")):
+            async with open_storage(LocalConfig(path=path / "root")) as storage:
+                await storage.put("a", b"1")
         assert open_descriptors() == before
 
 

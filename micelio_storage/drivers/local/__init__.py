@@ -8,8 +8,9 @@ import errno
 import os
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeAlias
 
 from ..._forking import leave_alone, when_forked
@@ -35,14 +36,14 @@ from ...driver import (
 )
 from .._lanes import Lane, Steps, sync_directory
 from .._libc import keep_freed_memory
-from ._attributes import Keeping
+from ._attributes import AttributeFiles, Keeping
 from ._errors import system_errors, translate
 from ._fast_reads import CachedReads
 from ._listing import Listings
 from ._reads import LocalDownload, Opened, Reads
 from ._root import DIRECTORY_MODE, Resolver, Root
 from ._staging import Staged
-from ._store import Store
+from ._store import Store, find_files, is_in_use
 from ._streaming import Transfer
 from ._uploads import LocalUpload
 from ._writes import Writes
@@ -53,11 +54,12 @@ MOST_WORKERS = 4  # threads of each lane; the second and later ones start only w
 MOST_COPIERS = 2  # threads that copy bytes of streams: on few cores each further one makes the loop later (measured)
 Place: TypeAlias = str | os.PathLike[str] | Callable[[], str]
 
-_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NOT_NOW = (errno.EROFS, errno.EACCES, errno.EPERM, *_NO_ROOM)
 
 
 class LocalDriver:
-    """Objects below `path`, which is made (mode 0700) if it is missing; a link there is followed once, at `open`.
+    """Objects below `path`, which the first write makes (mode 0700) if it is missing; a link there is followed once.
 
     `path` may be a function that finds the place out; it is called in a thread, at `open`. With `durable` (the
     default), what is acknowledged survives a power cut; without, only the end of the process. `resolver` and `keeping`
@@ -93,7 +95,7 @@ class LocalDriver:
         try:
             with system_errors():
                 cached = await lane.run(_open_root, self._path, self._resolver, self._setting, undo=CachedReads.close)
-                self._opened = _Opened(cached, self._keeping, durable=self._durable)
+                self._opened = _Opened(cached, self._keeping, self._setting, durable=self._durable)
                 await lane.run(self._opened.prepare)
                 world_writable = await lane.run(cached.root.is_world_writable)
             await lane.aclose()
@@ -205,13 +207,15 @@ class LocalDriver:
 class _Opened:
     """All that an open driver holds."""
 
-    def __init__(self, cached: CachedReads, keeping: Keeping, *, durable: bool) -> None:
+    def __init__(self, cached: CachedReads, keeping: Keeping, setting: str, *, durable: bool) -> None:
         self._root = root = cached.root
+        self._setting = setting
+        self._found_files: AttributeFiles | None = None
         self._keeping: Keeping = keeping
         self._store: Store | None = None
         self._making = threading.Lock()
         self.cached = cached
-        self.reads = Reads(root, lambda: self._store, self.cached)
+        self.reads = Reads(root, self.files, self.cached)
         self.writes = Writes(root, self.store, self.reads, self.cached, durable=durable)
         self.listings = Listings(root)
         self.read_lane = Lane("reads", most_workers=MOST_WORKERS)
@@ -221,20 +225,49 @@ class _Opened:
         self.copiers = ThreadPoolExecutor(MOST_COPIERS, "micelio-copy")
 
     def prepare(self) -> None:
-        """Make the driver's own files, unless the root can only be read: then each write will say so."""
+        """Sweep what the dead left, where a storage has written, and can. Nothing is made before the first write: then
+        each will say what is wrong."""
+        if not self._root.find() or not is_in_use(self._root):
+            return
         try:
-            self.store()
+            self.store(probed=False)
         except OSError as error:
-            if error.errno not in _READ_ONLY:
+            if error.errno not in _NOT_NOW:
                 raise
 
-    def store(self) -> Store:
-        """The driver's own files; raises OSError where none can be made."""
+    def store(self, *, probed: bool = True) -> Store:
+        """The driver's own files, made with the root where they are missing."""
         if self._store is None:
-            with self._making:
+            with self._making, self._said_of_root():
                 if self._store is None:
-                    self._store = Store(self._root, self._keeping)
+                    if not self._root.find():
+                        with _said_of(self._root.path, self._setting):
+                            _make_directory(self._root.path, DIRECTORY_MODE)
+                            self._root.find()
+                    self._store = Store(self._root)
+        if probed:
+            with self._said_of_root():
+                self._store.probe(self._keeping)
         return self._store
+
+    @contextmanager
+    def _said_of_root(self) -> Iterator[None]:
+        """Name the root in an error that it has no room for the driver's own files."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise OutOfSpaceError(f"{os.fsdecode(self._root.path)!r}: {error.strerror}") from error
+            raise
+
+    def files(self) -> AttributeFiles | None:
+        """The attributes that are kept beside the objects, if any are."""
+        if self._store is not None and self._store.files is not None:
+            return self._store.files
+        if self._found_files is None:
+            with self._making:
+                self._found_files = self._found_files or find_files(self._root)
+        return self._found_files
 
     def stage(self) -> Staged:
         """A new staging file."""
@@ -249,6 +282,8 @@ class _Opened:
             transfer.abandon()
         if self._store is not None:
             self._store.abandon()
+        if self._found_files is not None:
+            self._found_files.close()
         self._root.abandon()
 
     async def aclose(self) -> None:
@@ -266,6 +301,8 @@ class _Opened:
 
     def _close(self) -> None:
         try:
+            if self._found_files is not None:
+                self._found_files.close()
             if self._store is not None:
                 self._store.close()
         finally:
@@ -273,25 +310,45 @@ class _Opened:
 
 
 def _open_root(place: Place, resolver: Resolver, setting: str) -> CachedReads:
-    """The root, made if it is missing, and what can be read there without waiting. What cannot be one is a
+    """The root, which need not be there yet, and what can be read there without waiting. What cannot be one is a
     `ConfigError`."""
     path = os.path.abspath(os.fsencode(place() if callable(place) else place))
+    root = Root(path, resolver)
+    cached = CachedReads(root)
+    with _said_of(path, setting):
+        if not root.find():
+            _check_can_be(path)
+    keep_freed_memory()
+    return cached
+
+
+@contextmanager
+def _said_of(path: bytes, setting: str) -> Iterator[None]:
+    """Say of a root that cannot be opened or made which it is, and what to change."""
     try:
-        _make_directory(path, DIRECTORY_MODE)
-        root = Root(path, resolver)
+        yield
     except (FileExistsError, NotADirectoryError) as error:
         raise ConfigError(
             f"{os.fsdecode(path)!r} is not a directory: change {setting} to one, or to a new place"
         ) from error
     except OSError as error:
         kind = translate(error)
-        if isinstance(kind, (OutOfSpaceError, UnavailableError)):
+        if isinstance(kind, OutOfSpaceError):
+            raise OutOfSpaceError(f"{os.fsdecode(path)!r}: {error.strerror}") from error
+        if isinstance(kind, UnavailableError):
             raise
         raise ConfigError(
             f"{os.fsdecode(path)!r} cannot be opened ({error.strerror}): change {setting} to a directory of yours"
         ) from error
-    keep_freed_memory()
-    return CachedReads(root)
+
+
+def _check_can_be(path: bytes) -> None:
+    """Raise `NotADirectoryError` where a file stands in the way to a root that is to be."""
+    above = os.path.dirname(path)
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), above)
 
 
 def _make_directory(path: bytes, mode: int = 0o777) -> None:

@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias
 
 from ...driver import DEFAULT_CONTENT_TYPE, IntegrityError, Key, OutOfSpaceError
 from .._checksums import ALGORITHM
-from ._root import release
+from ._root import MOST_RACES, OwnDirectory, release, root_is_gone
 
 Keeping: TypeAlias = Literal["auto", "xattr", "file"]
 
@@ -145,25 +145,33 @@ class AttributeFiles:
     Who writes here holds the key's lock alone, and so may remove what belongs to other versions.
     """
 
-    def __init__(self, directory: int) -> None:
-        self._directory = directory
+    def __init__(self, directory: OwnDirectory) -> None:
+        self._own = directory
 
     def close(self) -> None:
-        release(self._directory)
+        self._own.close()
 
     def open_shelf(self, key: Key) -> int:
         """A descriptor of the directory of the key's versions, made if need be."""
         shelf = _shelf(key)
-        try:
-            os.mkdir(shelf, 0o700, dir_fd=self._directory)
-        except FileExistsError:
-            pass
-        return self._open(shelf)
+        for _ in range(MOST_RACES):
+            directory = self._directory
+            try:
+                os.mkdir(shelf, 0o700, dir_fd=directory)
+            except FileExistsError:
+                pass
+            except FileNotFoundError:
+                self._own.remake(directory)
+                continue
+            return self._open(shelf)
+        raise root_is_gone()
 
     @property
     def descriptor(self) -> int:
         """The directory of all shelves, to be synced when one was made."""
-        return self._directory
+        return self._own.descriptor
+
+    _directory = descriptor
 
     def read(self, key: Key, status: os.stat_result) -> bytes:
         """The encoded attributes of the file with this status, or b""."""

@@ -32,13 +32,20 @@ class CachedReads:
 
     def __init__(self, root: Root) -> None:
         self.root = root
-        kind = file_system_type(root.descriptor)
-        self._plainly = kind == _TMPFS
-        self.enabled = root.uses_openat2 and kind in _KNOWN_TYPES and hasattr(os, "RWF_NOWAIT") and _works(root)
-        self._known = Known(root.device)
+        self.enabled = self._plainly = False  # while there is no root
+        self._known = Known(root)
         self.learn = self._known.learn
         self._streak = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
+
+        root.when_found.append(self._begin)
+
+    def _begin(self) -> None:
+        """There is a root now, on a file system of some type."""
+        kind = file_system_type(self.root.descriptor)
+        self._plainly = kind == _TMPFS
+        known = self.root.uses_openat2 and kind in _KNOWN_TYPES
+        self.enabled = known and hasattr(os, "RWF_NOWAIT") and _works(self.root)
 
     def close(self) -> None:
         """Close the root, which nobody else has yet."""
@@ -106,7 +113,7 @@ class CachedReads:
             if error.errno in _CANNOT_TELL:
                 return -1
             if error.errno in NO_OBJECT:
-                raise not_found() from error
+                raise self.root.nothing() from error
             raise
 
     def _info(self, descriptor: int) -> ObjectInfo | None:

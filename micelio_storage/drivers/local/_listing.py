@@ -28,7 +28,7 @@ from ...driver import (
     is_key_segment,
     parse_cursor,
 )
-from ._root import OWN_DIRECTORY, Root, release
+from ._root import OWN_DIRECTORY, Root, release, root_is_gone
 from ._versions import etag_of, modified_at
 
 MOST_WALKS = 16  # listings whose next page goes on where the last one stopped; others find their place again
@@ -275,12 +275,14 @@ def _read_directory(root: Root, path: str, start: str) -> tuple[int, int, list[s
     try:
         with root.directory(_directory_path(path)) as descriptor:
             status = os.fstat(descriptor)
+            if root.is_gone():
+                raise root_is_gone()
             with os.scandir(descriptor) as found:
                 names = [name for entry in found if (name := _segment(entry, path, start))]
     except OSError as error:
-        if error.errno in _GONE:
+        if error.errno in _GONE and not root.is_gone():
             return 0, 0, []
-        raise
+        raise root_is_gone() if root.is_gone() else error from None
     return status.st_ino, status.st_mtime_ns, names
 
 

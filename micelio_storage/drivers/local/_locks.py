@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from ...driver import Key
 from .._lanes import Pause, Steps
-from ._root import FILE_MODE, release, root_is_gone
+from ._root import FILE_MODE, MOST_RACES, OwnDirectory, release, root_is_gone
 
 SHARDS = 64  # lock files; two keys that share one only wait for each other's comparison and rename
 FIRST_PAUSE = 0.0005  # seconds: a rename takes 0.01-0.3 ms
@@ -50,22 +50,22 @@ class Lock:
 class Locks:
     """The lock files in one directory."""
 
-    def __init__(self, directory: int) -> None:
+    def __init__(self, directory: OwnDirectory) -> None:
         self._directory = directory
         self._held: set[Lock] = set()
 
     def close(self) -> None:
-        release(self._directory)
+        self._directory.close()
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's."""
-        release(self._directory)
+        self._directory.close()
         for lock in self._held:
             lock.abandon()
 
     def make(self) -> None:
         """Make the lock files that are missing, so that on a full disk a delete still finds its lock."""
-        present = set(map(os.fsencode, os.listdir(self._directory)))
+        present = set(map(os.fsencode, os.listdir(self._directory.descriptor)))
         for shard in range(SHARDS):
             if _name(shard) not in present:
                 os.close(self._open(shard))
@@ -90,14 +90,20 @@ class Locks:
             if isinstance(error, BlockingIOError):
                 return None
             raise
+        if os.fstat(descriptor).st_nlink == 0:  # somebody cleaned it away: others lock the one that is there now
+            os.close(descriptor)
+            return None
         return Lock(descriptor, self._held)
 
     def _open(self, shard: int) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            return os.open(_name(shard), flags, FILE_MODE, dir_fd=self._directory)
-        except FileNotFoundError as error:
-            raise root_is_gone() from error
+        for _ in range(MOST_RACES):
+            directory = self._directory.descriptor
+            try:
+                return os.open(_name(shard), flags, FILE_MODE, dir_fd=directory)
+            except FileNotFoundError:
+                self._directory.remake(directory)
+        raise root_is_gone()
 
 
 def _name(shard: int) -> bytes:

@@ -28,11 +28,10 @@ from ...driver import (
     resolve_span,
 )
 from .._checksums import Check, check_whole, combined
-from ._attributes import DEFAULTS, Attributes, decode, read_from_inode
+from ._attributes import DEFAULTS, AttributeFiles, Attributes, decode, read_from_inode
 from ._errors import system_errors
 from ._fast_reads import CachedReads
 from ._root import MOST_RACES, Root, release
-from ._store import Store
 from ._streaming import (
     CHUNK,
     LARGEST_CHUNK,
@@ -69,9 +68,9 @@ class Opened:
 class Reads:
     """The reading half of the driver, for worker threads."""
 
-    def __init__(self, root: Root, store: Callable[[], Store | None], cached: CachedReads) -> None:
+    def __init__(self, root: Root, files: Callable[[], AttributeFiles | None], cached: CachedReads) -> None:
         self._root = root
-        self._store = store
+        self._files = files
         self._cached = cached
 
     def head(self, key: Key) -> ObjectInfo:
@@ -101,12 +100,12 @@ class Reads:
 
     def open_version(self, key: Key) -> tuple[int, os.stat_result, Attributes]:
         """A descriptor of the present version, its status and its attributes: all of the same version."""
-        store = self._store()
-        files = store.files if store else None
         for _ in range(MOST_RACES):
             descriptor, status = self._root.open_object(key)
             try:
-                kept = read_from_inode(descriptor) or (files.read(key, status) if files else b"")
+                kept = read_from_inode(descriptor)
+                files = None if kept else self._files()
+                kept = files.read(key, status) if files else kept
                 if kept or not files or self._is_present(key, status):
                     attributes = decode(kept).of(status) if kept else DEFAULTS
                     self._cached.learn(status, attributes)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
-from ...driver import ConfigError, Key, KeyConflictError, not_found
+from ...driver import ConfigError, Key, KeyConflictError, StorageError, not_found
+from .._lanes import sync_directory
 from .._libc import open_beneath
 
 Resolver: TypeAlias = Literal["auto", "openat2", "walk"]
@@ -33,25 +35,53 @@ class Root:
     """The directory that everything is in, held open: it may be renamed, and nothing can be put in its place."""
 
     def __init__(self, path: bytes, resolver: Resolver) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.path = path
+        self.descriptor = -1  # until the directory is found, or made by the first write
+        self.device = 0
+        self.uses_openat2 = False
         self.settled: dict[bytes, int] = {}  # inodes of directories whose way from the root is known to be on the disk
+        self.when_found: list[Callable[[], None]] = []
+        self._resolver = resolver
+        self._turn = threading.Lock()
+
+    def find(self) -> bool:
+        """Whether there is such a directory; from then on it is held open."""
+        if self.descriptor < 0:
+            with self._turn:
+                if self.descriptor < 0:
+                    try:
+                        self._hold(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                    except FileNotFoundError:
+                        return False
+        return True
+
+    def _hold(self, descriptor: int) -> None:
         try:
-            self.device = os.fstat(self.descriptor).st_dev
-            self.uses_openat2 = resolver == "openat2" or (resolver == "auto" and self._has_openat2())
+            self.device = os.fstat(descriptor).st_dev
+            self.uses_openat2 = self._resolver == "openat2" or (self._resolver == "auto" and _has_openat2(descriptor))
         except BaseException:
-            os.close(self.descriptor)
+            os.close(descriptor)
             raise
+        self.descriptor = descriptor
+        for act in self.when_found:
+            act()
+
+    def is_gone(self) -> bool:
+        """Whether the directory that is held open has been removed."""
+        return self.descriptor >= 0 and os.fstat(self.descriptor).st_nlink == 0
 
     def close(self) -> None:
-        os.close(self.descriptor)
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
 
     def abandon(self) -> None:
         """Close it in a forked child."""
-        release(self.descriptor)
+        if self.descriptor >= 0:
+            release(self.descriptor)
 
     def is_world_writable(self) -> bool:
         """Whether anybody on the machine may change what is in it."""
-        return bool(os.fstat(self.descriptor).st_mode & stat.S_IWOTH)
+        return self.descriptor >= 0 and bool(os.fstat(self.descriptor).st_mode & stat.S_IWOTH)
 
     def open_object(self, key: Key) -> tuple[int, os.stat_result]:
         """A descriptor of the regular file at the key's place, and its status. Anything else there is no object."""
@@ -59,7 +89,7 @@ class Root:
             descriptor = self._open(key.encode(), FILE_FLAGS)
         except OSError as error:
             if error.errno in NO_OBJECT:
-                raise not_found() from error
+                raise self.nothing() from error
             raise
         try:
             status = os.fstat(descriptor)
@@ -69,6 +99,15 @@ class Root:
             os.close(descriptor)
             raise
         return descriptor, status
+
+    def status(self, path: bytes) -> os.stat_result:
+        """Of a directory of the driver's own; raises OSError where none is."""
+        with self.directory(path) as descriptor:
+            return os.fstat(descriptor)
+
+    def nothing(self) -> StorageError:
+        """What to raise where no object is: that the root is gone, if that is why."""
+        return root_is_gone() if self.is_gone() else not_found()
 
     def object_status(self, directory: int, name: bytes) -> os.stat_result | None:
         """The status of the regular file `name` in an open directory, or None."""
@@ -155,6 +194,8 @@ class Root:
             release(parent)
 
     def _open(self, path: bytes, flags: int) -> int:
+        if self.descriptor < 0 and not self.find():
+            raise FileNotFoundError(errno.ENOENT, "there is no storage yet")
         if self.uses_openat2:
             return open_beneath(self.descriptor, path, flags)
         return self._walk(path, flags)
@@ -173,14 +214,64 @@ class Root:
             if here != self.descriptor:
                 release(here)
 
-    def _has_openat2(self) -> bool:
+
+class OwnDirectory:
+    """A directory of the driver's own, made if it is missing. Cleaners remove empty directories at any time; `remake`
+    makes it anew."""
+
+    def __init__(self, root: Root, name: bytes) -> None:
+        self._root = root
+        self._name = name
+        self._turn = threading.Lock()
+        self._lost: list[int] = []  # closed in the end: somebody may be using them
+        self.descriptor = self._make()
+
+    def remake(self, lost: int) -> None:
+        """Make it anew, unless another thread has done it since its descriptor was `lost`."""
+        with self._turn:
+            if self.descriptor == lost:
+                self.descriptor = self._make()
+                self._lost.append(lost)
+
+    def close(self) -> None:
+        for descriptor in (self.descriptor, *self._lost):
+            release(descriptor)
+
+    def _make(self) -> int:
         try:
-            os.close(open_beneath(self.descriptor, b".", _DIRECTORY))
-        except OSError as error:
-            if error.errno in (errno.ENOSYS, errno.EPERM):
-                return False
+            own = _made(self._root.descriptor, OWN_DIRECTORY)
+            try:
+                return _made(own, self._name)
+            finally:
+                release(own)
+        except FileNotFoundError:
+            if self._root.is_gone():
+                raise root_is_gone() from None
             raise
-        return True
+
+
+def _made(above: int, name: bytes) -> int:
+    try:
+        os.mkdir(name, DIRECTORY_MODE, dir_fd=above)
+        sync_directory(above)
+    except FileExistsError:
+        pass
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=above)
+    except NotADirectoryError as error:
+        raise ConfigError(
+            f"{name.decode()!r} in the root is not a directory: remove it, or choose another root"
+        ) from error
+
+
+def _has_openat2(descriptor: int) -> bool:
+    try:
+        os.close(open_beneath(descriptor, b".", _DIRECTORY))
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            return False
+        raise
+    return True
 
 
 def release(descriptor: int) -> None:

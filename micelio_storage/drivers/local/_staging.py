@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
-from ._root import DIRECTORY_MODE, FILE_MODE, release, root_is_gone
+from ._root import DIRECTORY_MODE, FILE_MODE, MOST_RACES, OwnDirectory, release, root_is_gone
 
 LOCK_SUFFIX = b".lock"
 
@@ -62,8 +62,9 @@ class Staged:
 class Staging:
     """The staging files of one open driver, below the directory of all staging files."""
 
-    def __init__(self, directory: int) -> None:
-        self._all = directory
+    def __init__(self, directory: OwnDirectory) -> None:
+        self._directory = directory
+        self._lost: list[int] = []  # own directories that were removed: files may be open there
         self._name = b""
         self._own = -1
         self._lock = -1
@@ -73,9 +74,7 @@ class Staging:
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's, also of the lock that says that it lives."""
-        for descriptor in (self._own, self._lock, self._all):
-            if descriptor >= 0:
-                release(descriptor)
+        self._release()
         for staged in self._live:
             staged.abandon()
 
@@ -85,19 +84,41 @@ class Staging:
             if self._own >= 0:
                 _clear(self._all, self._name)
         finally:
-            for descriptor in (self._own, self._lock, self._all):
-                if descriptor >= 0:
-                    release(descriptor)
+            self._release()
+
+    def _release(self) -> None:
+        for descriptor in (self._own, self._lock, *self._lost):
+            if descriptor >= 0:
+                release(descriptor)
+        self._directory.close()
+
+    @property
+    def _all(self) -> int:
+        return self._directory.descriptor
 
     def create(self) -> Staged:
         """A new, empty staging file."""
         name = b"file-%x" % next(self._number)  # nobody else writes in the own directory
-        try:
-            staged = Staged(self.own(), name, os.open(name, _NEW, FILE_MODE, dir_fd=self.own()))
-        except FileNotFoundError as error:
-            raise root_is_gone() from error
-        self._live.add(staged)
-        return staged
+        for _ in range(MOST_RACES):
+            own, above = self._own, self._all
+            try:
+                own = self.own()
+                staged = Staged(own, name, os.open(name, _NEW, FILE_MODE, dir_fd=own))
+            except FileNotFoundError:
+                self._lose(own, above)
+            else:
+                self._live.add(staged)
+                return staged
+        raise root_is_gone()
+
+    def _lose(self, own: int, above: int) -> None:
+        """Have the own directory made anew, for a cleaner has removed it; or, above it, that of all staging."""
+        with self._turn:
+            if own >= 0 and self._own == own:
+                self._lost += [self._own, self._lock]
+                self._own = self._lock = -1
+                return
+        self._directory.remake(above)
 
     def own(self) -> int:
         """The descriptor of the own directory, made at the first write."""
@@ -151,6 +172,8 @@ class Staging:
         try:
             descriptor = os.open(name, flags, FILE_MODE, dir_fd=self._all)
         except FileNotFoundError:
+            if create:
+                raise  # not the file is missing, but the directory
             return None
         taken = False
         try:

@@ -4,40 +4,49 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from contextlib import ExitStack
 
 from ...driver import ConfigError
-from .._lanes import sync_directory
 from ._attributes import AttributeFiles, Keeping, inode_keeps_attributes
 from ._locks import Locks
-from ._root import DIRECTORY_MODE, OWN_DIRECTORY, Root, release
+from ._root import OWN_DIRECTORY, OwnDirectory, Root
 from ._staging import Staged, Staging
 
 COARSEST_TIME = 1_000_000  # ns: a version is told from the next by its time, and an inode is not reused as fast as that
 _PROBE_TIME = 1_234_567_891_234_567_891  # ns: every digit shows
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Store:
-    """Staging, locks and attributes of one open driver. Made by `prepare`, which a read-only root refuses."""
+    """Staging, locks and attributes of one open driver. What writes needs to have been `probed`."""
 
-    def __init__(self, root: Root, keeping: Keeping) -> None:
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._turn = threading.Lock()
+        self._probed = False
+        self.in_inode = self.links = False
+        self.files = find_files(root)
         with ExitStack() as undo:
-            own = _make(root.descriptor, OWN_DIRECTORY)
-            undo.callback(os.close, own)
-            self.locks = Locks(_make(own, b"locks"))
+            if self.files is not None:
+                undo.callback(self.files.close)
+            self.locks = Locks(OwnDirectory(root, b"locks"))
             undo.callback(self.locks.close)
-            self.staging = Staging(_make(own, b"staging"))
+            self.staging = Staging(OwnDirectory(root, b"staging"))
             undo.callback(self.staging.close)
             self.locks.make()
             self.staging.sweep()
-            self.in_inode, self.links = self._probe(keeping)
-            self.files: AttributeFiles | None = None
-            if not self.in_inode or _exists(own, b"attributes"):
-                self.files = AttributeFiles(_make(own, b"attributes"))
             undo.pop_all()
-        release(own)
+
+    def probe(self, keeping: Keeping) -> None:
+        """Find out, before the first write, what the file system can do. It needs room for a file to try with."""
+        with self._turn:
+            if self._probed:
+                return
+            self.in_inode, self.links = self._probe(keeping)
+            if self.files is None and not self.in_inode:
+                self.files = AttributeFiles(OwnDirectory(self._root, b"attributes"))
+            self._probed = True
 
     def _probe(self, keeping: Keeping) -> tuple[bool, bool]:
         """Whether inodes keep attributes here, and files can be linked."""
@@ -67,18 +76,23 @@ class Store:
         self.staging.close()
 
 
-def _make(above: int, name: bytes) -> int:
+def find_files(root: Root) -> AttributeFiles | None:
+    """The attributes that are kept in files of their own, if there are any in this root."""
     try:
-        os.mkdir(name, DIRECTORY_MODE, dir_fd=above)
-        sync_directory(above)
-    except FileExistsError:
-        pass
+        root.status(OWN_DIRECTORY + b"/attributes")
+    except OSError:
+        return None
+    return AttributeFiles(OwnDirectory(root, b"attributes"))
+
+
+def is_in_use(root: Root) -> bool:
+    """Whether a storage has written here."""
     try:
-        return os.open(name, _DIRECTORY, dir_fd=above)
-    except NotADirectoryError as error:
-        raise ConfigError(
-            f"{name.decode()!r} in the root is no directory: remove it, or choose another root"
-        ) from error
+        root.status(OWN_DIRECTORY + b"/staging")
+        root.status(OWN_DIRECTORY + b"/locks")
+    except OSError:
+        return False
+    return True
 
 
 def _exists(above: int, name: bytes) -> bool:

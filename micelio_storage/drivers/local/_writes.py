@@ -6,7 +6,8 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from ...driver import (
     DEFAULT_CONTENT_TYPE,
@@ -46,12 +47,16 @@ _NO_CLONE = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.EN
 _NO_RANGE = (errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOSYS)
 
 
+class StoreOf(Protocol):
+    """Gives the driver's own files, made at the first write; `probed` unless only deletes need them."""
+
+    def __call__(self, *, probed: bool = True) -> Store: ...
+
+
 class Writes:
     """The writing half of the driver. `store` may raise: then the root cannot be written."""
 
-    def __init__(
-        self, root: Root, store: Callable[[], Store], reads: Reads, cached: CachedReads, *, durable: bool
-    ) -> None:
+    def __init__(self, root: Root, store: StoreOf, reads: Reads, cached: CachedReads, *, durable: bool) -> None:
         self._root = root
         self._store = store
         self._reads = reads
@@ -284,7 +289,10 @@ class Writes:
         self._root.settled.update(new)
 
     def _delete_one(self, key: Key, if_match: str | None, parents: dict[bytes, int]) -> Steps[None]:
-        store, path, name = self._store(), key.parent.encode(), key.name.encode()
+        if not self._root.find():
+            check_if_match(if_match, None)
+            return
+        store, path, name = self._store(probed=False), key.parent.encode(), key.name.encode()
         lock = yield from store.locks.take(key, alone=if_match is not None or store.files is not None)
         try:
             if path not in parents:
