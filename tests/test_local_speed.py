@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sys
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +19,7 @@ import pytest
 from aiofiles.base import wrap
 
 from micelio_storage import (
+    ConfigError,
     IntegrityError,
     LocalConfig,
     ObjectInfo,
@@ -366,3 +368,46 @@ async def test_a_large_get_takes_its_own_size_and_no_more(storage: Storage) -> N
     finally:
         tracemalloc.stop()
     assert peak < 1.05 * (64 << 20)
+
+
+READS = """
+import asyncio, resource, sys
+from micelio_storage import LocalConfig, open_storage
+
+async def read_streams(path):
+    async with open_storage(LocalConfig(path=path, durable=False)) as storage:
+        await storage.put("a", bytes(32 << 20))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(4):
+            async with storage.open_read("a") as reader:
+                async for _ in reader:
+                    pass
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+asyncio.run(read_streams(sys.argv[1]))
+"""
+
+
+async def page_faults(root: Path, **environment: str) -> int:
+    """How many pages the system gave to a process of its own that read 128 MiB as streams."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", READS, str(root)), env=os.environ | environment, stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0
+    return int(said)
+
+
+async def test_the_memory_of_chunks_is_kept_for_the_next_ones_only_if_the_application_asks(tmpfs: Path) -> None:
+    plain = await page_faults(tmpfs / "plain")
+    kept = await page_faults(tmpfs / "kept", MICELIO_KEEP_FREED_MEMORY="1")
+    assert kept < plain / 2, (kept, plain)
+
+
+async def test_asking_for_memory_to_be_kept_in_other_words_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MICELIO_KEEP_FREED_MEMORY", "yes")
+    with pytest.raises(ConfigError, match="MICELIO_KEEP_FREED_MEMORY='yes': set it to 1"):
+        await open_storage(LocalConfig(path=tmp_path / "root")).open()
+    assert not (tmp_path / "root").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from support.s3_servers import Server
 
 from micelio_storage import ConfigError, S3Config, open_storage
 from micelio_storage.drivers.s3._multipart import MOST_PARTS, part_size, ranges
-from micelio_storage.drivers.s3.requests._yielding import parse_json
 
 MIB = 1 << 20
 TERABYTE = 1 << 40
@@ -68,19 +66,6 @@ def test_the_parts_of_a_copy_are_the_whole_object(size: int) -> None:
     assert parts[-1][1] == size
     assert all(one[1] == other[0] for one, other in pairwise(parts))
     assert len(parts) <= MOST_PARTS
-
-
-@pytest.mark.parametrize(
-    "text", ["{}", "[]", "1", ' { "a" : [ 1 , { "b" : { "c" : { "d" : [ ] } } } ] , "e" : "\\u00e9" } ', "[[[[[1]]]]]"]
-)
-def test_json_read_in_pieces_is_the_same(text: str) -> None:
-    assert parse_json(text) == json.loads(text)
-
-
-@pytest.mark.parametrize("text", ["", "{", '{"a"}', '{"a":1,,}', "[1 2]", "{} {}", '{"a":}'])
-def test_json_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(json.JSONDecodeError):
-        parse_json(text)
 
 
 @pytest.mark.case("S33")

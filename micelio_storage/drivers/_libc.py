@@ -8,6 +8,9 @@ import os
 import sys
 from typing import Any
 
+from ..driver import ConfigError
+
+_KEEP_FREED_MEMORY = "MICELIO_KEEP_FREED_MEMORY"
 _OPENAT2 = 437  # the number on every architecture that Linux 5.6 and later run Python on
 _LARGEST_BLOCK = 16 << 20  # bytes: twice that is what some streams at once have in hand
 _HUGE_PAGE = 2 << 20  # bytes
@@ -52,11 +55,19 @@ def file_system_type(descriptor: int) -> int:
     return ctypes.c_long.from_buffer(answer).value & 0xFFFFFFFF
 
 
-def keep_freed_memory() -> None:
-    """Have the C library keep the memory of a stream's chunks for the next ones. The system gives new memory page by
-    page, which takes 250 us for a MiB, and reading it 60. glibc gives back what is free behind all that is in use when
-    it is more than twice the largest block it ever mapped and unmapped (mallopt(3)): this maps one and unmaps it."""
-    bytes(_LARGEST_BLOCK)
+def keep_freed_memory_if_asked() -> None:
+    """Have the C library keep the memory of a stream's chunks for the next ones, if the environment asks for it: it is
+    a setting of the whole process, so that it is the application's to decide.
+
+    The system gives new memory page by page, which takes 250 us for a MiB, and reading it 60. glibc gives back what is
+    free behind all that is in use when it is more than twice the largest block it ever mapped and unmapped
+    (mallopt(3)): this maps one and unmaps it. Raises ConfigError for a value that is neither "1" nor "0" nor empty.
+    """
+    asked = os.environ.get(_KEEP_FREED_MEMORY, "")
+    if asked not in ("", "0", "1"):
+        raise ConfigError(f"{_KEEP_FREED_MEMORY}={asked!r}: set it to 1, or leave it out")
+    if asked == "1":
+        bytes(_LARGEST_BLOCK)
 
 
 def prefer_huge_pages(room: memoryview) -> None:

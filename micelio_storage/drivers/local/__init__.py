@@ -35,7 +35,7 @@ from ...driver import (
     WriteOptions,
 )
 from .._lanes import Lane, Steps, sync_directory
-from .._libc import keep_freed_memory
+from .._libc import keep_freed_memory_if_asked
 from ._attributes import AttributeFiles, Keeping
 from ._errors import system_errors, translate
 from ._fast_reads import CachedReads
@@ -312,13 +312,13 @@ class _Opened:
 def _open_root(place: Place, resolver: Resolver, setting: str) -> CachedReads:
     """The root, which need not be there yet, and what can be read there without waiting. What cannot be one is a
     `ConfigError`."""
+    keep_freed_memory_if_asked()
     path = os.path.abspath(os.fsencode(place() if callable(place) else place))
     root = Root(path, resolver)
     cached = CachedReads(root)
     with _said_of(path, setting):
         if not root.find():
             _check_can_be(path)
-    keep_freed_memory()
     return cached
 
 

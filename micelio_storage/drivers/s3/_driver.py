@@ -26,9 +26,8 @@ from ...driver import (
     WriteOptions,
 )
 from .._lanes import Lane
-from .._libc import keep_freed_memory
+from .._libc import keep_freed_memory_if_asked
 from ._capabilities import ALL_CONDITIONS, NO_CONDITIONS
-from .requests._yielding import gently
 
 if TYPE_CHECKING:
     import aioboto3
@@ -161,17 +160,15 @@ def _make_opened(
     fast_enough: float | None,
 ) -> Opened:
     """In a thread: the import alone takes 300 ms."""
-    keep_freed_memory()
-    with gently():
-        opened: Opened = _imported().Opened(config, session, lane, largest_copy, fast_enough)
-        return opened
+    keep_freed_memory_if_asked()
+    opened: Opened = _imported().Opened(config, session, lane, largest_copy, fast_enough)
+    return opened
 
 
 def make_client(config: S3Config, session: aioboto3.Session | None) -> Client:
     """A client without a driver. In a thread, for the import alone takes 300 ms."""
-    with gently():
-        client: Client = _imported().make_client(config, session)
-        return client
+    client: Client = _imported().make_client(config, session)
+    return client
 
 
 async def abort_uploads(config: S3Config, prefix: str) -> int:

@@ -18,14 +18,13 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import aioboto3
 import anyio
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.exceptions import ClientError, ProfileNotFound
-from botocore.loaders import JSONFileLoader
 
 from ...._config import setting
 from ...._shielding import publishing as publishing_step
@@ -37,7 +36,6 @@ from ._short_road import NAMES, OF_THE_BUCKET, NotPlainError, ShortRoad
 from ._surfaces import check_sdk, short_road_fits
 from ._tls import Authorities, find_authorities, guard
 from ._transport import Transport
-from ._yielding import parse_json
 
 if TYPE_CHECKING:
     from ...._config import S3Config
@@ -349,18 +347,6 @@ async def _end(task: asyncio.Task[Answer], patience: float, undo: Callable[[Answ
             undo(answer)
 
 
-class GentleLoader(JSONFileLoader):  # type: ignore[misc]  # the SDK has no types
-    """Reads the SDK's models piece by piece, and each of them once in a process."""
-
-    _read: ClassVar[dict[str, Any]] = {}
-
-    def _load_file(self, full_path: str, open_method: Callable[..., Any]) -> Any:
-        if full_path not in self._read and os.path.isfile(full_path):
-            with open_method(full_path, "rb") as file:
-                self._read[full_path] = parse_json(file.read().decode())
-        return self._read.get(full_path)
-
-
 def make_client(config: S3Config, session: aioboto3.Session | None) -> Client:
     """A client that has not sent anything yet. In a thread, for it blocks."""
     return anyio.run(_make_client, config, session)  # which also loads what anyio would load on the loop, in 30 ms
@@ -388,9 +374,7 @@ async def _make_client(config: S3Config, session: aioboto3.Session | None) -> Cl
 
 
 def _new_session(profile: str | None) -> aioboto3.Session:
-    session = AioSession(profile=profile)
-    session.get_component("data_loader").file_loader = GentleLoader()
-    return aioboto3.Session(botocore_session=session)
+    return aioboto3.Session(botocore_session=AioSession(profile=profile))
 
 
 def _maker(session: Any, authorities: Authorities) -> _Make:
