@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectInfo:
+class HttpHeaders:
+    """What a web server says with an object, as it was stored with it: printable ASCII, None where nothing was said."""
+
+    cache_control: str | None = None
+    content_disposition: str | None = None
+    content_encoding: str | None = None
+    content_language: str | None = None
+
+
+HTTP_HEADERS = tuple(header.name for header in fields(HttpHeaders))
+
+
+def headers_of(holder: HttpHeaders) -> dict[str, str]:
+    """The headers that are said, by the names of their fields."""
+    return {name: value for name in HTTP_HEADERS if (value := getattr(holder, name)) is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectInfo(HttpHeaders):
     """What is known of one stored object. It has no key: whoever asked knows it.
 
     `size` is in bytes. `etag` is opaque, quoted as HTTP sends it, and changes whenever the bytes do. `modified` is
     aware UTC. `metadata` is the user's own, names in lower case. `checksum` is "algorithm:base64" of the whole
-    object where the driver keeps one, else None.
+    object where the driver keeps one, else None. `cache_control` and the other HTTP headers are as they were stored.
     """
 
     size: int

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
+from ._content_types import content_type_of
 from ._errors import InvalidArgumentError
-from ._keys import Prefix
+from ._info import HTTP_HEADERS
+from ._keys import Key, Prefix
 from ._types import (
     MAX_PAGE,
     RESERVED_METADATA,
@@ -19,6 +22,7 @@ from ._types import (
     ListOptions,
     PresignRequest,
     ReadOptions,
+    WriteArguments,
     WriteOptions,
 )
 
@@ -42,6 +46,21 @@ def parse_etag(name: str, value: str | None) -> str | None:
     if not _ETAG.fullmatch(value):
         raise InvalidArgumentError(f"{name} is an etag as an object gave it, in double quotes, neither weak nor '*'")
     return value
+
+
+def parse_etags(keys: Sequence[Key], if_match: str | Mapping[str, str] | None) -> dict[Key, str]:
+    """The ETag that each of the keys must have; none if none was asked for."""
+    if if_match is None:
+        return {}
+    if not isinstance(if_match, Mapping):
+        if len(keys) != 1:
+            raise InvalidArgumentError("one if_match is for exactly one key: pass a mapping with an ETag for each key")
+        if_match = {keys[0]: if_match}
+    if set(if_match) != set(keys):
+        raise InvalidArgumentError("if_match must have an ETag for each of the keys, and for no other")
+    if None in if_match.values():
+        raise TypeError("if_match must map each key to the ETag of its object, not to None")
+    return {key: parse_etag("if_match", if_match[key]) or "" for key in keys}
 
 
 def parse_condition(if_match: str | None, if_absent: bool) -> Condition:
@@ -138,15 +157,35 @@ def parse_count(name: str, value: int | None, *, least: int, most: int | None = 
     return value
 
 
-def parse_write_options(
-    if_match: str | None, if_absent: bool, content_type: str | None, metadata: Mapping[str, str] | None
-) -> WriteOptions:
-    """How to write, as a call was told."""
+def parse_write_options(key: Key | None, given: WriteArguments) -> WriteOptions:
+    """How to write under the key, as a call was told. Without a key (for a copy), what is not given is left open."""
+    unknown = given.keys() - WriteArguments.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
+    content_type = parse_content_type(given.get("content_type"))
+    if content_type is None and key is not None:
+        content_type = content_type_of(key)
+    headers = {name: parse_header(name, value) for name in HTTP_HEADERS if (value := given.get(name)) is not None}
     return WriteOptions(
-        condition=parse_condition(if_match, if_absent),
-        content_type=parse_content_type(content_type),
-        metadata=parse_metadata(metadata),
+        condition=parse_condition(given.get("if_match"), given.get("if_absent", False)),
+        content_type=content_type,
+        metadata=parse_metadata(given.get("metadata")),
+        **headers,
     )
+
+
+def parse_copy_options(given: WriteArguments, source_match: str | None) -> WriteOptions:
+    """How to copy, as a call was told: what is not given is the source's."""
+    return replace(parse_write_options(None, given), source_match=parse_etag("source_match", source_match))
+
+
+def parse_header(name: str, value: object) -> str:
+    """The value of an HTTP header that every back end keeps."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    if not _HEADER.fullmatch(value):
+        raise InvalidArgumentError(f"{name} must be 1 to 1,024 printable ASCII characters, without blanks around them")
+    return value
 
 
 def parse_read_options(

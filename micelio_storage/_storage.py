@@ -6,43 +6,53 @@ from __future__ import annotations
 import inspect
 import os
 import random
-import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Literal, TypeAlias, Unpack
 
 import anyio
 
+from ._batches import for_each
 from ._call import Call, Lifecycle, parse_deadline
-from ._errors import InvalidArgumentError, NotFoundError, ObjectReplacedError, PreconditionFailedError, raise_together
+from ._content_types import content_type_of
+from ._errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    ObjectReplacedError,
+    PreconditionFailedError,
+    raise_together,
+)
 from ._files import file_chunks, find_target, write_file
 from ._hooks import Hook, Operation
 from ._info import ObjectInfo
 from ._keys import Key, Prefix, check_length
+from ._opening import Openable
 from ._parsing import (
-    parse_condition,
-    parse_etag,
+    parse_content_type,
+    parse_copy_options,
+    parse_etags,
     parse_list_options,
     parse_presign,
     parse_read_options,
     parse_write_options,
 )
-from ._shielding import run_to_completion
 from ._streams import Data, Pull, Reader, Writer, as_bytes, as_source, read_whole, upload_chunks
 from ._types import (
     MAX_PAGE,
     Capabilities,
-    Condition,
     DeleteOptions,
     Entry,
     ListOptions,
     Page,
     ReadOptions,
     Removed,
+    WriteArguments,
     WriteOptions,
+    changes_nothing,
+    check_if_match,
     check_write_condition,
     successor_of,
 )
@@ -56,7 +66,7 @@ READS = 5  # of an object that others replace again and again
 LONGEST_PAUSE = 0.1  # seconds between two tries of `update`; the first pause is at most 1 ms
 
 
-class Storage:
+class Storage(Openable):
     """Objects under keys, with the same meaning on every driver.
 
     ```python
@@ -77,48 +87,6 @@ class Storage:
         self._owner = True
         self._place = ""  # what all keys begin with for the one who made the driver
 
-    # -- open and closed
-
-    async def open(self) -> Self:
-        """Get ready for calls on this event loop. An open storage stays open."""
-        if not self._owner:
-            self._lifecycle.check()
-        async with self._lifecycle.turn:
-            if self._lifecycle.loop is None:
-                await self._driver.open()
-                self._lifecycle.opened(self._driver)
-        self._lifecycle.check()
-        return self
-
-    async def aclose(self) -> None:
-        """Give everything back; readers and writers still open are closed, and nothing of such a writer is kept.
-        Idempotent. Closing what `under` gave closes nothing."""
-        if self._owner and not self._lifecycle.abandoned:
-            await run_to_completion(self._close())
-
-    async def _close(self) -> None:
-        async with self._lifecycle.turn:
-            if self._lifecycle.loop is None:
-                return
-            self._lifecycle.check()
-            self._lifecycle.closed()
-            try:
-                await self._lifecycle.close_streams()
-            finally:
-                await self._driver.aclose()
-
-    async def __aenter__(self) -> Self:
-        return await self.open()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    def __del__(self) -> None:
-        if getattr(self, "_owner", False) and self._lifecycle.loop is not None:
-            warnings.warn(f"{self!r} was dropped open: use `async with`", ResourceWarning, source=self, stacklevel=1)
-
     def __repr__(self) -> str:
         return f"<Storage on {self._driver!r}>"
 
@@ -134,21 +102,18 @@ class Storage:
         key: str,
         data: Data,
         *,
-        if_match: str | None = None,
-        if_absent: bool = False,
-        content_type: str | None = None,
-        metadata: Mapping[str, str] | None = None,
         deadline: float | None = None,
+        **how: Unpack[WriteArguments],
     ) -> ObjectInfo:
         """Store all of `data` under `key`, or raise and change nothing. When it returns, it is stored.
 
         `data` is bytes-like (leave it unchanged until this returns), an async iterable of bytes-like, or anything
-        with `async read(n)`. With `if_match`, only over the object with that ETag (`PreconditionFailedError`); with
-        `if_absent`, only where there is none (`AlreadyExistsError`).
+        with `async read(n)`. The rest is said in `WriteArguments`: `if_match` (`PreconditionFailedError` otherwise),
+        `if_absent` (`AlreadyExistsError`), `content_type`, `metadata`, HTTP headers.
         """
         with self._call("put", key, deadline) as call:
             parsed = self._parse(key)
-            options = parse_write_options(if_match, if_absent, content_type, metadata)
+            options = parse_write_options(parsed, how)
             source = as_source(data)
             if isinstance(source, AsyncGenerator):
                 return call.wrote(await upload_chunks(source, partial(self._driver.upload, parsed, options)))
@@ -175,6 +140,12 @@ class Storage:
             options = parse_read_options(offset, length, if_match, if_none_match)
             return call.read(*await self._read_all(parsed, options))
 
+    async def get_with_info(self, key: str, *, deadline: float | None = None) -> tuple[bytes, ObjectInfo]:
+        """All the object's bytes, and what is known of the very version that they are of."""
+        with self._call("get", key, deadline) as call:
+            data, info = await self._read_all(self._parse(key), ReadOptions())
+            return call.read(data, info), info
+
     async def head(self, key: str, *, deadline: float | None = None) -> ObjectInfo:
         """What is known of the object, or `NotFoundError`."""
         with self._call("head", key, deadline) as call:
@@ -190,16 +161,20 @@ class Storage:
                 return False
             return True
 
-    async def delete(self, *keys: str, if_match: str | None = None, deadline: float | None = None) -> None:
-        """Remove the objects; a missing one is fine. With `if_match` (and one key), only the object with that ETag:
-        `PreconditionFailedError` for another or none. Several failures come as an `ExceptionGroup`."""
+    async def delete(
+        self, *keys: str, if_match: str | Mapping[str, str] | None = None, deadline: float | None = None
+    ) -> None:
+        """Remove the objects; a missing one is fine. With `if_match` (an ETag for one key, or a mapping with one for
+        each), only the objects with these ETags: `PreconditionFailedError` for others or none. Several failures come as
+        an `ExceptionGroup`."""
         with self._call("delete", keys[0] if len(keys) == 1 else None, deadline) as call:
-            etag = parse_etag("if_match", if_match)
-            if etag is not None and len(keys) != 1:
-                raise InvalidArgumentError("if_match needs exactly one key: each object has its own ETag")
-            parsed = list(dict.fromkeys(map(self._parse, keys)))
-            await self._delete(parsed, DeleteOptions(if_match=etag))
-            call.counted(len(parsed))
+            parsed = list(map(self._parse, keys))
+            etags = parse_etags(parsed, if_match)
+            if not etags:
+                await self._delete(list(dict.fromkeys(parsed)), DeleteOptions())
+            else:
+                await for_each(etags.items(), lambda item: self._delete([item[0]], DeleteOptions(if_match=item[1])))
+            call.counted(len(set(parsed)))
 
     # -- streams
 
@@ -229,11 +204,8 @@ class Storage:
         self,
         key: str,
         *,
-        if_match: str | None = None,
-        if_absent: bool = False,
-        content_type: str | None = None,
-        metadata: Mapping[str, str] | None = None,
         deadline: float | None = None,
+        **how: Unpack[WriteArguments],
     ) -> Writer:
         """A `Writer` for `async with`: `await write(data)`. Leaving the block commits (the condition is checked then);
         an exception or cancellation leaves nothing. Or `writer = await storage.open_write(key)`, and in the end
@@ -241,7 +213,7 @@ class Storage:
 
         async def start() -> Upload:
             parsed = self._parse(key)
-            return await self._driver.upload(parsed, parse_write_options(if_match, if_absent, content_type, metadata))
+            return await self._driver.upload(parsed, parse_write_options(parsed, how))
 
         return Writer(self._lifecycle, partial(self._call, key=key, deadline=deadline), start)
 
@@ -250,16 +222,13 @@ class Storage:
         path: str | os.PathLike[str],
         key: str,
         *,
-        if_match: str | None = None,
-        if_absent: bool = False,
-        content_type: str | None = None,
-        metadata: Mapping[str, str] | None = None,
         deadline: float | None = None,
+        **how: Unpack[WriteArguments],
     ) -> ObjectInfo:
         """Store a file of the local disk, streaming. Otherwise as `put`; the disk's own errors come as `OSError`."""
         with self._call("upload_file", key, deadline) as call:
             parsed = self._parse(key)
-            options = parse_write_options(if_match, if_absent, content_type, metadata)
+            options = parse_write_options(parsed, how)
             return call.wrote(await upload_chunks(file_chunks(path), partial(self._driver.upload, parsed, options)))
 
     async def download_file(
@@ -291,6 +260,19 @@ class Storage:
             for entry in page.entries:
                 yield entry
             cursor, more, start_after = page.cursor, page.cursor is not None, None
+
+    async def list_folded(
+        self, prefix: str = "", *, delimiter: Literal["/"] = "/", deadline: float | None = None
+    ) -> AsyncGenerator[Entry | str, None]:
+        """`async for`: one level, as in a directory. An `Entry` for each key that begins with `prefix` and has no more
+        "/" behind it, and a str that ends in "/" for all that go on behind the same one; in UTF-8 byte order."""
+        cursor, more = None, True
+        while more:
+            page = await self.list_page(prefix, cursor=cursor, delimiter=delimiter, deadline=deadline)
+            lines: list[Entry | str] = [*page.entries, *page.prefixes]
+            for line in sorted(lines, key=lambda line: line if isinstance(line, str) else line.key):
+                yield line
+            cursor, more = page.cursor, page.cursor is not None
 
     async def list_page(
         self,
@@ -339,47 +321,49 @@ class Storage:
         source: str,
         target: str,
         *,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        source_match: str | None = None,
         deadline: float | None = None,
+        **how: Unpack[WriteArguments],
     ) -> ObjectInfo:
-        """Store the source's bytes, content type and metadata under `target`, without passing them through Python where
-        the back end can. The conditions are the target's. A copy onto itself changes nothing."""
+        """Store the source's bytes under `target`, without passing them through Python where the back end can. Content
+        type, metadata and HTTP headers are the source's, but for those that are given. The conditions are the target's,
+        and `source_match` is an ETag that the source must have. A copy onto itself changes nothing."""
         with self._call("copy", source, deadline, target) as call:
-            old, new, condition = self._parse(source), self._parse(target), parse_condition(if_match, if_absent)
-            return call.wrote(await self._copy(old, new, condition))
+            options = parse_copy_options(how, source_match)
+            return call.wrote(await self._copy(self._parse(source), self._parse(target), options))
 
     async def move(
         self,
         source: str,
         target: str,
         *,
-        if_match: str | None = None,
-        if_absent: bool = False,
+        source_match: str | None = None,
         deadline: float | None = None,
+        **how: Unpack[WriteArguments],
     ) -> ObjectInfo:
         """Copy, then delete the source: never before the target is stored, and (where the driver has conditional
         deletes) not if somebody wrote it meanwhile, which is a `PreconditionFailedError` that leaves both."""
         with self._call("move", source, deadline, target) as call:
             old, new = self._parse(source), self._parse(target)
-            condition = parse_condition(if_match, if_absent)
+            options = parse_copy_options(how, source_match)
             seen = await self._driver.head(old)
-            info = call.wrote(await self._copy(old, new, condition))
+            info = call.wrote(await self._copy(old, new, options))
             if old != new:
                 pinned = seen.etag if self._driver.capabilities.delete_if_match else None
                 await self._delete([old], DeleteOptions(if_match=pinned))
             return info
 
-    async def update(self, key: str, change: Change, *, deadline: float | None = None) -> ObjectInfo:
+    async def update(
+        self, key: str, change: Change, *, content_type: str | None = None, deadline: float | None = None
+    ) -> ObjectInfo:
         """Read, change and write back, again and again until nobody came between.
 
         `change` gets the present bytes (None where there is no object) and returns, or awaits, those to write; it may
         be called several times. Returning None leaves things as they are: then the present object is returned, or
-        `NotFoundError` raised. Content type and metadata stay.
+        `NotFoundError` raised. Metadata and headers stay, and so does the content type unless one is given.
         """
         with self._call("update", key, deadline) as call:
-            parsed = self._parse(key)
-            pause = 0.001
+            parsed, given, pause = self._parse(key), parse_content_type(content_type), 0.001
             while True:
                 data: bytes | None = None
                 seen: ObjectInfo | None = None
@@ -390,7 +374,10 @@ class Storage:
                 if changed is None:
                     return seen if seen is not None else await self._driver.head(parsed)
                 try:
-                    return call.wrote(await self._driver.put(parsed, as_bytes(changed), successor_of(seen)))
+                    options = successor_of(seen)
+                    kind = given or options.content_type or content_type_of(parsed)
+                    options = replace(options, content_type=kind)
+                    return call.wrote(await self._driver.put(parsed, as_bytes(changed), options))
                 except PreconditionFailedError:
                     await anyio.sleep(random.uniform(0, pause))
                     pause = min(2 * pause, LONGEST_PAUSE)
@@ -458,11 +445,16 @@ class Storage:
         download = await self._driver.read(key, options)
         return await read_whole(download), download.info
 
-    async def _copy(self, source: Key, target: Key, condition: Condition) -> ObjectInfo:
+    async def _copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         if source != target:
-            return await self._driver.copy(source, target, WriteOptions(condition=condition))
+            return await self._driver.copy(source, target, options)
+        if not changes_nothing(options):
+            raise InvalidArgumentError(
+                "a copy onto itself changes no content type, metadata or headers: use update or put"
+            )
         info = await self._driver.head(source)
-        check_write_condition(condition, info)
+        check_if_match(options.source_match, info.etag, info)
+        check_write_condition(options.condition, info)
         return info
 
     async def _list_page(self, prefix: Prefix, options: ListOptions) -> Page:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal, Self, TypeAlias
+from typing import Literal, Protocol, Self, TypeAlias, TypedDict
 
 from ._errors import (
     AlreadyExistsError,
@@ -16,7 +16,7 @@ from ._errors import (
     PreconditionFailedError,
     RangeError,
 )
-from ._info import ObjectInfo
+from ._info import HTTP_HEADERS, HttpHeaders, ObjectInfo, headers_of
 from ._keys import MAX_KEY_BYTES, Key
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
@@ -87,13 +87,32 @@ Condition: TypeAlias = IfMatch | IfAbsent | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WriteOptions:
-    """How to write. For a copy, None for `content_type` or `metadata` keeps the source's; elsewhere it means the
-    default and nothing."""
+class WriteOptions(HttpHeaders):
+    """How to write. For a copy, None for `content_type`, `metadata` or a header keeps the source's, and `source_match`
+    is the ETag that the source must have; elsewhere None means the default and nothing."""
 
     condition: Condition = None
     content_type: str | None = None
     metadata: Mapping[str, str] | None = field(default=None, hash=False)
+    source_match: str | None = None
+
+
+class WriteArguments(TypedDict, total=False):
+    """What every call that writes an object takes by keyword.
+
+    `if_match`: only over the object with that ETag; `if_absent`: only where there is none. `content_type`: by default
+    what the key's extension says. `metadata`: the user's own, names of a-z 0-9 _ . -, at most 2,000 bytes.
+    `cache_control` and the other headers: what a web server is to say with the object, in printable ASCII.
+    """
+
+    if_match: str | None
+    if_absent: bool
+    content_type: str | None
+    metadata: Mapping[str, str] | None
+    cache_control: str | None
+    content_disposition: str | None
+    content_encoding: str | None
+    content_language: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,4 +300,29 @@ def successor_of(seen: ObjectInfo | None) -> WriteOptions:
     """How to write what comes after the object that was seen, and after no other."""
     if seen is None:
         return WriteOptions(condition=IfAbsent())
-    return WriteOptions(condition=IfMatch(seen.etag), content_type=seen.content_type, metadata=seen.metadata)
+    return inherit(WriteOptions(condition=IfMatch(seen.etag)), seen)
+
+
+class Kept(Protocol):
+    """What is kept of an object besides its bytes."""
+
+    @property
+    def content_type(self) -> str: ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]: ...
+
+
+def inherit(options: WriteOptions, source: Kept) -> WriteOptions:
+    """The options of a copy, with what they leave open taken from the source."""
+    return replace(
+        options,
+        content_type=options.content_type or source.content_type,
+        metadata=source.metadata if options.metadata is None else options.metadata,
+        **{name: getattr(options, name) or getattr(source, name) for name in HTTP_HEADERS},
+    )
+
+
+def changes_nothing(options: WriteOptions) -> bool:
+    """Whether a copy takes everything from its source."""
+    return options.content_type is None and options.metadata is None and not headers_of(options)

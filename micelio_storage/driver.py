@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ._buffers import Gathered
+from ._content_types import content_type_of
 from ._errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -39,7 +40,7 @@ from ._errors import (
     UnavailableError,
     show_key,
 )
-from ._info import DEFAULT_CONTENT_TYPE, ObjectInfo
+from ._info import DEFAULT_CONTENT_TYPE, HTTP_HEADERS, HttpHeaders, ObjectInfo, headers_of
 from ._keys import MAX_KEY_BYTES, NO_PREFIX, Key, Prefix, is_key_segment
 from ._outcome import count_attempt
 from ._parsing import encode_metadata
@@ -61,11 +62,13 @@ from ._types import (
     Span,
     WriteOptions,
     already_exists,
+    changes_nothing,
     check_if_match,
     check_read_conditions,
     check_write_condition,
     cursor_after,
     escape_name,
+    inherit,
     not_a_cursor,
     not_found,
     parse_cursor,
@@ -74,6 +77,7 @@ from ._types import (
 
 __all__ = [
     "DEFAULT_CONTENT_TYPE",
+    "HTTP_HEADERS",
     "MAX_KEY_BYTES",
     "NO_PREFIX",
     "RESERVED_METADATA",
@@ -93,6 +97,7 @@ __all__ = [
     "Entry",
     "FileSlice",
     "Gathered",
+    "HttpHeaders",
     "IfAbsent",
     "IfMatch",
     "IntegrityError",
@@ -119,13 +124,17 @@ __all__ = [
     "Upload",
     "WriteOptions",
     "already_exists",
+    "changes_nothing",
     "check_if_match",
     "check_read_conditions",
     "check_write_condition",
+    "content_type_of",
     "count_attempt",
     "cursor_after",
     "encode_metadata",
     "escape_name",
+    "headers_of",
+    "inherit",
     "is_key_segment",
     "not_a_cursor",
     "not_found",

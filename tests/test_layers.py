@@ -13,8 +13,32 @@ import micelio_storage
 PACKAGE = Path(micelio_storage.__file__).parent
 # The core, each module knowing only those before it.
 CORE = (
-    *("_info", "_errors", "_outcome", "_keys", "_types", "_buffers", "_parsing", "_forking", "_shielding", "driver"),
-    *("_config", "_hooks", "_call", "_streams", "_turns", "_files", "_storage", "_open"),
+    *(
+        "_info",
+        "_content_types",
+        "_errors",
+        "_batches",
+        "_outcome",
+        "_keys",
+        "_types",
+        "_buffers",
+        "_parsing",
+        "_forking",
+    ),
+    *(
+        "_forking",
+        "_shielding",
+        "driver",
+        "_config",
+        "_hooks",
+        "_call",
+        "_opening",
+        "_streams",
+        "_turns",
+        "_files",
+        "_storage",
+    ),
+    "_open",
 )
 FOR_DRIVERS = {"driver", "_config", "_forking", "_shielding"}
 NOT_YET = {"cli._transfer"}  # they go around the doors that are being made

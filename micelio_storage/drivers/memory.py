@@ -7,7 +7,7 @@ import io
 import secrets
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from anyio.lowlevel import checkpoint
@@ -35,6 +35,8 @@ from ..driver import (
     check_read_conditions,
     check_write_condition,
     cursor_after,
+    headers_of,
+    inherit,
     not_found,
     parse_cursor,
     publishing,
@@ -98,12 +100,8 @@ class MemoryDriver:
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         await checkpoint()
         version = self._find(source)
-        kept = replace(
-            options,
-            content_type=options.content_type or version.info.content_type,
-            metadata=version.info.metadata if options.metadata is None else options.metadata,
-        )
-        return self.publish(target, version.data, kept)
+        check_if_match(options.source_match, version.info.etag, version.info)
+        return self.publish(target, version.data, inherit(options, version.info))
 
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
         await checkpoint()
@@ -175,6 +173,7 @@ class MemoryDriver:
             modified=datetime.now(UTC),
             content_type=options.content_type or DEFAULT_CONTENT_TYPE,
             metadata=dict(options.metadata or {}),
+            **headers_of(options),
         )
         if key not in self._objects:
             insort(self._order, key)

@@ -11,7 +11,7 @@ import struct
 from collections import deque
 from typing import Generic, TypeVar
 
-from ...driver import DEFAULT_CONTENT_TYPE, ObjectInfo
+from ...driver import Key, ObjectInfo, content_type_of, headers_of
 from ._attributes import Attributes
 from ._root import Root
 from ._versions import describe, etag_of, modified_at
@@ -39,15 +39,14 @@ class Known:
         if status.st_dev != self._root.device:
             return
         version = _version(status)
-        if attributes.metadata or len(attributes.content_type) > LONGEST_CONTENT_TYPE:
+        if attributes.metadata or headers_of(attributes) or len(attributes.content_type or "") > LONGEST_CONTENT_TYPE:
             self._others.put(status.st_ino, (version, attributes))
         else:
-            default = attributes.content_type == DEFAULT_CONTENT_TYPE
-            words = f"{attributes.checksum or ''} {'' if default else attributes.content_type}"
+            words = f"{attributes.checksum or ''} {attributes.content_type or ''}"
             self._plain.put(status.st_ino, version + words.encode())
 
-    def info(self, status: os.stat_result) -> ObjectInfo | None:
-        """What is known of this very version, or None."""
+    def info(self, key: Key, status: os.stat_result) -> ObjectInfo | None:
+        """What is known of this very version, or None. The key says what type it has if nothing else was said."""
         version = _version(status)
         row = self._plain.get(status.st_ino)
         if row is not None and row.startswith(version):
@@ -56,11 +55,11 @@ class Known:
                 size=status.st_size,
                 etag=etag_of(status),
                 modified=modified_at(status),
-                content_type=content_type or DEFAULT_CONTENT_TYPE,
+                content_type=content_type or content_type_of(key),
                 checksum=checksum or None,
             )
         other = self._others.get(status.st_ino)
-        return describe(status, other[1]) if other is not None and other[0] == version else None
+        return describe(key, status, other[1]) if other is not None and other[0] == version else None
 
 
 class _Latest(Generic[T]):

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from ...driver import DEFAULT_CONTENT_TYPE, IntegrityError, Key, OutOfSpaceError
+from ...driver import HTTP_HEADERS, HttpHeaders, IntegrityError, Key, OutOfSpaceError, headers_of
 from .._checksums import ALGORITHM
 from ._root import MOST_RACES, OwnDirectory, release, root_is_gone
 
@@ -33,10 +33,11 @@ _NOT_KEPT = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attributes:
-    """Content type, user metadata, and the checksum, size and time (ns since 1970) with which a version was stored."""
+class Attributes(HttpHeaders):
+    """Content type, HTTP headers, metadata, and the checksum, size and time (ns since 1970) with which a version was
+    stored. No content type is kept where it is the one that the key's extension says."""
 
-    content_type: str = DEFAULT_CONTENT_TYPE
+    content_type: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
     checksum: str | None = None
     size: int | None = None
@@ -59,8 +60,10 @@ class Attributes:
             kept.append(f'"{ALGORITHM}":"{crc}","size":{size}')
             if self.stamp is not None:
                 kept.append(f'"t":"{_encode_stamp(self.stamp)}"')
-        if self.content_type != DEFAULT_CONTENT_TYPE:
+        if self.content_type is not None:
             kept.append(f'"content_type":{_json(self.content_type)}')
+        if headers := headers_of(self):
+            kept.append(f'"headers":{_json(headers)}')
         if self.metadata:
             kept.append(f'"metadata":{_json(dict(self.metadata))}')
         return f"{{{','.join(kept)}}}".encode() if kept else b""
@@ -74,16 +77,17 @@ def decode(data: bytes) -> Attributes:
     """The attributes that `encode` wrote, or `IntegrityError`."""
     try:
         kept = json.loads(data)
-        content_type, metadata = kept.get("content_type", DEFAULT_CONTENT_TYPE), kept.get("metadata", {})
+        content_type, metadata = kept.get("content_type"), kept.get("metadata", {})
         crc, size, stamp = kept.get(ALGORITHM), kept.get("size"), kept.get("t")
-        texts = [content_type, *metadata, *metadata.values(), crc or "", stamp or ""]
+        headers = {name: value for name, value in kept.get("headers", {}).items() if name in HTTP_HEADERS}
+        texts = [content_type or "", *metadata, *metadata.values(), *headers.values(), crc or "", stamp or ""]
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"the attributes kept with the object are damaged: {error}") from error
     if not all(isinstance(text, str) for text in texts) or not isinstance(size, int | None):
         raise IntegrityError("the attributes kept with the object are damaged: they are not text")
     checksum = f"{ALGORITHM}:{crc}" if crc else None
     time = _decode_stamp(stamp) if stamp else None
-    return Attributes(content_type=content_type, metadata=metadata, checksum=checksum, size=size, stamp=time)
+    return Attributes(content_type=content_type, metadata=metadata, checksum=checksum, size=size, stamp=time, **headers)
 
 
 def is_stamp(time: int, stamp: int) -> bool:

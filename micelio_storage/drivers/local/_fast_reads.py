@@ -68,7 +68,7 @@ class CachedReads:
         if descriptor < 0:
             return None
         try:
-            return self._info(descriptor)
+            return self._info(key, descriptor)
         finally:
             release(descriptor)
 
@@ -78,7 +78,7 @@ class CachedReads:
         if descriptor < 0:
             return None
         try:
-            info = self._info(descriptor)
+            info = self._info(key, descriptor)
             if info is None:
                 return None
             check_read_conditions(options, info)
@@ -116,11 +116,11 @@ class CachedReads:
                 raise self.root.nothing() from error
             raise
 
-    def _info(self, descriptor: int) -> ObjectInfo | None:
+    def _info(self, key: Key, descriptor: int) -> ObjectInfo | None:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise not_found()
-        return self._known.info(status)
+        return self._known.info(key, status)
 
     def _read(self, descriptor: int, start: int, size: int) -> bytes | None:
         if self._plainly:

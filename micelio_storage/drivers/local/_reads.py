@@ -77,13 +77,13 @@ class Reads:
         """What is known of the object."""
         descriptor, status, attributes = self.open_version(key)
         release(descriptor)
-        return describe(status, attributes)
+        return describe(key, status, attributes)
 
     def open(self, key: Key, options: ReadOptions) -> Opened:
         """The object, checked and opened; read already when the span is small."""
         descriptor, status, attributes = self.open_version(key)
         try:
-            info = describe(status, attributes)
+            info = describe(key, status, attributes)
             check_read_conditions(options, info)
             span = resolve_span(options.offset, options.length, info.size)
             wanted = info.checksum if span.size == info.size else None

@@ -7,7 +7,7 @@ import threading
 import time
 from datetime import UTC, datetime
 
-from ...driver import ObjectInfo
+from ...driver import Key, ObjectInfo, content_type_of, headers_of
 from ._attributes import Attributes
 
 
@@ -35,14 +35,15 @@ def etag_of(status: os.stat_result) -> str:
     return f'"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"'
 
 
-def describe(status: os.stat_result, attributes: Attributes) -> ObjectInfo:
+def describe(key: Key, status: os.stat_result, attributes: Attributes) -> ObjectInfo:
     """What is known of the version with this status."""
     return ObjectInfo(
         size=status.st_size,
         etag=etag_of(status),
         modified=modified_at(status),
-        content_type=attributes.content_type,
+        content_type=attributes.content_type or content_type_of(key),
         metadata=attributes.metadata,
+        **headers_of(attributes),
         checksum=attributes.checksum,
     )
 

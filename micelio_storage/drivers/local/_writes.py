@@ -25,6 +25,9 @@ from ...driver import (
     WriteOptions,
     already_exists,
     check_if_match,
+    content_type_of,
+    headers_of,
+    inherit,
 )
 from .._checksums import crc64nvme, kept_checksum
 from .._lanes import Published, Steps, SyncDirectory, SyncFile
@@ -77,14 +80,12 @@ class Writes:
         """Store the bytes and attributes of the source, by the kernel."""
         descriptor, status, attributes = self._reads.open_version(source)
         try:
+            seen = describe(source, status, attributes)
+            check_if_match(options.source_match, seen.etag, seen)
             staged = self._store().staging.create()
             try:
                 yield from _copy_bytes(descriptor, staged.descriptor, status.st_size)
-                kept = WriteOptions(
-                    condition=options.condition,
-                    content_type=options.content_type or attributes.content_type,
-                    metadata=attributes.metadata if options.metadata is None else options.metadata,
-                )
+                kept = inherit(options, seen)
                 checksum = attributes.checksum or (yield from _checksum_of(staged.descriptor, status.st_size))
                 if etag_of(os.fstat(descriptor)) != etag_of(status):
                     raise ObjectReplacedError("another program wrote into the source's file while it was copied")
@@ -100,12 +101,14 @@ class Writes:
         time = self._stamps.next()
         os.utime(staged.descriptor, ns=(time, time))
         status = os.fstat(staged.descriptor)
+        content_type = options.content_type or DEFAULT_CONTENT_TYPE
         attributes = Attributes(
-            content_type=options.content_type or DEFAULT_CONTENT_TYPE,
+            content_type=None if content_type == content_type_of(key) else content_type,  # so that it fits the inode
             metadata=dict(options.metadata or {}),
             checksum=checksum,
             size=size,
             stamp=status.st_mtime_ns,  # as the file system keeps it
+            **headers_of(options),
         )
         encoded = attributes.encode()
         if store.in_inode:
@@ -120,7 +123,7 @@ class Writes:
             release(parent)
         if self._cached.enabled:
             self._cached.learn(os.fstat(staged.descriptor), attributes)
-        return describe(status, attributes)
+        return describe(key, status, attributes)
 
     def delete(self, keys: Sequence[Key], if_match: str | None) -> Steps[dict[Key, StorageError]]:
         """Remove objects; returns the failures."""

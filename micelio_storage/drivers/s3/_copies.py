@@ -15,6 +15,9 @@ from ...driver import (
     PreconditionFailedError,
     UnavailableError,
     WriteOptions,
+    changes_nothing,
+    check_if_match,
+    inherit,
 )
 from ._multipart import Multipart, ranges
 from ._writes import Writes, new_write_id
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 LARGEST_AT_ONCE = 512 << 20  # bytes copied by one CopyObject, which cannot be called back; S3's own limit is 5 GiB
 TRIES = RetryPolicy(attempts=5)  # of a copy whose source is replaced meanwhile
 
-_PASSED_ON = ("CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "Expires")
+_PASSED_ON = ("Expires",)  # which the library has no field for
 
 
 class Copies:
@@ -45,28 +48,27 @@ class Copies:
         async for _ in TRIES.tries():
             seen = await self._client.call("head_object", Key=str(source))
             info = answers.info_of(seen)
-            kept = replace(
-                options,
-                content_type=options.content_type or info.content_type or DEFAULT_CONTENT_TYPE,
-                metadata=info.metadata if options.metadata is None else options.metadata,
-            )
+            check_if_match(options.source_match, info.etag, info)
+            kept = inherit(options, info)
             try:
                 if info.size > self._largest_at_once or (options.condition is not None and not self.conditional):
                     return await self._copy_in_parts(source, target, kept, info, seen)
                 if options.condition is not None:
                     return await self._copy_if(source, target, kept, info, seen)
-                same = options.content_type is None and options.metadata is None
-                return await self._copy_at_once(source, target, kept, info, same=same)
+                same = changes_nothing(options) and not answers.may_be_guessed(target, kept)
+                return await self._copy_at_once(source, target, kept, info, seen, same=same)
             except _SourceChangedError:
                 continue
         raise UnavailableError("the source was replaced again and again while it was copied")
 
     async def _copy_at_once(
-        self, source: Key, target: Key, options: WriteOptions, info: ObjectInfo, *, same: bool
+        self, source: Key, target: Key, options: WriteOptions, info: ObjectInfo, seen: Answer, *, same: bool
     ) -> ObjectInfo:
-        stored = answers.stored_with(options, None, self._writes.config)
         if same:
-            stored = {name: value for name, value in stored.items() if name not in ("ContentType", "Metadata")}
+            stored = answers.asked_of_store(self._writes.config)
+        else:
+            stored = {name: seen[name] for name in _PASSED_ON if name in seen}
+            stored |= self._writes.stored_with(target, options, None)
         try:
             answer = await self._client.call(
                 "copy_object",
@@ -86,7 +88,7 @@ class Copies:
         """By CopyObject with a condition. A refusal does not say whose: that of the target, or of the source."""
         write_id = new_write_id()
         kept = {name: seen[name] for name in _PASSED_ON if name in seen}
-        stored = answers.stored_with(options, write_id, self._writes.config)
+        stored = self._writes.stored_with(target, options, write_id)
 
         async def attempt() -> ObjectInfo:
             answer = await self._client.call(
@@ -149,6 +151,10 @@ def _copied(answer: Answer, info: ObjectInfo, options: WriteOptions) -> ObjectIn
         modified=answers.whole_seconds(answers.field(result, "LastModified")),
         content_type=options.content_type or DEFAULT_CONTENT_TYPE,
         metadata=dict(options.metadata or {}),
+        cache_control=options.cache_control,
+        content_disposition=options.content_disposition,
+        content_encoding=options.content_encoding,
+        content_language=options.content_language,
     )
 
 

@@ -78,7 +78,7 @@ class Multipart:
     async def _begin(self) -> None:
         """Ask the store for an upload. If this is cancelled, the answer is waited for all the same, to end it then."""
         checksum = {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"} if self._summed else {}
-        stored = answers.stored_with(self._options, self._write_id, self._writes.config)
+        stored = self._writes.stored_with(self._key, self._options, self._write_id)
         answer = await self._client.call(
             "create_multipart_upload",
             checksum=checksum,

@@ -72,12 +72,17 @@ class Writes:
                 publishing=True,
                 Key=str(key),
                 body=data,
-                **answers.stored_with(options, write_id, self.config),
+                **self.stored_with(key, options, write_id),
                 **answers.condition_of(options),
             )
             return answers.info_written(answer, len(data), options)
 
         return await self.publish(attempt, key, options, write_id)
+
+    def stored_with(self, key: Key, options: WriteOptions, write_id: str | None) -> answers.Parameters:
+        """What is sent with the bytes of an object under this key."""
+        keep_type = not self.client.is_amazon and answers.may_be_guessed(key, options)
+        return answers.stored_with(options, write_id, self.config, keep_type=keep_type)
 
     async def publish(
         self,

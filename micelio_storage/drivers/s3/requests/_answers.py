@@ -15,15 +15,24 @@ from ....driver import (
     RESERVED_METADATA,
     IfAbsent,
     IfMatch,
+    Key,
     ObjectInfo,
     UnavailableError,
     WriteOptions,
     encode_metadata,
+    headers_of,
 )
 
 if TYPE_CHECKING:
     from ...._config import S3Config
 
+TRUE_TYPE = RESERVED_METADATA + "content-type"  # the metadata name of a content type that a store may not keep
+HEADER_FIELDS = {  # of answers and requests, by those of `ObjectInfo`
+    "cache_control": "CacheControl",
+    "content_disposition": "ContentDisposition",
+    "content_encoding": "ContentEncoding",
+    "content_language": "ContentLanguage",
+}
 WRITE_ID = RESERVED_METADATA + "write"  # the metadata name of what tells one write of an object from all others
 CHECKSUM = "ChecksumCRC64NVME"
 
@@ -37,9 +46,10 @@ def info_of(answer: Answer, *, size: int | None = None) -> ObjectInfo:
         size=field(answer, "ContentLength") if size is None else size,
         etag=etag_of(answer),
         modified=whole_seconds(field(answer, "LastModified")),
-        content_type=answer.get("ContentType") or DEFAULT_CONTENT_TYPE,
+        content_type=_content_type(answer),
         metadata=decode_metadata(answer.get("Metadata", {})),
         checksum=checksum_of(answer),
+        **{name: answer[field] for name, field in HEADER_FIELDS.items() if answer.get(field)},
     )
 
 
@@ -52,7 +62,13 @@ def info_written(answer: Answer, size: int, options: WriteOptions) -> ObjectInfo
         content_type=options.content_type or DEFAULT_CONTENT_TYPE,
         metadata=dict(options.metadata or {}),
         checksum=checksum_of(answer),
+        **headers_of(options),
     )
+
+
+def _content_type(answer: Answer) -> str:
+    kept = next((value for name, value in answer.get("Metadata", {}).items() if name.lower() == TRUE_TYPE), None)
+    return kept or answer.get("ContentType") or DEFAULT_CONTENT_TYPE
 
 
 def field(answer: Answer, name: str) -> Any:
@@ -120,13 +136,26 @@ def _decode(value: str) -> str:
         return value  # another tool's, which only looks encoded
 
 
-def stored_with(options: WriteOptions, write_id: str | None, config: S3Config) -> Parameters:
-    """The parameters that say what is stored with the bytes, and how."""
+def stored_with(
+    options: WriteOptions, write_id: str | None, config: S3Config, *, keep_type: bool = False
+) -> Parameters:
+    """The parameters that say what is stored with the bytes, and how. With `keep_type`, the content type is kept in the
+    metadata as well."""
     metadata = {name: encode_metadata(value) for name, value in (options.metadata or {}).items()}
     if write_id is not None:
         metadata[WRITE_ID] = write_id + built_on(options)
-    parameters: Parameters = {"ContentType": options.content_type or DEFAULT_CONTENT_TYPE, "Metadata": metadata}
+    content_type = options.content_type or DEFAULT_CONTENT_TYPE
+    if keep_type:
+        metadata[TRUE_TYPE] = content_type
+    parameters: Parameters = {"ContentType": content_type, "Metadata": metadata}
+    parameters |= {HEADER_FIELDS[name]: value for name, value in headers_of(options).items()}
     return parameters | asked_of_store(config)
+
+
+def may_be_guessed(key: Key, options: WriteOptions) -> bool:
+    """Whether a store may say another content type than given: SeaweedFS takes this one for not knowing, and says
+    for `a.html` what the extension says."""
+    return (options.content_type or DEFAULT_CONTENT_TYPE) == DEFAULT_CONTENT_TYPE and "." in key.name
 
 
 def built_on(options: WriteOptions) -> str:

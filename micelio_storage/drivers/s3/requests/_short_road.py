@@ -62,6 +62,10 @@ _QUERY = {
     "UploadId": "uploadId",
 }  # in the order of their names, which signatures want
 _SENT = {
+    "CacheControl": "cache-control",
+    "ContentDisposition": "content-disposition",
+    "ContentEncoding": "content-encoding",
+    "ContentLanguage": "content-language",
     "ContentType": "content-type",
     "IfMatch": "if-match",
     "IfNoneMatch": "if-none-match",
