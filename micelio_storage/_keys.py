@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, Self
+from urllib.parse import quote, unquote
 
 from ._errors import InvalidKeyError, show_key
 
@@ -59,6 +60,31 @@ class Key(_Parsed):
         """The same for segments that `is_key_segment` has judged, together no longer than a key may be: a listing of
         100,000 keys takes 0.1 s less."""
         return str.__new__(cls, text)
+
+    @staticmethod
+    def quote(text: str) -> str:
+        """A segment of a key that stands for this text and no other: letters, digits, "-", "_", "." and "~" as they
+        are, other characters as %XX of their UTF-8, and so what a key may not have ("", ".", "..", ".micelio").
+        `InvalidKeyError` where more than 255 bytes come of it."""
+        plain = _plain(text, "what is quoted")
+        quoted = quote(plain, safe="", errors="surrogatepass")
+        if plain in ("", ".", "..", RESERVED_SEGMENT):
+            quoted = "%" if not plain else quoted.replace(".", "%2E")
+        if len(quoted) > MAX_SEGMENT_BYTES:
+            raise _refused(plain, f"quoted, it has more than {MAX_SEGMENT_BYTES} bytes")
+        return quoted
+
+    @staticmethod
+    def unquote(segment: str) -> str:
+        """The text that `quote` made the segment of. `InvalidKeyError` for a segment that it never makes."""
+        plain = _plain(segment, "a segment")
+        try:
+            text = "" if plain == "%" else unquote(plain, errors="surrogatepass")
+            if Key.quote(text) == plain:
+                return text
+        except (UnicodeError, InvalidKeyError):
+            pass  # it is none of ours either way
+        raise _refused(plain, "it was not made by Key.quote")
 
     @property
     def parent(self) -> str:

@@ -6,7 +6,7 @@ import pickle
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from micelio_storage import InvalidKeyError, Key, Session, open_storage
@@ -154,3 +154,26 @@ def test_segments_that_are_judged_one_by_one_make_a_key_that_parse_would_make(se
     elif "/" not in "".join(segments):
         with pytest.raises(InvalidKeyError):
             Key.parse(text)
+
+
+@given(st.text())
+@example("")
+@example(".")
+@example("..")
+@example(".micelio")
+@example("%")
+@example("a/b\\c\x00\ud800")
+def test_any_text_is_quoted_as_one_segment_and_taken_back(text: str) -> None:
+    try:
+        quoted = Key.quote(text)
+    except InvalidKeyError:
+        assert len(text.encode(errors="surrogatepass")) * 3 > 255
+        return
+    assert Key.parse(quoted).name == quoted
+    assert Key.unquote(quoted) == text
+
+
+@pytest.mark.parametrize("segment", ["", "a/b", "%2", "%zz", "%61", "a b", "%2f", "%ff", ".", ".micelio"])
+def test_a_segment_that_was_not_quoted_is_not_unquoted(segment: str) -> None:
+    with pytest.raises(InvalidKeyError):
+        Key.unquote(segment)

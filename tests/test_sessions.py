@@ -149,3 +149,13 @@ async def test_the_document_on_disk_is_a_file_that_any_tool_reads(tmpfs: Path) -
     async with open_storage(LocalConfig(path=tmpfs / "root")) as storage:
         await Session(storage, "s1").update_metadata(lambda document: {"a": 1})
     assert json.loads((tmpfs / "root/sessions/s1/metadata.json").read_text()) == {"a": 1}
+
+
+async def test_metadata_may_be_changed_by_an_async_function_and_is_returned_as_it_was_stored(storage: Storage) -> None:
+    async def change(document: dict[str, Any]) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return {"pair": (1, 2), "former": len(document)}
+
+    session = Session(storage, "abc")
+    assert await session.update_metadata(change) == {"pair": [1, 2], "former": 0}
+    assert await session.metadata() == {"pair": [1, 2], "former": 0}

@@ -512,3 +512,28 @@ async def test_a_download_appears_whole_or_not_at_all(tmpfs: Path) -> None:
         await storage.upload_file(target, "b")
         assert await storage.get("b") == BODY * 3
         assert sorted(path.name for path in tmpfs.iterdir()) == ["root", "target"]
+
+
+async def test_bytes_come_with_what_is_known_of_their_version(storage: Storage) -> None:
+    stored = await storage.put("a.txt", b"1", metadata={"a": "b"})
+    assert await storage.get_with_info("a.txt") == (b"1", stored)
+
+
+async def test_one_level_is_listed_in_order_whatever_the_pages(storage: Storage) -> None:
+    for name in ("a", "a!", "a/b", "a/c", "a0", "b/c", *(f"z{number:04}" for number in range(1100))):
+        await storage.put(f"p/{name}", b"")
+    lines = [line if isinstance(line, str) else f"{line.key} " async for line in storage.list_folded("p/")]
+    assert lines[:5] == ["p/a ", "p/a! ", "p/a/", "p/a0 ", "p/b/"]
+    assert len(lines) == 1105
+
+
+async def test_each_object_is_deleted_under_its_own_etag(storage: Storage) -> None:
+    etags = {f"k{number}": (await storage.put(f"k{number}", b"1")).etag for number in range(40)}
+    await storage.put("k7", b"2")
+    with pytest.raises(PreconditionFailedError):
+        await storage.delete(*etags, if_match=etags)
+    assert [entry.key async for entry in storage.list()] == ["k7"]
+    with pytest.raises(InvalidArgumentError, match="each of the keys"):
+        await storage.delete("k7", "k8", if_match={"k7": etags["k7"]})
+    with pytest.raises(TypeError, match="not to None"):
+        await storage.delete("k7", if_match={"k7": None})  # type: ignore[dict-item]  # that is the point

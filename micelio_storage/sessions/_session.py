@@ -5,8 +5,9 @@ Knows `Storage` and nothing below it.
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ _ENCODER = json.JSONEncoder(indent=2, sort_keys=True, ensure_ascii=False, allow_
 MAX_METADATA_BYTES = 1 << 20  # of the JSON text: parsing that much holds the event loop for about 10 ms
 
 Document: TypeAlias = dict[str, Any]  # JSON: what its values may be, JSON says
+DocumentChange: TypeAlias = Callable[[Document], Awaitable[Mapping[str, Any] | None] | Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,23 +56,24 @@ class Session:
         except NotFoundError:
             return {}
 
-    async def update_metadata(self, change: Callable[[Document], Mapping[str, Any] | None]) -> Document:
-        """Change the document: read, change, write back, again until nobody came between. Returns what was written.
+    async def update_metadata(self, change: DocumentChange) -> Document:
+        """Change the document: read, change, write back, again until nobody came between. Returns what was stored.
 
-        `change` gets the document and changes it in place, or returns another; it may be called several times. What
-        JSON cannot hold is a `TypeError` or `ValueError`, and then nothing is changed.
+        `change` gets the document and changes it in place, or returns another, or an awaitable of either; it may be
+        called several times. What JSON cannot hold is a `TypeError` or `ValueError`, and then nothing is changed.
         """
-        written: Document = {}
+        stored = b""
 
-        def rewrite(data: bytes | None) -> bytes:
-            nonlocal written
+        async def rewrite(data: bytes | None) -> bytes:
+            nonlocal stored
             document = {} if data is None else _parse(data)
-            changed = change(document)
-            written = document if changed is None else dict(changed)
-            return _format(written)
+            answer = change(document)
+            changed = await answer if inspect.isawaitable(answer) else answer
+            stored = _format(document if changed is None else dict(changed))
+            return stored
 
         await self._storage.update("metadata.json", rewrite)
-        return written
+        return _parse(stored)
 
     async def usage(self) -> Usage:
         """How much the session stores at this moment."""

@@ -14,6 +14,7 @@ from .._errors import IntegrityError, NotFoundError, PreconditionFailedError
 from .._info import ObjectInfo
 from .._storage import Storage
 from .._streams import Reader
+from ..driver import HTTP_HEADERS
 from ._outcomes import Advance
 
 CHUNK = 1 << 20  # bytes read at a time, as the drivers do
@@ -80,6 +81,10 @@ class Streaming:
                 if_absent=place.if_absent,
                 content_type=seen.content_type,
                 metadata=seen.metadata,
+                cache_control=seen.cache_control,
+                content_disposition=seen.content_disposition,
+                content_encoding=seen.content_encoding,
+                content_language=seen.content_language,
             )
         return Copy(seen, stored, {**sums_of(seen), **digest.sums()})
 
@@ -142,6 +147,9 @@ def difference(one: ObjectInfo, other: ObjectInfo) -> str | None:
         return f"its content type is {other.content_type!a} and not {one.content_type!a}"
     if dict(one.metadata) != dict(other.metadata):
         return "its metadata is another"
+    for name in HTTP_HEADERS:
+        if getattr(one, name) != getattr(other, name):
+            return f"its {name} is {getattr(other, name)!a} and not {getattr(one, name)!a}"
     return None
 
 

@@ -8,6 +8,7 @@ from . import (
     _conditions,
     _copying,
     _files,
+    _headers,
     _keys,
     _lifecycle,
     _listing,
@@ -23,6 +24,7 @@ from . import (
 _THEMES = (
     _objects,
     _metadata,
+    _headers,
     _ranges,
     _reading,
     _writing,
