@@ -8,11 +8,12 @@ from typing import Any
 
 import aioboto3
 import pytest
+from aiobotocore.session import AioSession
 
 from micelio_storage import S3Config
 from micelio_storage.drivers.s3 import S3Driver
 
-from .s3_servers import Server
+from .s3_servers import MODELS, Server
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -26,8 +27,13 @@ def config_for(server: Server, **fields: Any) -> S3Config:
 
 def session_for(server: Server) -> aioboto3.Session:
     """The server's credentials, for a driver that is not to look for them in the environment."""
+    session = AioSession()
+    session.register_component("data_loader", MODELS)
     return aioboto3.Session(
-        aws_access_key_id=server.access_key, aws_secret_access_key=server.secret_key, region_name=server.region
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+        region_name=server.region,
+        botocore_session=session,
     )
 
 
