@@ -36,6 +36,9 @@ class Closable(Protocol):
     def abandon(self) -> None:
         """Be closed, in a forked child, without touching anything of the parent's."""
 
+    def drop(self) -> None:
+        """Be closed where the loop is gone, and leave what it holds to the driver."""
+
 
 class Lifecycle:
     """Whether a storage is open, and on which event loop. Shared by a storage and all that are under it."""
@@ -74,6 +77,18 @@ class Lifecycle:
             self.loop, self.streams, self.abandoned = None, weakref.WeakSet(), True
             self.state = "open in the process that forked this one, and not in this one: open it here, after the fork"
         self.turn = anyio.Lock()
+
+    @property
+    def is_stranded(self) -> bool:
+        """Whether it is open on a loop that was closed: nothing that waits there ever comes back."""
+        return self.loop is not None and self.loop.is_closed()
+
+    def strand(self) -> None:
+        """Be closed where the loop is gone, and let the driver give up what it holds."""
+        for stream in list(self.streams):
+            stream.drop()
+        self.streams, self.closing, self.turn = weakref.WeakSet(), set(), anyio.Lock()
+        self.closed()
 
     def tell_of_skipped(self, place: str, page: Page) -> None:
         """Log, once for each place, that a listing leaves something out."""

@@ -19,9 +19,12 @@ class Openable:
     _owner: bool  # whether it closes what it opens: what `under` gives does neither
 
     async def open(self) -> Self:
-        """Get ready for calls on this event loop. An open storage stays open."""
+        """Get ready for calls on this event loop. An open storage stays open; one that was left open on a loop that
+        has been closed gives up what it held there, and opens anew."""
         if not self._owner:
             self._lifecycle.check()
+        if self._lifecycle.is_stranded:
+            await self.aclose()
         async with self._lifecycle.turn:
             if self._lifecycle.loop is None:
                 await self._driver.open()
@@ -36,6 +39,10 @@ class Openable:
             await run_to_completion(self._close())
 
     async def _close(self) -> None:
+        if self._lifecycle.is_stranded:
+            self._lifecycle.strand()
+            await self._driver.aclose()
+            return
         async with self._lifecycle.turn:
             if self._lifecycle.loop is None:
                 return

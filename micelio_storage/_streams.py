@@ -159,6 +159,10 @@ class _Stream(Generic[H]):
         leave_alone(self._held)
         self._held = None
 
+    def drop(self) -> None:
+        """Be closed where the event loop is gone: the driver gives up what this held."""
+        self._held = None
+
     def _require(self) -> H:
         if self._held is None:
             again = f"`async with storage.{self._opening}(...)` or await it"

@@ -6,9 +6,10 @@ import asyncio
 import gc
 import io
 import os
+import threading
 import warnings
 from array import array
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,47 @@ async def test_readers_and_writers_work_only_inside_their_blocks(storage: Storag
     with pytest.raises(ClosedError):
         await reader.read()
     await reader.aclose()
+
+
+@pytest.mark.parametrize("place", ["memory:", "local"])
+@pytest.mark.parametrize("ending", ["open", "aclose"])
+def test_a_storage_left_open_on_a_closed_loop_can_be_opened_and_closed_on_another(
+    tmp_path: Path, place: str, ending: str
+) -> None:
+    def held() -> tuple[int, set[str]]:
+        gc.collect()
+        threads = {thread.name for thread in threading.enumerate() if thread.name.startswith("micelio")}
+        return len(os.listdir("/dev/fd")), threads
+
+    async def leave_open() -> None:
+        await storage.open()
+        await storage.put("a", b"1")
+        reader, writer = storage.open_read("a"), storage.open_write("b")
+        await reader.__aenter__()
+        await writer.__aenter__()
+        await writer.write(b"2")
+        left.extend([reader, writer])
+
+    async def use_again() -> None:
+        if ending == "aclose":
+            await storage.aclose()
+            await storage.aclose()
+        async with storage:
+            await storage.put("c", b"3")
+            assert await storage.get("c") == b"3"
+            assert not await storage.exists("b")
+
+    def run(work: Coroutine[object, object, None]) -> None:
+        loop = asyncio.new_event_loop()  # which, unlike `asyncio.run`, cancels nothing when it is closed
+        loop.run_until_complete(work)
+        loop.close()
+
+    left: list[object] = []
+    storage = open_storage(place if place == "memory:" else LocalConfig(path=tmp_path / "root"))
+    before = held()
+    run(leave_open())
+    run(use_again())
+    assert held() == before
 
 
 @pytest.mark.case("O71")

@@ -220,6 +220,22 @@ class Lane:
         while self._workers:
             self._workers.pop().join()  # each is past its last operation: microseconds
 
+    @property
+    def is_stranded(self) -> bool:
+        """Whether its loop was closed: what was under way has nobody to go back to."""
+        return self._loop.is_closed()
+
+    def end_stranded(self) -> None:
+        """End the workers once they are past what they do, and drop the rest. In a thread, for that may be slow."""
+        self._closing = True
+        self._pending.clear()
+        for _ in self._workers:
+            self._queue.put(None)
+        while self._workers:
+            self._workers.pop().join()
+        self._queue, self._done = SimpleQueue(), deque()
+        self._under_way = 0
+
     def _submit(self, job: _Job[Any]) -> None:
         if self._closing:
             raise ClosedError("the driver is closed")

@@ -288,16 +288,31 @@ class _Opened:
 
     async def aclose(self) -> None:
         """End what is under way: lanes first, for a commit that has begun is finished; then transfers that are left."""
-        for lane in (self.read_lane, self.write_lane, self.copy_lane):
-            await lane.aclose()
         closing = Lane("close", most_workers=1)
         try:
+            if self.read_lane.is_stranded:
+                await closing.run(self._give_up)
+                return
+            for lane in (self.read_lane, self.write_lane, self.copy_lane):
+                await lane.aclose()
             while self.transfers:
                 await next(iter(self.transfers)).aclose()
             await closing.run(self.copiers.shutdown)
             await closing.run(self._close)
         finally:
             await closing.aclose()
+
+    def _give_up(self) -> None:
+        """Give everything back where the loop was closed: threads first, for they use the rest."""
+        for lane in (self.read_lane, self.write_lane, self.copy_lane):
+            lane.end_stranded()
+        self.copiers.shutdown()
+        for transfer in list(self.transfers):
+            transfer.abandon()
+        self.transfers.clear()
+        if self._store is not None:
+            self._store.staging.discard_all()
+        self._close()
 
     def _close(self) -> None:
         try:

@@ -78,6 +78,11 @@ class Staging:
         for staged in self._live:
             staged.abandon()
 
+    def discard_all(self) -> None:
+        """Discard the files that nobody can go on with."""
+        for staged in list(self._live):
+            staged.discard()
+
     def close(self) -> None:
         """Remove the own directory with all that is left in it."""
         try:

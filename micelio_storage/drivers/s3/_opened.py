@@ -70,7 +70,11 @@ class Opened:
         return await list_page(self.client, prefix, options)
 
     async def aclose(self) -> None:
-        """Begin nothing more, let what is being published end, and leave nothing of the rest."""
+        """Begin nothing more, let what is being published end, and leave nothing of the rest. Where the loop was closed
+        no connection can be used: its uploads stay open at the store, as a killed process leaves them."""
+        if self.lane.is_stranded:
+            await asyncio.to_thread(self.lane.end_stranded)
+            return
         self.client.refuse_new()
         await self.client.settle()
         await asyncio.gather(*(upload.abort() for upload in list(self.uploads)))
