@@ -25,33 +25,35 @@ from ._errors import (
     StorageError,
     UnavailableError,
 )
+from ._files import OnProgress
 from ._hooks import Hook, Operation, log_operations
-from ._info import ObjectInfo
+from ._info import HttpHeaders, ObjectInfo
 from ._keys import Key
 from ._open import config_from_environ, config_from_url, make_driver, open_storage
 from ._outcome import Outcome
-from ._storage import Storage
-from ._streams import Reader, Writer
-from ._types import (
-    Capabilities,
-    Entry,
-    Page,
-    Removed,
-)
-from .sessions import Session, Usage, list_sessions
+from ._storage import Change, Storage
+from ._streams import Data, Reader, Writer
+from ._types import BytesLike, Capabilities, Entry, Page, Removed, WriteArguments
+from .sessions import Document, DocumentChange, Session, Usage, list_sessions
 
 __all__ = [
     "AccessDeniedError",
     "AlreadyExistsError",
     "AmbiguousWriteError",
     "BusyError",
+    "BytesLike",
     "Capabilities",
+    "Change",
     "ClosedError",
     "Config",
     "ConfigError",
+    "Data",
     "DeadlineError",
+    "Document",
+    "DocumentChange",
     "Entry",
     "Hook",
+    "HttpHeaders",
     "IntegrityError",
     "InvalidArgumentError",
     "InvalidKeyError",
@@ -64,6 +66,7 @@ __all__ = [
     "NotSupportedError",
     "ObjectInfo",
     "ObjectReplacedError",
+    "OnProgress",
     "Operation",
     "OutOfSpaceError",
     "Outcome",
@@ -78,6 +81,7 @@ __all__ = [
     "StorageError",
     "UnavailableError",
     "Usage",
+    "WriteArguments",
     "Writer",
     "config_from_environ",
     "config_from_url",

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
@@ -26,14 +26,45 @@ CHUNK = 1 << 20  # bytes read or written at a time, as in the local driver
 _MOST_LINKS = 40  # that Linux follows in one name
 _DESCRIPTORS = re.compile(r"/proc/([0-9]+)(?:/task/[0-9]+)?/fd")
 
+OnProgress: TypeAlias = Callable[[int, int | None], object]
+"""Called with the bytes that have been moved so far, and with how many there are (None: nobody knows)."""
+
 _Mode: TypeAlias = Literal["rb", "xb"]
 
 
-async def file_chunks(path: str | os.PathLike[str]) -> AsyncGenerator[BytesLike, None]:
+async def file_chunks(
+    path: str | os.PathLike[str], on_progress: OnProgress | None = None
+) -> AsyncGenerator[BytesLike, None]:
     """The bytes of a file, a chunk at a time."""
-    async with _opened(path, "rb", opener=_open_regular) as (file, _):
+    async with _opened(path, "rb", opener=_open_regular) as (file, run):
+        progress = None
+        if on_progress is not None:
+            progress = Progress(on_progress, await run(partial(_size_of, file.fileno())))
         while chunk := await file.read(CHUNK):
             yield chunk
+            if progress is not None:
+                progress.add(len(chunk))
+
+
+class Progress:
+    """How far a transfer is, told after each chunk."""
+
+    def __init__(self, on_progress: OnProgress, total: int) -> None:
+        self._on_progress = on_progress
+        self._total = total
+        self._done = 0
+
+    def add(self, size: int) -> None:
+        """So many bytes more have been moved."""
+        self._done += size
+        self._on_progress(self._done, self._total)
+
+    async def watch(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
+        """What `read` gives, counted."""
+        chunk = await read()
+        if chunk:
+            self.add(len(chunk))
+        return chunk
 
 
 async def find_target(path: str | os.PathLike[str]) -> str:
@@ -79,7 +110,7 @@ async def _opened(
     *,
     opener: Callable[[str, int], int] | None = None,
     at_the_end: Callable[[], None] | None = None,
-) -> AsyncIterator[tuple[AsyncFileIO, Callable[[Callable[[], object]], Awaitable[object]]]]:
+) -> AsyncIterator[tuple[AsyncFileIO, Callable[[Callable[[], Any]], Awaitable[Any]]]]:
     """The file, and a way to run other functions on it, all one after the other.
 
     So nothing overtakes: what is done at the end comes after a step that a cancellation left behind.
@@ -105,6 +136,10 @@ async def _open(
     path: str | os.PathLike[str], mode: _Mode, opener: Callable[[str, int], int] | None, executor: Executor
 ) -> AsyncFileIO:
     return await aiofiles.open(path, mode, buffering=0, opener=opener, executor=executor)
+
+
+def _size_of(descriptor: int) -> int:
+    return os.fstat(descriptor).st_size
 
 
 def _open_regular(path: str, flags: int) -> int:

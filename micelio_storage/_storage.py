@@ -25,7 +25,7 @@ from ._errors import (
     PreconditionFailedError,
     raise_together,
 )
-from ._files import file_chunks, find_target, write_file
+from ._files import OnProgress, Progress, file_chunks, find_target, write_file
 from ._hooks import Hook, Operation
 from ._info import ObjectInfo
 from ._keys import Key, Prefix, check_length
@@ -222,17 +222,25 @@ class Storage(Openable):
         path: str | os.PathLike[str],
         key: str,
         *,
+        on_progress: OnProgress | None = None,
         deadline: float | None = None,
         **how: Unpack[WriteArguments],
     ) -> ObjectInfo:
-        """Store a file of the local disk, streaming. Otherwise as `put`; the disk's own errors come as `OSError`."""
+        """Store a file of the local disk, streaming. Otherwise as `put`; the disk's own errors come as `OSError`.
+        `on_progress` is called with the bytes that have been taken so far, and the file's size."""
         with self._call("upload_file", key, deadline) as call:
             parsed = self._parse(key)
             options = parse_write_options(parsed, how)
-            return call.wrote(await upload_chunks(file_chunks(path), partial(self._driver.upload, parsed, options)))
+            start = partial(self._driver.upload, parsed, options)
+            return call.wrote(await upload_chunks(file_chunks(path, on_progress), start))
 
     async def download_file(
-        self, key: str, path: str | os.PathLike[str], *, deadline: float | None = None
+        self,
+        key: str,
+        path: str | os.PathLike[str],
+        *,
+        on_progress: OnProgress | None = None,
+        deadline: float | None = None,
     ) -> ObjectInfo:
         """Write the object to a file of the local disk, streaming: whole or not at all, with the mode and owner (where
         this process may) of one that is there. A link is followed; a directory, device or pipe is refused before
@@ -241,7 +249,10 @@ class Storage(Openable):
             parsed, target = self._parse(key), await find_target(path)
             download = await self._driver.read(parsed, ReadOptions())
             try:
-                await write_file(target, Pull(download).read)
+                read = Pull(download).read
+                if on_progress is not None:
+                    read = partial(Progress(on_progress, download.span.size).watch, read)
+                await write_file(target, read)
                 return call.wrote(download.info)
             finally:
                 with anyio.CancelScope(shield=True):

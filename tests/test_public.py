@@ -13,14 +13,14 @@ from types import ModuleType
 import pytest
 
 import micelio_storage
-from micelio_storage import driver, testing
+from micelio_storage import driver, sessions, testing, transfer
 from micelio_storage.driver import Driver
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.memory import MemoryDriver
 from micelio_storage.wrappers._forwarding import Forwarding
 from micelio_storage.wrappers.prefixed import PrefixedDriver
 
-DOORS = [micelio_storage, driver, testing]
+DOORS = [micelio_storage, driver, sessions, testing, transfer]
 MEMBERS = [name for name in vars(Driver) if not name.startswith("_")]
 
 
@@ -92,3 +92,56 @@ def test_a_wrapper_that_changes_keys_overrides_every_member_that_takes_one(wrapp
 def test_every_driver_is_importable_alone() -> None:
     for name in ("drivers.local", "drivers.memory", "wrappers.prefixed"):
         importlib.import_module(f"micelio_storage.{name}")
+
+
+# What a signature may say besides: Python's own, and what has no other use than to be passed on.
+PYTHONS = frozenset(
+    [
+        "AbstractContextManager",
+        "Any",
+        "AsyncGenerator",
+        "AsyncIterator",
+        "Awaitable",
+        "BaseException",
+        "Callable",
+        "GET",
+        "Iterator",
+        "Literal",
+        "Logger",
+        "Mapping",
+        "None",
+        "PUT",
+        "PathLike",
+        "Self",
+        "Sequence",
+        "TracebackType",
+        "Unpack",
+        "bool",
+        "bytes",
+        "dict",
+        "float",
+        "int",
+        "list",
+        "logging",
+        "object",
+        "os",
+        "str",
+        "timedelta",
+        "tuple",
+        "type",
+    ]
+)
+
+
+def test_all_names_in_the_signatures_of_applications_can_be_imported() -> None:
+    unknown = {}
+    for name in micelio_storage.__all__:
+        value = getattr(micelio_storage, name)
+        functions = [value] if inspect.isfunction(value) else [*vars(value).values()] if inspect.isclass(value) else []
+        for function in functions:
+            if not inspect.isfunction(function) or function.__name__.startswith("_"):
+                continue
+            words = set(re.findall(r"[A-Za-z_]\w*", " ".join(map(str, function.__annotations__.values()))))
+            if missing := words - PYTHONS - {*micelio_storage.__all__, *driver.__all__}:
+                unknown[f"{name}.{function.__name__}"] = missing
+    assert unknown == {}

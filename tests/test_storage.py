@@ -579,3 +579,34 @@ async def test_each_object_is_deleted_under_its_own_etag(storage: Storage) -> No
         await storage.delete("k7", "k8", if_match={"k7": etags["k7"]})
     with pytest.raises(TypeError, match="not to None"):
         await storage.delete("k7", if_match={"k7": None})  # type: ignore[dict-item]  # that is the point
+
+
+async def test_transfers_of_files_tell_how_far_they_are(storage: Storage, tmp_path: Path) -> None:
+    source, size = tmp_path / "source", (5 << 20) + 1
+    source.write_bytes(bytes(size))
+    told: list[tuple[int, int | None]] = []
+    await storage.upload_file(source, "a", on_progress=lambda done, total: told.append((done, total)))
+    assert [total for _, total in told] == [size] * len(told)
+    assert len(told) >= 5
+    assert told == sorted(told)
+    assert told[-1] == (size, size)
+    told.clear()
+    await storage.download_file("a", tmp_path / "target", on_progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (size, size)
+    assert told == sorted(told)
+    assert (tmp_path / "target").read_bytes() == source.read_bytes()
+
+
+async def test_a_callback_that_fails_ends_the_transfer_and_leaves_nothing(storage: Storage, tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"1")
+    await storage.put("b", b"1")
+
+    def fail(done: int, total: int | None) -> None:
+        raise LookupError(done, total)
+
+    with pytest.raises(LookupError):
+        await storage.upload_file(tmp_path / "source", "a", on_progress=fail)
+    with pytest.raises(LookupError):
+        await storage.download_file("b", tmp_path / "target", on_progress=fail)
+    assert [entry.key async for entry in storage.list()] == ["b"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["source"]

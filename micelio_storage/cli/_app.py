@@ -37,7 +37,7 @@ from ._integrity import soak_it, verify_all
 from ._invocation import Invocation, StoppedError, require_storage, run_on_loop
 from ._operations import ConcurrencyOption, DryRunOption, JsonOption, OverwriteOption
 from ._pipes import ClosedPipeError, Output, say, write_lines
-from ._transfer import receive, send, source_of
+from ._transfer import receive, send
 
 NOT_THE_LIBRARY = frozenset({"site-packages", "__pycache__"})  # what the standard library's directory has besides it
 ARTIFACT_MIB = 256
@@ -126,13 +126,11 @@ def put(
 ) -> None:
     """Store a file or standard input under a key: all of it or nothing."""
     pairs = _parse_metadata(metadata or [])
-    chunks, size = source_of(source)
     with report.transfer(key) as meter:
-        meter.expect(size)
         store = partial(
             send,
+            source=source,
             key=key,
-            chunks=chunks,
             meter=meter,
             content_type=content_type,
             if_absent=if_absent,

@@ -187,6 +187,12 @@ class Meter:
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, total=size, visible=size is None or size >= LONG)
 
+    def show(self, done: int, total: int | None) -> None:
+        """So many bytes have come, of so many."""
+        self.expect(total)
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done)
+
     def advance(self, size: int) -> None:
         """So many bytes more have come."""
         if self._progress is not None and self._task is not None:

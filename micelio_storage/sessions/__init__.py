@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from ._session import Session, Usage, list_sessions
+from ._session import Document, DocumentChange, Session, Usage, list_sessions
 
-__all__ = ["Session", "Usage", "list_sessions"]
+__all__ = [
+    "Document",
+    "DocumentChange",
+    "Session",
+    "Usage",
+    "list_sessions",
+]
