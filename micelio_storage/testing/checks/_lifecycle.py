@@ -263,14 +263,9 @@ async def a_deadline_in_the_middle_of_a_write_is_told_truly(storage: Storage, pr
     """Whenever it passes: after a `DeadlineError` nothing has changed, and what returns is done."""
     key, small, large = prefix + "a", version(1, 1000), version(2, 600 * KIB)
 
-    async def write(deadline: float) -> None:
-        async with storage.open_write(key, deadline=deadline) as writer:
-            await writer.write(small)
-
     calls: Mapping[str, Callable[[float], Awaitable[object]]] = {
         "put": lambda deadline: storage.put(key, small, deadline=deadline),
         "put of more": lambda deadline: storage.put(key, large, deadline=deadline),
-        "stream": write,
         "copy": lambda deadline: storage.copy(prefix + "source", key, deadline=deadline),
         "delete": lambda deadline: storage.delete(key, deadline=deadline),
     }
