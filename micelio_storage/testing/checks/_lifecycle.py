@@ -23,8 +23,8 @@ from .._expect import KIB, MIB, check, enter, equal, expect, names, needs, patte
 from .._scheduling import loop_cycles
 
 SHORT = 0.01  # seconds: a deadline that passes while something waits for ever
-SHORTEST = 2e-5  # seconds: of the deadlines that are tried, each longer than the one before by a factor
-STEP = 1.4
+SHORTEST = 1e-6  # seconds: past before anything can be done; each deadline tried is longer by a factor
+STEP = 1.5
 TURNS_BEFORE_CLOSING = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89)
 UNWRITTEN = Path(gettempdir()) / "micelio-kit-download"  # where a file could be, and none comes to be
 NOWHERE = Path("/proc/no/such/place")  # a file that no operation may get as far as
@@ -274,6 +274,7 @@ async def a_deadline_in_the_middle_of_a_write_is_told_truly(storage: Storage, pr
         deadline, done = SHORTEST, 0
         while done < 2:
             await storage.put(key, b"old")
+            equal(await storage.get(key), b"old", "the object before the next try")
             try:
                 await call(deadline)
                 outcome, done = "success", done + 1
