@@ -280,7 +280,7 @@ async def test_pages_whose_listing_is_left_keep_names_within_one_bound(
     driver = LocalDriver(tmpfs / "root")
     async with Storage(driver) as storage:
         for directory in range(6):
-            (tmpfs / f"root/{directory}").mkdir()
+            (tmpfs / f"root/{directory}").mkdir(parents=True)
             for number in range(900):
                 (tmpfs / f"root/{directory}/{number:03}").write_bytes(b"")
         assert driver._opened is not None
@@ -294,6 +294,7 @@ async def test_pages_whose_listing_is_left_keep_names_within_one_bound(
 async def test_a_directory_larger_than_the_bound_is_listed_whole(tmpfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "MOST_NAMES", 1600)
     monkeypatch.setattr(listing, "MAX_KEY_BYTES", 1500)  # so that a walk keeps 100 names
+    (tmpfs / "root").mkdir()
     async with Storage(LocalDriver(tmpfs / "root")) as storage:
         for number in range(700):
             (tmpfs / f"root/{number:03}").write_bytes(b"")

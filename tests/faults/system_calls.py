@@ -7,6 +7,7 @@ after the other is tried, once for each call that it makes; what is wrong afterw
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import json
@@ -366,7 +367,8 @@ async def bear(trials: Trials) -> None:
 
 
 async def fail_at_the_ends(trials: Trials) -> None:
-    """Let each call of opening and of closing fail, one at a time, in a new root or in one that a dead process used."""
+    """Let each call of opening (with the first write, which makes what is missing) and closing fail, one at a time, in
+    a new root or in one that a dead process used."""
     used, kinds = trials.options["used"], trials.options.get("kinds", KINDS)
     for part, kind in itertools.product(("open", "close"), kinds):
         for nth in itertools.count(1):
@@ -387,17 +389,24 @@ async def _fail_at_an_end(trials: Trials, part: str, kind: str, nth: int) -> tup
     before = open_descriptors()
     storage = trials.storage()
     if part == "close":
-        await storage.open()
+        await _begin(storage)
     trials.shim.arm([kind], nth, error=number)
-    raised = await _outcome(storage.open() if part == "open" else storage.aclose())
+    raised = await _outcome(_begin(storage) if part == "open" else storage.aclose())
     struck = trials.shim.disarm()
-    if part == "open" and raised is None:
+    if part == "open":
         await storage.aclose()
     wrong = [f"raised {raised!r}"] if raised and not isinstance(raised, TYPES.get(number, StorageError)) else []
     wrong += ["descriptors are left"] if open_descriptors() != before else []
     async with trials.storage() as storage:
         wrong += await trials.prepare_again(storage)
     return struck, wrong + [f"{left} is left after the end" for left in trials.leftovers(BEFORE, strictly=True)]
+
+
+async def _begin(storage: Storage) -> None:
+    """Open it, and begin an object that never comes to be."""
+    await storage.open()
+    async with contextlib.aclosing(storage.open_write("begun")) as writer:
+        await writer.__aenter__()
 
 
 def leave_as_the_dead(root: Path) -> None:

@@ -82,13 +82,13 @@ def test_every_call_fails_and_nothing_is_left(disk: Disk, keeping: Keeping) -> N
         asyncio.run(_begin_anew(LocalDriver(place / "root", keeping=keeping)))
 
 
-def test_a_storage_on_a_dead_disk_cannot_be_opened(disk: Disk) -> None:
+def test_a_storage_on_a_dead_disk_cannot_be_begun(disk: Disk) -> None:
     with disk.mounted() as place:
-        asyncio.run(_open(LocalDriver(place / "root")))
+        asyncio.run(_open(LocalDriver(place / "root"), write=True))
         descriptors = open_descriptors()
         cut_the_power(place)
         with pytest.raises(StorageError):
-            asyncio.run(_open(LocalDriver(place / "root")))
+            asyncio.run(_open(LocalDriver(place / "root"), write=True))
         assert (open_descriptors(), library_threads()) == (descriptors, [])
 
 
@@ -109,9 +109,10 @@ def test_a_directory_on_a_dead_disk_is_not_taken_for_synced(disk: Disk) -> None:
         assert (place / "file").exists()
 
 
-async def _open(driver: LocalDriver) -> None:
-    async with Storage(driver):
-        pass
+async def _open(driver: LocalDriver, *, write: bool = False) -> None:
+    async with Storage(driver) as storage:
+        if write:
+            await storage.put("a", b"1")
 
 
 async def _prepare(storage: Storage) -> None:

@@ -174,7 +174,7 @@ def _overwrite_until_killed(root: Path, seconds: float) -> None:
 async def _version_of_whole(root: Path) -> str:
     async with open_storage(LocalConfig(path=root)) as storage:
         assert await storage._driver.unfinished() == []
-        assert len(list((root / ".micelio/staging").iterdir())) == 2, "more than its own directory and lock"
+        assert list((root / ".micelio/staging").iterdir()) == []
         async with storage.open_read("a/key") as reader:
             data, begins = await reader.read(), reader.info.metadata["begins"]
         if data != begins.encode() * (1 << 18):  # no assert: it would show megabytes

@@ -13,7 +13,6 @@ from typing import Generic, TypeVar
 
 from ...driver import Key, ObjectInfo, content_type_of, headers_of
 from ._attributes import Attributes
-from ._root import Root
 from ._versions import describe, etag_of, modified_at
 
 MOST_PLAIN = 65_536  # versions without metadata: 160 to 200 bytes each (measured), 13 MiB in all
@@ -29,14 +28,14 @@ class Known:
     """Attributes by version, of one file system. `learn` is for any thread: what two do at once is forgotten earlier
     at worst."""
 
-    def __init__(self, root: Root) -> None:
-        self._root = root
+    def __init__(self, device: int) -> None:
+        self.device = device
         self._plain: _Latest[bytes] = _Latest(MOST_PLAIN)
         self._others: _Latest[tuple[bytes, Attributes]] = _Latest(MOST_WITH_METADATA)
 
     def learn(self, status: os.stat_result, attributes: Attributes) -> None:
         """Remember the attributes of a version. Whoever changes them by hand changes its ctime, and so the version."""
-        if status.st_dev != self._root.device:
+        if status.st_dev != self.device:
             return
         version = _version(status)
         if attributes.metadata or headers_of(attributes) or len(attributes.content_type or "") > LONGEST_CONTENT_TYPE:

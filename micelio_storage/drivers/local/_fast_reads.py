@@ -33,7 +33,7 @@ class CachedReads:
     def __init__(self, root: Root) -> None:
         self.root = root
         self.enabled = self._plainly = False  # while there is no root
-        self._known = Known(root)
+        self._known = Known(root.device)
         self.learn = self._known.learn
         self._streak = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -42,6 +42,7 @@ class CachedReads:
 
     def _begin(self) -> None:
         """There is a root now, on a file system of some type."""
+        self._known.device = self.root.device
         kind = file_system_type(self.root.descriptor)
         self._plainly = kind == _TMPFS
         known = self.root.uses_openat2 and kind in _KNOWN_TYPES

@@ -83,17 +83,16 @@ class Locks:
 
     def _try(self, shard: int, how: int) -> Lock | None:
         descriptor = self._open(shard)
+        taken = False
         try:
             fcntl.flock(descriptor, how)
-        except OSError as error:
-            os.close(descriptor)
-            if isinstance(error, BlockingIOError):
-                return None
-            raise
-        if os.fstat(descriptor).st_nlink == 0:  # somebody cleaned it away: others lock the one that is there now
-            os.close(descriptor)
-            return None
-        return Lock(descriptor, self._held)
+            taken = os.fstat(descriptor).st_nlink > 0  # else somebody cleaned it away, and others lock another one
+        except BlockingIOError:
+            pass
+        finally:
+            if not taken:
+                os.close(descriptor)
+        return Lock(descriptor, self._held) if taken else None
 
     def _open(self, shard: int) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -100,10 +100,12 @@ class Root:
             raise
         return descriptor, status
 
-    def status(self, path: bytes) -> os.stat_result:
-        """Of a directory of the driver's own; raises OSError where none is."""
-        with self.directory(path) as descriptor:
-            return os.fstat(descriptor)
+    def has(self, path: bytes) -> bool:
+        """Whether there is such a directory."""
+        descriptor = self.find_directory(path)
+        if descriptor is not None:
+            release(descriptor)
+        return descriptor is not None
 
     def nothing(self) -> StorageError:
         """What to raise where no object is: that the root is gone, if that is why."""

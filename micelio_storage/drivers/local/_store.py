@@ -78,21 +78,14 @@ class Store:
 
 def find_files(root: Root) -> AttributeFiles | None:
     """The attributes that are kept in files of their own, if there are any in this root."""
-    try:
-        root.status(OWN_DIRECTORY + b"/attributes")
-    except OSError:
+    if not root.has(OWN_DIRECTORY + b"/attributes"):
         return None
     return AttributeFiles(OwnDirectory(root, b"attributes"))
 
 
 def is_in_use(root: Root) -> bool:
     """Whether a storage has written here."""
-    try:
-        root.status(OWN_DIRECTORY + b"/staging")
-        root.status(OWN_DIRECTORY + b"/locks")
-    except OSError:
-        return False
-    return True
+    return root.has(OWN_DIRECTORY + b"/staging") and root.has(OWN_DIRECTORY + b"/locks")
 
 
 def _exists(above: int, name: bytes) -> bool:
