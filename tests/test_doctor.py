@@ -191,7 +191,7 @@ def test_no_credentials_are_one_clear_line(said: Said, strict_server: Server) ->
 
 def test_a_profile_that_there_is_not_is_one_clear_line(said: Said, strict_server: Server) -> None:
     _, out, _ = said(strict_server, "doctor", url_of(strict_server), environ={"AWS_PROFILE": "nobody"})
-    assert only_failure(out).startswith("FAIL     credentials: AWS_PROFILE")
+    assert only_failure(out).startswith("FAIL     credentials: no profile 'nobody'")
 
 
 def test_a_missing_bucket_is_one_clear_line(said: Said, s3_server: Server) -> None:
