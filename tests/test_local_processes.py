@@ -117,5 +117,5 @@ def _use_in_child(storage: Storage) -> int:
     try:
         asyncio.run(storage.get("a"))
     except Exception as error:
-        return 0 if "another event loop" in str(error) else 2
+        return 0 if "open in the process that forked this one" in str(error) else 2
     return 3

@@ -169,7 +169,9 @@ class _Connector(aiohttp.TCPConnector):
     def close(self, **options: Any) -> Any:
         """Also those that were given back and are ending by and by: the loop that a client is made on ends first."""
         for transport in self._latest:
-            transport.abort()
+            socket = transport.get_extra_info("socket")
+            if socket is not None and socket.fileno() >= 0:  # one that has ended cannot be aborted
+                transport.abort()
         return super().close(**options)
 
     @contextmanager
