@@ -121,7 +121,7 @@ def check_length(text: Key | Prefix, most: int) -> None:
     if size <= most:
         return
     what = "a key" if isinstance(text, Key) else "a prefix"
-    why = f", for the prefix that this storage is under takes {MAX_KEY_BYTES - most} of {MAX_KEY_BYTES}"
+    why = f", for the prefix of this storage takes {MAX_KEY_BYTES - most} of {MAX_KEY_BYTES}"
     raise _refused(text, f"{what} has at most {most} bytes of UTF-8 here{why if most < MAX_KEY_BYTES else ''}")
 
 

@@ -189,6 +189,7 @@ async def test_a_second_cancellation_during_the_clean_up_leaves_nothing(
     tmpfs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_storage(LocalConfig(path=tmpfs / "root")) as storage:
+        await storage.put("other", b"")  # the first write tries the file system out, and removes what it tried
         with monkeypatch.context() as patched:
             gate = Gate(patched, "unlink")
             task = asyncio.ensure_future(_fail_inside_a_writer(storage))

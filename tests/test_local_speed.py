@@ -27,7 +27,7 @@ from micelio_storage import (
     StorageError,
     open_storage,
 )
-from micelio_storage.driver import Span
+from micelio_storage.driver import Key, Span
 from micelio_storage.drivers.local import LocalDriver, _attribute_cache, _fast_reads, _reads, _uploads
 from micelio_storage.drivers.local import _listing as listing
 from micelio_storage.drivers.local._attribute_cache import Known
@@ -36,6 +36,7 @@ from micelio_storage.drivers.local._streaming import CHUNK, READ_HOP, Queue, Sha
 
 pytestmark = pytest.mark.every_loop
 
+KEY = Key.parse("a")
 BYTES_EACH = 256  # of a version that is remembered, at most: 160 to 200 were measured
 
 
@@ -181,7 +182,7 @@ def test_the_latest_versions_are_known_and_the_oldest_forgotten(monkeypatch: pyt
         known, statuses = Known(1), [_status(number) for number in range(110)]
         for status in statuses:
             known.learn(status, Attributes(metadata=metadata))
-        infos = [known.info(status) for status in statuses]
+        infos = [known.info(KEY, status) for status in statuses]
         assert infos[:10] == [None] * 10
         assert [info and info.size for info in infos[10:]] == [1] * 100
 
@@ -197,17 +198,17 @@ def test_a_version_that_is_known_takes_few_bytes() -> None:
     finally:
         tracemalloc.stop()
     assert taken / count < BYTES_EACH
-    assert all(known.info(status) for status, _ in learnt)
+    assert all(known.info(KEY, status) for status, _ in learnt)
 
 
 def test_a_version_is_known_by_its_file_its_times_and_its_size() -> None:
     known, status = Known(1), _status(1)
     known.learn(status, Attributes(checksum="crc64nvme:XqIH+vN3/oQ=", size=status.st_size))
-    assert known.info(_status(1)) is not None
+    assert known.info(KEY, _status(1)) is not None
     for change in ({"st_ino": 2}, {"st_ctime_ns": 5}, {"st_mtime_ns": 5}, {"st_size": 5}):
-        assert known.info(_status(1, **change)) is None
+        assert known.info(KEY, _status(1, **change)) is None
     known.learn(_status(2, st_dev=7), Attributes())
-    assert known.info(_status(2)) is None  # another file system's
+    assert known.info(KEY, _status(2)) is None  # another file system's
 
 
 @pytest.mark.parametrize("content_type", ["application/octet-stream", "text/html; charset=utf-8", "x/" + 200 * "y"])
@@ -217,7 +218,7 @@ def test_what_is_known_is_what_was_learnt(content_type: str, metadata: dict[str,
     known, status = Known(1), _status(1)
     known.learn(status, Attributes(content_type="a/b", metadata={"old": "1"}))
     known.learn(_status(1, st_mtime_ns=9), Attributes(content_type=content_type, metadata=metadata, checksum=checksum))
-    info = known.info(_status(1, st_mtime_ns=9))
+    info = known.info(KEY, _status(1, st_mtime_ns=9))
     assert info is not None
     assert _attributes(info) == (content_type, metadata, checksum)
 

@@ -29,6 +29,10 @@ async def names(storage: Storage, prefix: str = "") -> list[str]:
     return [str(entry.key) async for entry in storage.list(prefix)]
 
 
+async def folded(storage: Storage, prefix: str = "") -> list[object]:
+    return [line async for line in storage.list_folded(prefix)]
+
+
 async def chunks(body: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(body), 10_000):
         yield body[start : start + 10_000]
@@ -41,6 +45,7 @@ async def below(storage: Storage, prefix: str) -> Storage:
 WITH_KEYS: Mapping[str, Call] = {**READING, **WRITING, **MOVING}
 WITH_PREFIXES: Mapping[str, Call] = {
     "list": names,
+    "list_folded": folded,
     "list_page": lambda storage, prefix: storage.list_page(prefix),
     "delete_prefix": lambda storage, prefix: storage.delete_prefix(prefix),
     "under": below,

@@ -20,6 +20,7 @@ Call: TypeAlias = Callable[[Storage, str], Awaitable[object]]
 
 READING: Mapping[str, Call] = {
     "get": lambda storage, key: storage.get(key),
+    "get_with_info": lambda storage, key: storage.get_with_info(key),
     "get of a range": lambda storage, key: storage.get(key, offset=1, length=1),
     "head": lambda storage, key: storage.head(key),
     "exists": lambda storage, key: storage.exists(key),
