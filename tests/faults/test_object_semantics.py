@@ -6,6 +6,7 @@ import asyncio
 import gc
 import pickle
 import random
+import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -234,7 +235,9 @@ async def below_an_object(storage: Storage, root: Path) -> None:
 
 
 async def damaged(storage: Storage, root: Path) -> None:
+    stamp = os.stat(root / "a").st_mtime_ns
     (root / "a").write_bytes(b"8")
+    os.utime(root / "a", ns=(stamp, stamp))  # as a bad disk does: with another time it is somebody's version
     await storage.get("a")
 
 

@@ -151,6 +151,7 @@ class TakesSizesForVersions(MemoryDriver):
     "a_cancelled_update_counts_once_or_not_at_all",
     "a_refusal_tells_what_is_there",
     "an_error_has_the_errno_of_its_kind",
+    "an_update_keeps_content_type_and_headers",
 )
 class DoesWhatItDenies(MemoryDriver):
     """Says that it has no `if_absent`, and takes it all the same."""

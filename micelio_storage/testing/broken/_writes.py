@@ -254,6 +254,7 @@ class SharesUploads(MemoryDriver):
     "a_cancelled_copy_is_whole_or_not_there",
     "a_cancelled_move_loses_nothing",
     "a_deadline_in_the_middle_of_a_write_is_told_truly",
+    "only_the_version_that_is_meant_is_copied",
 )
 class CopiesInPieces(MemoryDriver):
     """Lets everybody see how a copy grows."""
@@ -348,6 +349,9 @@ class WritesMetadataAfterwards(MemoryDriver):
 @fails(
     "metadata_travels_with_a_copy",
     "a_move_leaves_one_object",
+    "a_content_type_that_was_given_is_kept_whatever_the_extension",
+    "a_copy_keeps_headers_and_takes_those_given",
+    "only_the_version_that_is_meant_is_copied",
 )
 class CopiesWithoutMetadata(MemoryDriver):
     """Copies the bytes, and nothing that belongs to them."""
@@ -360,6 +364,7 @@ class CopiesWithoutMetadata(MemoryDriver):
 @fails(
     "a_content_type_comes_back_and_has_a_default",
     "a_stream_returns_what_head_says",
+    "the_extension_says_the_content_type",
 )
 class StreamsWithoutContentType(MemoryDriver):
     """Drops the content type of what is written as a stream."""
