@@ -386,10 +386,10 @@ async def test_conditions_that_are_settled_are_not_tried_out(server: Server, con
 @pytest.mark.parametrize(
     ("rules", "trusted"),
     [
-        ({}, (True, True, True)),
-        ({"ignores": {"put-if-absent"}}, (False, True, True)),
-        ({"refuses": {"complete-if-match"}}, (True, False, True)),
-        ({"ignores": {"delete-if-match"}}, (True, True, False)),
+        ({}, (True, True, True, True)),
+        ({"ignores": {"put-if-absent"}}, (False, True, True, True)),
+        ({"refuses": {"complete-if-match"}}, (True, True, False, True)),
+        ({"ignores": {"delete-if-match"}}, (True, True, True, False)),
     ],
 )
 @pytest.mark.case("S10")
@@ -402,7 +402,7 @@ async def test_conditions_are_tried_out_and_nothing_is_left_of_it(
     driver = driver_for(server, prefix="mine")
     async with Storage(driver):
         found = driver.capabilities
-    assert (found.if_absent, found.if_match, found.delete_if_match) == trusted
+    assert (found.if_absent, found.if_match, found.if_match_streams, found.delete_if_match) == trusted
     written = [request.key for request in log_of(server) if request.operation != "ListObjectsV2"]
     assert [key for key in written if not key.startswith("mine/.micelio/probe-")] == []
     assert (server.referee.objects(), server.referee.uploads()) == ({}, [])

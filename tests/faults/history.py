@@ -78,7 +78,7 @@ class History:
         known = any(write.value == found for write in self.writes.get(key, []))
         return f"{key} is an older version" if known else f"{key} is torn"
 
-    def wait_uncancelled(self, found: Mapping[str, Value]) -> None:
+    def settle(self, found: Mapping[str, Value]) -> None:
         """Begin anew with what was found."""
         self.writes = {key: [Write(key, value, 0, 0)] for key, value in found.items()}
         self.moment = 0

@@ -135,8 +135,8 @@ def _lost_in_a_cut(
 @asynccontextmanager
 async def storage_that_dies(driver: LocalDriver) -> AsyncIterator[Storage]:
     """An open storage whose disk is dead when it is closed: it cannot remove its staging directory, if it has one (what
-    only deletes makes none), and says so. All that is said is said to the caller: the loop hears of no error that nobody
-    waited for."""
+    only deletes makes none), and says so. All that is said is said to the caller: the loop hears of no error that
+    nobody waited for."""
     unheard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: unheard.append(context))
     storage = await Storage(driver).open()

@@ -27,7 +27,7 @@ from micelio_storage import (
     Storage,
     open_storage,
 )
-from micelio_storage.drivers.local import LocalDriver, _store, _writes
+from micelio_storage.drivers.local import LocalDriver, _versions, _writes
 from micelio_storage.drivers.local._attributes import Keeping
 from micelio_storage.drivers.local._locks import SHARDS
 
@@ -106,12 +106,12 @@ async def test_a_clock_that_goes_back_loses_no_update_and_repeats_no_etag(
     real = time.time_ns
     etags = []
     for hours in (0, -1, -3, 2, 0):  # one storage after the other, as if the machine's clock was set between them
-        monkeypatch.setattr(_store.time, "time_ns", lambda hours=hours: real() + hours * 3600 * 10**9)
+        monkeypatch.setattr(_versions.time, "time_ns", lambda hours=hours: real() + hours * 3600 * 10**9)
         async with open_storage(LocalConfig(path=root)) as storage:
             for _ in range(100):
                 etags.append((await storage.put("same", b"same")).etag)
                 await storage.update("counter", increment)
-                monkeypatch.setattr(_store.time, "time_ns", lambda: real() - 3600 * 10**9)
+                monkeypatch.setattr(_versions.time, "time_ns", lambda: real() - 3600 * 10**9)
             assert [entry.key async for entry in storage.list()] == ["counter", "same"]
     assert len(set(etags)) == 500
     assert (root / "counter").read_bytes() == b"500"
