@@ -134,6 +134,7 @@ def test_a_reader_that_leaves_ends_the_command_quietly(root: Path, arguments: Se
 
 @pytest.mark.parametrize(("stream", "arguments"), [(0, ("put", "-", "k")), (1, ("ls",)), (1, ("cat", "k"))])
 def test_a_closed_standard_stream_is_one_line(root: Path, stream: int, arguments: Sequence[str]) -> None:
+    root.mkdir()  # what only reads makes no storage, and says that there is none
     done = subprocess.run(
         ["/bin/sh", "-c", f'exec "$@" {stream}>&-', "sh", *command(*arguments)], capture_output=True, timeout=PATIENCE
     )

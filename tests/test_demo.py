@@ -198,7 +198,9 @@ class CuttingDriver(MemoryDriver):
 
     async def read(self, key: Key, options: ReadOptions) -> Any:
         download = await super().read(key, options)
-        return MemoryDownload(download._data, download.info, replace(download.span, stop=len(download._data) - 1), 100)
+        return MemoryDownload(
+            download._data, download.info, replace(download.span, stop=max(0, len(download._data) - 1)), 100
+        )
 
 
 class ListingDriver(MemoryDriver):
