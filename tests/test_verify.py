@@ -190,6 +190,7 @@ async def test_no_more_objects_are_read_at_once_than_asked_for(at_once: int) -> 
 
 @on_one_loop
 async def test_memory_is_bounded_by_chunks_and_not_by_objects(tmpfs: Path) -> None:
+    (tmpfs / "root").mkdir()  # another tool's, with files of its own
     async with open_storage(LocalConfig(path=tmpfs / "root")) as storage:
         for number in range(6):
             with (tmpfs / "root" / str(number)).open("wb") as file:
