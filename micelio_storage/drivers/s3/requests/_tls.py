@@ -151,14 +151,14 @@ class _Connector(aiohttp.TCPConnector):
     async def _wrap_create_connection(self, *args: Any, **options: Any) -> Any:
         with self._verifying(f"{self._nearest}{_place_of(str(options['req'].url))}"):
             made = await super()._wrap_create_connection(*args, **options)
-        self._latest.append(made[0])
+        self._latest.append((made[0], made[0].get_extra_info("socket")))
         return made
 
     async def _start_tls_connection(self, *args: Any, **options: Any) -> Any:
         _let_end(args[0])
         with self._verifying(_place_of(str(options["req"].url))):
             made = await super()._start_tls_connection(*args, **options)
-        self._latest.append(made[0])
+        self._latest.append((made[0], made[0].get_extra_info("socket")))
         return made
 
     async def _create_proxy_connection(self, req: Any, traces: Any, timeout: Any) -> Any:
@@ -168,8 +168,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def close(self, **options: Any) -> Any:
         """Also those that were given back and are ending by and by: the loop that a client is made on ends first."""
-        for transport in self._latest:
-            socket = transport.get_extra_info("socket")
+        for transport, socket in self._latest:
             if socket is not None and socket.fileno() >= 0:  # one that has ended cannot be aborted
                 transport.abort()
         return super().close(**options)
