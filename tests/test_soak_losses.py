@@ -65,8 +65,11 @@ def tamper_with(root: Path, keys: list[str]) -> dict[str, set[Kind]]:
     paths = [root / key for key in keys]
     gone, rotten, cut, old, source, *_ = sorted(paths, key=lambda path: path.stat().st_size, reverse=True)
     gone.unlink()
+    stamps = {path: path.stat().st_mtime_ns for path in (rotten, cut)}
     rotten.write_bytes(flipped(rotten.read_bytes(), rotten.stat().st_size // 2))
     os.truncate(cut, 1)
+    for path, stamp in stamps.items():
+        os.utime(path, ns=(stamp, stamp))  # as a bad disk does: with another time it is somebody's version
     source.rename(old)
     strange = old.with_name("nobody-put-this")
     strange.write_bytes(b"x")
