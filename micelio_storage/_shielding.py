@@ -20,7 +20,8 @@ T = TypeVar("T")
 
 async def wait_uncancelled(future: asyncio.Future[Any]) -> None:
     """Wait until the future is done, whoever cancels the wait: by asyncio's ways, which are kept for later, or by an
-    anyio scope's, which wait outside. The future itself is never cancelled. Whether it failed is not looked at."""
+    anyio scope's, which wait outside. The future itself is never cancelled. Whether it failed is for the caller to
+    look at: one that is cancelled does not, so asyncio is told that somebody has."""
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
         while not future.done():
@@ -28,6 +29,8 @@ async def wait_uncancelled(future: asyncio.Future[Any]) -> None:
                 await asyncio.wait([future])
             except asyncio.CancelledError as error:
                 cancelled = error
+    if not future.cancelled():
+        future.exception()
     if cancelled is not None:
         raise cancelled
 
@@ -35,12 +38,7 @@ async def wait_uncancelled(future: asyncio.Future[Any]) -> None:
 async def run_to_completion(work: Coroutine[Any, Any, T]) -> T:
     """What the work returns, done in full: a cancellation is raised when it is over, and does not reach it."""
     task = asyncio.ensure_future(work)
-    try:
-        await wait_uncancelled(task)
-    except asyncio.CancelledError:
-        if not task.cancelled():
-            task.exception()  # nobody's any more
-        raise
+    await wait_uncancelled(task)
     return task.result()
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -15,7 +18,7 @@ from typing import Any
 import pytest
 from support.commands import PATIENCE, command, is_one_line, process, running, stored, use_storage
 
-from micelio_storage.cli._pipes import CHUNK
+from micelio_storage.cli._pipes import CHUNK, Interruptible
 
 MIB = 1 << 20
 MOST_MEMORY = 64 * MIB  # bytes that streaming 120 MiB may take: 22-36 were measured, 16 of them what is imported
@@ -353,3 +356,20 @@ def test_what_goes_to_a_terminal_has_no_bar_in_it(root: Path) -> None:
     code, shown = on_a_terminal(("cat", "k"), stdout="terminal")
     assert code == 0
     assert shown == data.replace(b"\n", b"\r\n")
+
+
+async def test_a_pipe_that_breaks_while_its_writer_is_cancelled_is_not_reported_as_forgotten() -> None:
+    def breaks_at_the_end(end: int) -> None:
+        select.select([end], [], [])
+        raise BrokenPipeError
+
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+    async with Interruptible() as thread:
+        writing = asyncio.create_task(thread.run(breaks_at_the_end))
+        await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.wait([writing])
+    del thread, writing
+    gc.collect()
+    assert reported == []

@@ -40,5 +40,6 @@ async def test_what_each_server_can_be_trusted_with_is_found_out(s3_server: Serv
         assert driver._opened is not None
         copies = driver._opened.copies.conditional
     trusted = s3_server.name != "moto"  # it ignores If-Match when a multipart upload is completed
-    assert (found.if_absent, found.if_match, found.delete_if_match) == (True, trusted, True)
+    assert (found.if_absent, found.if_match, found.delete_if_match) == (True, True, True)
+    assert found.if_match_streams == trusted
     assert copies == trusted  # moto ignores conditions on CopyObject as well
