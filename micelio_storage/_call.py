@@ -125,7 +125,7 @@ class Lifecycle:
         if self.loop is None:
             raise ClosedError(f"the storage is {self.state}")
         if asyncio.get_running_loop() is not self.loop:
-            raise ClosedError("the storage is open on another event loop: open one for each loop")
+            raise ClosedError("the storage is open on another event loop: open one per loop")
 
 
 class Call:
@@ -229,7 +229,7 @@ def parse_deadline(value: float | None) -> float | None:
     if value is None:
         return None
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"deadline is a number of seconds, not {type(value).__name__}")
+        raise TypeError(f"deadline must be a number of seconds, not {type(value).__name__}")
     if not value > 0 or math.isinf(value):
-        raise InvalidArgumentError("deadline is a finite number of seconds above 0, or None for no limit")
+        raise InvalidArgumentError("deadline must be a finite number of seconds greater than 0, or None for no limit")
     return value

@@ -153,7 +153,7 @@ def check_s3(config: S3Config) -> None:
         if config.prefix:
             Key.parse(config.prefix.strip("/"))
     except InvalidKeyError as error:
-        raise ConfigError(f"the prefix cannot be a part of keys: {error}") from error
+        raise ConfigError(f"the prefix is not valid in a key: {error}") from error
     _check_numbers(config)
     _check_choices(config)
     _check_text(config, "region", _REGION, "the name of one, as in 'eu-west-1'")
@@ -222,7 +222,7 @@ def _check_endpoint(name: str, url: str | None) -> None:
     if not good or parts.query or parts.fragment:
         raise ConfigError(f"{name} must be a URL with scheme and host, such as https://s3.example.org")
     if parts.username is not None or parts.password is not None:
-        raise ConfigError(f"{name} has no user or password in it: give credentials to the SDK")
+        raise ConfigError(f"{name} must not contain a user name or password: give credentials to the SDK")
 
 
 def is_open_to_listeners(endpoint: str | None) -> bool:

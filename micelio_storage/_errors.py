@@ -174,7 +174,7 @@ class ConfigError(StorageError, ValueError):
 
 
 class KeyConflictError(StorageError):
-    """`a` and `a/b` cannot both be files, or something that is no regular file stands at the key's place."""
+    """`a` and `a/b` cannot both be files, or something other than a regular file is in the key's place."""
 
 
 class AccessDeniedError(StorageError, PermissionError):

@@ -151,7 +151,7 @@ def _open_regular(path: str, flags: int) -> int:
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    raise InvalidArgumentError("only a regular file can be uploaded: give what a pipe brings to put()")
+    raise InvalidArgumentError("only regular files can be uploaded: for a pipe, pass its bytes to put()")
 
 
 def _remove(path: str) -> None:

@@ -29,7 +29,7 @@ class _Parsed(str):
     __slots__ = ()
 
     def __new__(cls, *_: object) -> Self:
-        raise TypeError(f"a {cls.__name__} is made by {cls.__name__}.parse(text) and in no other way")
+        raise TypeError(f"a {cls.__name__} can only be made by {cls.__name__}.parse(text)")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).parse, (str.__str__(self),)  # type: ignore[attr-defined]  # both subclasses have it
@@ -52,7 +52,7 @@ class Key(_Parsed):
         if not plain:
             raise InvalidKeyError("a key cannot be empty")
         if _BAD_SEGMENT.search(plain):
-            raise _refused(plain, "a key has no empty, '.' or '..' segment and neither begins nor ends with '/'")
+            raise _refused(plain, "a key must not have empty, '.' or '..' segments, nor start or end with '/'")
         return str.__new__(cls, plain)
 
     @classmethod
@@ -111,7 +111,9 @@ class Prefix(_Parsed):
         _check_text(plain, "a prefix")
         whole, slash, rest = plain.rpartition("/")
         if (slash and _BAD_SEGMENT.search(whole)) or rest == "..":
-            raise _refused(plain, "no key begins so: a key has no empty, '.' or '..' segment and no leading '/'")
+            raise _refused(
+                plain, "no key starts like this: keys have no empty, '.' or '..' segments and no leading '/'"
+            )
         return str.__new__(cls, plain)
 
 
@@ -121,15 +123,17 @@ def check_length(text: Key | Prefix, most: int) -> None:
     if size <= most:
         return
     what = "a key" if isinstance(text, Key) else "a prefix"
-    why = f", for the prefix of this storage takes {MAX_KEY_BYTES - most} of {MAX_KEY_BYTES}"
-    raise _refused(text, f"{what} has at most {most} bytes of UTF-8 here{why if most < MAX_KEY_BYTES else ''}")
+    why = f", because the prefix of this storage takes {MAX_KEY_BYTES - most} of {MAX_KEY_BYTES}"
+    raise _refused(text, f"{what} must not exceed {most} bytes of UTF-8 here{why if most < MAX_KEY_BYTES else ''}")
 
 
 def parse_session_id(text: str) -> str:
     """The session id that `text` spells: one segment of `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`."""
     plain = _plain(text, "a session id")
     if not is_session_id(plain):
-        raise _refused(plain, "a session id is 1 to 128 of A-Z a-z 0-9 . _ - and begins with a letter or digit")
+        raise _refused(
+            plain, "a session id has 1 to 128 characters of A-Z a-z 0-9 . _ - and starts with a letter or digit"
+        )
     return plain
 
 
@@ -148,20 +152,24 @@ def is_key_segment(name: str) -> bool:
 def _plain(text: object, what: str) -> str:
     """A `str` of exactly that type: a subclass with methods of its own could pass one check and fail the next."""
     if not isinstance(text, str):
-        raise TypeError(f"{what} is a str, not {type(text).__name__}")
+        raise TypeError(f"{what} must be a str, not {type(text).__name__}")
     return text if type(text) is str else str.__str__(text)
 
 
 def _check_text(plain: str, what: str) -> None:
     if _FORBIDDEN.search(plain):
-        raise _refused(plain, f"{what} has no control characters, backslashes, lone surrogates, U+FFFE or U+FFFF")
+        raise _refused(
+            plain, f"{what} must not contain control characters, backslashes, lone surrogates, U+FFFE or U+FFFF"
+        )
     size = len(plain) if plain.isascii() else len(plain.encode())
     if size > MAX_KEY_BYTES:
-        raise _refused(plain, f"{what} has at most {MAX_KEY_BYTES} bytes of UTF-8 (with the storage's own prefix)")
+        raise _refused(
+            plain, f"{what} must not exceed {MAX_KEY_BYTES} bytes of UTF-8 (including the storage's own prefix)"
+        )
     if size > MAX_SEGMENT_BYTES and any(len(part.encode()) > MAX_SEGMENT_BYTES for part in plain.split("/")):
-        raise _refused(plain, f"a segment of {what} has at most {MAX_SEGMENT_BYTES} bytes of UTF-8")
+        raise _refused(plain, f"a segment of {what} must not exceed {MAX_SEGMENT_BYTES} bytes of UTF-8")
     if _RESERVED.match(plain) and not (what == "a prefix" and plain == RESERVED_SEGMENT):
-        raise _refused(plain, f"the first segment {RESERVED_SEGMENT!r} is the storage's own")
+        raise _refused(plain, f"the first segment {RESERVED_SEGMENT!r} is reserved")
 
 
 def _refused(plain: str, rule: str) -> InvalidKeyError:

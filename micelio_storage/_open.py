@@ -131,16 +131,16 @@ def _from_url(url: str, what: str) -> Config:
     values = dict(parameters)
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-            raise ConfigError("a file URL has three slashes and an absolute path: file:///srv/micelio")
+            raise ConfigError("a file URL needs three slashes and an absolute path: file:///srv/micelio")
         return _checked(LocalConfig, _placed(values, path=unquote(parts.path)), "url")
     if parts.scheme == "memory":
         if parts.netloc or parts.path:
-            raise ConfigError("the URL of a storage in memory is 'memory:'")
+            raise ConfigError("the URL of an in-memory storage is 'memory:'")
         return _checked(MemoryConfig, values, "url")
     if parts.scheme == "s3":
         prefix = unquote(parts.path).strip("/")
         return _checked(S3Config, _placed(values, bucket=parts.netloc, prefix=prefix), "url")
-    raise ConfigError(f"no storage has {parts.scheme!a} URLs: use file:///path, memory: or s3://bucket/prefix")
+    raise ConfigError(f"unknown scheme {parts.scheme!a}: use file:///path, memory: or s3://bucket/prefix")
 
 
 def default_path(environ: Mapping[str, str]) -> str:
@@ -150,7 +150,7 @@ def default_path(environ: Mapping[str, str]) -> str:
     if os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK):
         return PRODUCTION_PATH
     if not (environ.get("XDG_DATA_HOME") or environ.get("HOME") or sys.platform in ("win32", "darwin")):
-        raise ConfigError(f"{PRODUCTION_PATH} cannot be written and there is no home directory: set STORAGE_LOCAL_PATH")
+        raise ConfigError(f"{PRODUCTION_PATH} is not writable and there is no home directory: set STORAGE_LOCAL_PATH")
     return str(Path(platformdirs.user_data_dir("micelio", appauthor=False)) / "storage")
 
 
@@ -172,19 +172,19 @@ def _check_url(username: str | None, fragment: str, parameters: list[tuple[str, 
     strange = [name.lower() for name in names if name not in _S3_VARIABLES]
     if username is not None or any(word in name for name in strange for word in _SECRETS):
         raise ConfigError(
-            "a storage's URL has no secrets in it: give credentials to the SDK (environment, profile, role)"
+            "a storage URL must not contain secrets: give credentials to the SDK (environment, profile, role)"
         )
     if fragment:
-        raise ConfigError("a storage's URL has no '#': write it as %23 if it belongs to the path")
+        raise ConfigError("a storage URL must not contain '#': write %23 if it is part of the path")
     if len(set(names)) != len(names):
-        raise ConfigError("a parameter stands twice in the storage's URL")
+        raise ConfigError("a parameter appears twice in the storage URL")
 
 
 def _placed(values: dict[str, str], **places: str) -> dict[str, str]:
     """The parameters, and what stands at its own place in the URL."""
     for field in places:
         if field in values:
-            raise ConfigError(f"the {field} stands twice in the storage's URL: leave the parameter out")
+            raise ConfigError(f"the {field} appears twice in the storage URL: leave the parameter out")
     return values | places
 
 
@@ -208,21 +208,21 @@ def _convert(hint: Any, text: str, what: str) -> Any:
         return _convert(options[0], text, what)  # or None, which no text says
     if typing.get_origin(hint) is Literal:
         if text not in options:
-            raise ConfigError(f"{what} is {text!a}: set it to {' or '.join(map(repr, options))}")
+            raise ConfigError(f"{what} is {text!a}: it must be {' or '.join(map(repr, options))}")
         return text
     if bool in (hint, *options):
         if text not in ("true", "false"):
-            raise ConfigError(f"{what} is {text!a}: set it to 'true' or 'false'")
+            raise ConfigError(f"{what} is {text!a}: it must be 'true' or 'false'")
         return text == "true"
     if hint is int:
         if not text.isascii() or not text.isdigit() or len(text) > _MOST_DIGITS:
-            raise ConfigError(f"{what} is {text[:_MOST_DIGITS]!a}: set it to a whole number")
+            raise ConfigError(f"{what} is {text[:_MOST_DIGITS]!a}: it must be a whole number")
         return int(text)
     if float in (hint, *options):
         try:
             return parse_deadline(float(text))
         except ValueError as error:
-            raise ConfigError(f"{what} is {text!a}: set it to a number of seconds above 0") from error
+            raise ConfigError(f"{what} is {text!a}: it must be a number of seconds greater than 0") from error
     return text
 
 

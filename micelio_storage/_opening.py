@@ -63,4 +63,9 @@ class Openable:
 
     def __del__(self) -> None:
         if getattr(self, "_owner", False) and self._lifecycle.loop is not None:
-            warnings.warn(f"{self!r} was dropped open: use `async with`", ResourceWarning, source=self, stacklevel=1)
+            warnings.warn(
+                f"{self!r} was garbage-collected while open: use `async with`",
+                ResourceWarning,
+                source=self,
+                stacklevel=1,
+            )

@@ -42,9 +42,11 @@ def parse_etag(name: str, value: str | None) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise TypeError(f"{name} is the etag of an object, a str, not {type(value).__name__}")
+        raise TypeError(f"{name} must be the ETag of an object (a str), not {type(value).__name__}")
     if not _ETAG.fullmatch(value):
-        raise InvalidArgumentError(f"{name} is an etag as an object gave it, in double quotes, neither weak nor '*'")
+        raise InvalidArgumentError(
+            f"{name} must be an ETag as returned by the storage: in double quotes, neither weak nor '*'"
+        )
     return value
 
 
@@ -66,12 +68,12 @@ def parse_etags(keys: Sequence[Key], if_match: str | Mapping[str, str] | None) -
 def parse_condition(if_match: str | None, if_absent: bool) -> Condition:
     """One condition of a write, out of the two ways to ask for one."""
     if not isinstance(if_absent, bool):
-        raise TypeError(f"if_absent is a bool, not {type(if_absent).__name__}")
+        raise TypeError(f"if_absent must be a bool, not {type(if_absent).__name__}")
     etag = parse_etag("if_match", if_match)
     if etag is None:
         return IfAbsent() if if_absent else None
     if if_absent:
-        raise InvalidArgumentError("if_match and if_absent exclude each other: give one")
+        raise InvalidArgumentError("if_match and if_absent are mutually exclusive")
     return IfMatch(etag)
 
 
@@ -80,9 +82,11 @@ def parse_content_type(value: str | None) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise TypeError(f"content_type is a str, not {type(value).__name__}")
+        raise TypeError(f"content_type must be a str, not {type(value).__name__}")
     if len(value) > MAX_CONTENT_TYPE or not _CONTENT_TYPE.fullmatch(value):
-        raise InvalidArgumentError("content_type is type/subtype in at most 255 printable ASCII characters")
+        raise InvalidArgumentError(
+            "content_type must look like type/subtype, in at most 255 printable ASCII characters"
+        )
     return value
 
 
@@ -91,20 +95,24 @@ def parse_metadata(value: Mapping[str, str] | None) -> Mapping[str, str] | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        raise TypeError(f"metadata is a mapping of str to str, not {type(value).__name__}")
+        raise TypeError(f"metadata must be a mapping of str to str, not {type(value).__name__}")
     for name, text in value.items():
         if not isinstance(name, str) or not isinstance(text, str):
-            raise TypeError("metadata is a mapping of str to str")
+            raise TypeError("metadata must be a mapping of str to str")
         if not _METADATA_NAME.fullmatch(name):
-            raise InvalidArgumentError(f"metadata name {name[:80]!a} is not of a-z 0-9 _ . - (S3 would change it)")
+            raise InvalidArgumentError(
+                f"metadata name {name[:80]!a} may only contain a-z 0-9 _ . - (S3 would change it)"
+            )
         if name.startswith(RESERVED_METADATA):
-            raise InvalidArgumentError(f"metadata names that begin with {RESERVED_METADATA!r} are the storage's own")
+            raise InvalidArgumentError(f"metadata names starting with {RESERVED_METADATA!r} are reserved")
         if not _METADATA_VALUE.fullmatch(text):
-            raise InvalidArgumentError(f"the metadata value of {name[:80]!a} has a control character or lone surrogate")
+            raise InvalidArgumentError(
+                f"the metadata value of {name[:80]!a} contains a control character or lone surrogate"
+            )
     if sum(len(name) + len(encode_metadata(text)) for name, text in value.items()) > MAX_METADATA_BYTES:
         raise InvalidArgumentError(
-            f"metadata has at most {MAX_METADATA_BYTES} bytes, names and values together (what is not plain ASCII "
-            "counts as HTTP carries it: four bytes for three)"
+            f"metadata must not exceed {MAX_METADATA_BYTES} bytes, names and values together (what is not plain ASCII "
+            "counts as sent over HTTP: four bytes for three)"
         )
     return dict(value)
 
@@ -127,16 +135,18 @@ def parse_presign(
     """What a signed URL is to allow; what the method cannot bind is refused."""
     seconds = int(expires.total_seconds()) if isinstance(expires, timedelta) else expires
     if parse_count("expires", seconds, least=1, most=MAX_SIGNED_SECONDS) is None:
-        raise TypeError("expires is a number of seconds or a timedelta, not None")
+        raise TypeError("expires must be a number of seconds or a timedelta, not None")
     if method not in ("GET", "PUT"):
-        raise InvalidArgumentError("method is 'GET' or 'PUT'")
+        raise InvalidArgumentError("method must be 'GET' or 'PUT'")
     if method == "GET" and content_length is not None:
-        raise InvalidArgumentError("content_length binds a PUT: the answer to a GET is as long as the object")
+        raise InvalidArgumentError("content_length is only for PUT: the response to a GET is as long as the object")
     if content_disposition is not None:
         if method == "PUT":
-            raise InvalidArgumentError("content_disposition is what the answer to a GET says: a PUT stores none")
+            raise InvalidArgumentError("content_disposition is only for GET: a signed PUT does not store one")
         if not isinstance(content_disposition, str) or not _HEADER.fullmatch(content_disposition):
-            raise InvalidArgumentError("content_disposition is printable ASCII, as in 'attachment; filename=\"a.txt\"'")
+            raise InvalidArgumentError(
+                "content_disposition must be printable ASCII, as in 'attachment; filename=\"a.txt\"'"
+            )
     return PresignRequest(
         expires=seconds,
         method="GET" if method == "GET" else "PUT",
@@ -151,9 +161,10 @@ def parse_count(name: str, value: int | None, *, least: int, most: int | None = 
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is an int, not {type(value).__name__}")
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
     if value < least or (most is not None and value > most):
-        raise InvalidArgumentError(f"{name} is at least {least}" + (f" and at most {most}" if most is not None else ""))
+        bounds = f"at least {least}" if most is None else f"between {least} and {most}"
+        raise InvalidArgumentError(f"{name} must be {bounds}")
     return value
 
 
@@ -193,7 +204,7 @@ def parse_read_options(
 ) -> ReadOptions:
     """What to read, as a call was told."""
     if not isinstance(offset, int) or isinstance(offset, bool):
-        raise TypeError(f"offset is an int, not {type(offset).__name__}")
+        raise TypeError(f"offset must be an int, not {type(offset).__name__}")
     return ReadOptions(
         offset=offset,
         length=parse_count("length", length, least=0),
@@ -209,10 +220,12 @@ def parse_list_options(
     """Which page, as a call was told."""
     parse_count("limit", limit, least=1, most=MAX_PAGE)
     if cursor is not None and not isinstance(cursor, str):
-        raise TypeError(f"cursor is a str, not {type(cursor).__name__}")
+        raise TypeError(f"cursor must be a str, not {type(cursor).__name__}")
     if cursor is not None and start_after is not None:
-        raise InvalidArgumentError("cursor and start_after exclude each other: a cursor knows where it was")
+        raise InvalidArgumentError(
+            "cursor and start_after are mutually exclusive: a cursor already says where to go on"
+        )
     if delimiter not in (None, "/"):
-        raise InvalidArgumentError("delimiter is '/' or None")
+        raise InvalidArgumentError("delimiter must be '/' or None")
     after = None if start_after is None else Prefix.parse(start_after)
     return ListOptions(limit=limit, cursor=cursor, start_after=after, delimiter=delimiter, foreign=foreign is True)

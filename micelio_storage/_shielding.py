@@ -75,7 +75,7 @@ class Deadline:
         text = f"the deadline of {self.seconds} s passed"
         if not self.begun:
             return DeadlineError(text)
-        return AmbiguousWriteError(f"{text} while it was being published: nobody can say whether it was done")
+        return AmbiguousWriteError(f"{text} while it was being published: it is unknown whether it was done")
 
     def left(self) -> float:
         """Seconds."""

@@ -311,7 +311,7 @@ class Storage(Openable):
         with self._call("delete_prefix", prefix, deadline) as call:
             parsed = self._parse_prefix(prefix)
             if not parsed and everything is not True:
-                raise InvalidArgumentError("the empty prefix is every object: say everything=True if that is meant")
+                raise InvalidArgumentError("an empty prefix means every object: pass everything=True if you mean it")
             count, skipped, cursor, more = 0, 0, None, True
             while more:
                 keys: list[Key] = []
@@ -420,7 +420,7 @@ class Storage(Openable):
         """A storage of what is below `prefix` ("a/b" and "a/b/" are the same), which can neither see nor touch anything
         else. It is open while this one is."""
         if not isinstance(prefix, str):
-            raise TypeError(f"a prefix is a str, not {type(prefix).__name__}")
+            raise TypeError(f"a prefix must be a str, not {type(prefix).__name__}")
         whole = self._parse(prefix.removesuffix("/"))
         below = Prefix.parse(whole + "/")
         driver = PrefixedDriver.below(self._driver, below)

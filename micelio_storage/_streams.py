@@ -127,7 +127,7 @@ class _Stream(Generic[H]):
         if self._held is not None:
             self._seen.leave(None, aborted=True)
             self._lifecycle.close_dropped(partial(self._give_back, self._held))
-            text = f"{self!r} was dropped open: use `async with`, or close it"
+            text = f"{self!r} was garbage-collected while open: use `async with`, or close it"
             warnings.warn(text, ResourceWarning, source=self, stacklevel=1)
 
     @staticmethod
@@ -376,7 +376,7 @@ class Writer(_Stream[Upload]):
                 self._require()
                 if self._failure is not None:
                     await self.aclose()
-                    raise StorageError("nothing was published: a write failed before") from self._failure
+                    raise StorageError("nothing was published: an earlier write failed") from self._failure
                 upload = self._release()
                 assert upload is not None  # it was there a moment ago
                 self._info = call.wrote(await commit(upload))
@@ -442,11 +442,11 @@ def as_bytes(data: object) -> bytes | memoryview:
     if type(data) is bytes:
         return data
     if isinstance(data, str):
-        raise TypeError("a str is no bytes: encode it first, as in text.encode()")
+        raise TypeError("str is not bytes: encode it first, as in text.encode()")
     try:
         view = memoryview(data)  # type: ignore[arg-type]  # what is no buffer is refused here
     except TypeError:
-        raise TypeError(f"bytes, bytearray or memoryview is wanted, not {type(data).__name__}") from None
+        raise TypeError(f"expected bytes, bytearray or memoryview, not {type(data).__name__}") from None
     return view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes()
 
 
@@ -468,7 +468,7 @@ async def _read_chunks(read: Callable[[int], object]) -> AsyncGenerator[BytesLik
     while True:
         answer = read(READ_SIZE)
         if not inspect.isawaitable(answer):
-            raise TypeError("read(n) of the source is not async: it would block the event loop")
+            raise TypeError("the source's read(n) is not async: it would block the event loop")
         if not (chunk := as_bytes(await answer)):
             return
         yield chunk

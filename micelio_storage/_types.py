@@ -219,7 +219,7 @@ def resolve_span(offset: int, length: int | None, size: int) -> Span:
     """Which bytes of an object of `size` bytes are meant. As in a slice, a negative offset counts from the end and a
     length past the end is cut; an offset behind the end is a `RangeError`."""
     if offset > size:
-        raise RangeError(f"offset {offset} is behind the end of an object of {size} bytes", size=size)
+        raise RangeError(f"offset {offset} is beyond the end of the object ({size} bytes)", size=size)
     start = max(0, size + offset) if offset < 0 else offset
     return Span(start, size if length is None else min(size, start + length))
 
@@ -227,9 +227,9 @@ def resolve_span(offset: int, length: int | None, size: int) -> Span:
 def check_read_conditions(options: ReadOptions, info: ObjectInfo) -> None:
     """Raise unless this object is wanted."""
     if options.if_match is not None and options.if_match != info.etag:
-        raise PreconditionFailedError("the object's ETag is not the one given as if_match", info=info)
+        raise PreconditionFailedError("the object's ETag does not match if_match", info=info)
     if options.if_none_match == info.etag:
-        raise NotModifiedError("the object still has the ETag given as if_none_match", info=info)
+        raise NotModifiedError("the object's ETag still matches if_none_match", info=info)
 
 
 def check_write_condition(condition: Condition, present: ObjectInfo | None) -> None:
@@ -245,9 +245,8 @@ def check_if_match(wanted: str | None, etag: str | None, info: ObjectInfo | None
     error: a driver that has only the ETag at hand adds it there later."""
     if wanted is None or wanted == etag:
         return
-    state = "there is no object" if etag is None else "the object's ETag is another"
-    words = f"{state} than the one given as if_match" if etag else f"{state} to match if_match"
-    raise PreconditionFailedError(words, info=info)
+    absent = "no such object, so if_match cannot match"
+    raise PreconditionFailedError(absent if etag is None else "the object's ETag does not match if_match", info=info)
 
 
 def cursor_after(last: str) -> str:
@@ -288,12 +287,12 @@ def _escaped(character: str) -> str:
 
 def already_exists(info: ObjectInfo | None = None) -> AlreadyExistsError:
     """The one wording for a key that should name nothing yet, and what it names."""
-    return AlreadyExistsError("there is an object already and if_absent was asked for", info=info)
+    return AlreadyExistsError("the object already exists and if_absent was given", info=info)
 
 
 def not_found() -> NotFoundError:
     """The one wording for a key that names nothing."""
-    return NotFoundError("there is no such object")
+    return NotFoundError("no such object")
 
 
 def successor_of(seen: ObjectInfo | None) -> WriteOptions:

@@ -269,7 +269,7 @@ def test_cp_recursive_leaves_other_objects_alone_unless_told(tree: Said, tmp_pat
     code, out, err = tree("cp", "-r", "a", "c")
     assert (code, err) == (1, "")
     assert out.splitlines()[:3] == [
-        "conflict  'a/1': another object is at the target",
+        "conflict  'a/1': the target has a different object",
         "conflicts were left as they are: --overwrite replaces what is at the target",
         "copied 1, skipped 0, conflicts 1, failed 0",
     ]
@@ -297,7 +297,7 @@ def test_migrate_says_in_json_what_became_of_each_key(tree: Said, root: Path, tm
     *lines, summary = [json.loads(line) for line in out.splitlines()]
     assert (code, err) == (1, "")
     assert lines == [
-        {"key": "a/1", "result": "conflict", "size": 3, "reason": "another object is at the target"},
+        {"key": "a/1", "result": "conflict", "size": 3, "reason": "the target has a different object"},
         {"key": "a/2", "result": "copied", "size": 3, "deleted": True},
         {"key": "ab", "result": "copied", "size": 3, "deleted": True},
     ]

@@ -137,7 +137,7 @@ def test_a_mismatch_is_one_line_and_a_failure(
     out, err = capfd.readouterr()
     assert err.startswith("micelio-storage: ")
     assert err.count("\n") == 1
-    assert "was read back with other bytes than it was stored with" in err
+    assert "came back with different bytes" in err
     assert "everything" not in out
 
 
@@ -251,10 +251,10 @@ class FailingDriver(MemoryDriver):
 
 
 BROKEN: Mapping[type[MemoryDriver], str] = {
-    FlippingDriver: "other bytes",
-    FlippingLargeDriver: "larger' was read back with other bytes",
-    FlippingArtifactDriver: "'artifact.bin' was read back with other bytes",
-    CuttingDriver: "and read back with",
+    FlippingDriver: "different bytes",
+    FlippingLargeDriver: "larger' came back with different bytes",
+    FlippingArtifactDriver: "'artifact.bin' came back with different bytes",
+    CuttingDriver: "but read back as",
     ListingDriver: "1 objects are stored, but not listed",
     InventingDriver: "1 objects are listed, but were not stored",
     ResizingDriver: "are listed with another size",

@@ -127,7 +127,7 @@ async def test_a_write_with_a_condition_that_was_never_handed_to_a_connection_is
                 error = caught
         assert error is not None
         assert type(error) is not UnavailableError or "cannot be reached" in str(error)
-        assert "nobody can say" not in str(error)
+        assert "it is unknown" not in str(error)
     finally:
         await storage.aclose()
 

@@ -304,7 +304,7 @@ async def test_what_is_dropped_open_is_warned_about(dropped: str, tmpfs: Path) -
 
 
 async def test_a_failed_write_that_was_swallowed_publishes_nothing(storage: Storage) -> None:
-    with pytest.raises(StorageError, match="a write failed before"):
+    with pytest.raises(StorageError, match="an earlier write failed"):
         async with storage.open_write("a") as writer:
             await writer.write(b"begun")
             try:
@@ -419,7 +419,7 @@ async def test_an_error_names_the_whole_key(storage: Storage) -> None:
     below = storage.under("tenants/one")
     with pytest.raises(NotFoundError) as caught:
         await below.under("files").get("a/b")
-    assert str(caught.value) == "get 'tenants/one/files/a/b' (memory): there is no such object"
+    assert str(caught.value) == "get 'tenants/one/files/a/b' (memory): no such object"
     with pytest.raises(NotFoundError) as missing:
         async with below.open_read("c"):
             pass

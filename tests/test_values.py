@@ -87,7 +87,7 @@ def test_a_range_is_what_a_slice_would_be(offset: int, length: int | None, size:
 @pytest.mark.case("O19")
 @pytest.mark.parametrize(("offset", "size"), [(1, 0), (11, 10), (10**18, 10)])
 def test_a_range_behind_the_end_is_an_error(offset: int, size: int) -> None:
-    with pytest.raises(RangeError, match=f"{offset} is behind the end"):
+    with pytest.raises(RangeError, match=f"{offset} is beyond the end"):
         resolve_span(offset, None, size)
 
 
@@ -196,7 +196,7 @@ def test_counts_have_bounds() -> None:
     assert parse_count("limit", 1, least=1, most=1) == 1
     assert parse_count("limit", None, least=1) is None
     for bad in (0, 3):
-        with pytest.raises(InvalidArgumentError, match="limit is at least 1 and at most 2"):
+        with pytest.raises(InvalidArgumentError, match="limit must be between 1 and 2"):
             parse_count("limit", bad, least=1, most=2)
     for wrong in (True, 1.0, "1"):
         with pytest.raises(TypeError):
@@ -285,7 +285,7 @@ def test_kinds_of_os_error_have_an_errno() -> None:
 
 @pytest.mark.case("K1", "O67")
 def test_a_long_key_is_cut_and_an_odd_one_escaped_in_an_error() -> None:
-    error = NotFoundError("there is no such object")
+    error = NotFoundError("no such object")
     error.add_context("get", "é" * 500, "local")
     assert str(error).isascii()
     assert len(str(error)) < 150

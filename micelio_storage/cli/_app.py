@@ -145,7 +145,7 @@ def _parse_metadata(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise InvalidArgumentError(f"--metadata {text!a} is no name=value")
+            raise InvalidArgumentError(f"--metadata {text!a} is not of the form name=value")
         if name in pairs:
             raise InvalidArgumentError(f"--metadata {name!a} is given twice")
         pairs[name] = value
@@ -163,7 +163,7 @@ def get(
     """Write an object to a file: all of it or nothing."""
     name = Key.parse(key).name
     if target == Path("-"):
-        raise InvalidArgumentError("to write an object to standard output, say cat")
+        raise InvalidArgumentError("use `cat` to write an object to standard output")
     path = Path(name) if target is None else target / name if target.is_dir() else target
     with report.transfer(key) as meter:
         Invocation.of(context).run(partial(receive, key=key, path=path, meter=meter))
@@ -251,11 +251,11 @@ def rm(
         raise InvalidArgumentError("give keys or --prefix, not both")
     if prefix is None:
         if not keys:
-            raise InvalidArgumentError("give the keys of objects to remove, or --prefix")
+            raise InvalidArgumentError("name the objects to remove, or give --prefix")
         Invocation.of(context).run(lambda storage: storage.delete(*keys))
         return
     if not prefix:
-        raise InvalidArgumentError("the empty prefix is every object: remove them by their first segments")
+        raise InvalidArgumentError("an empty prefix means every object: remove them by their first segments")
     if not yes:
         _ask(f"Remove all objects whose keys begin with {show_key(prefix)}?")
     removed = Invocation.of(context).run(lambda storage: storage.delete_prefix(prefix))
@@ -271,7 +271,7 @@ def rm(
 
 def _ask(question: str) -> None:
     if sys.stdin is None or not sys.stdin.isatty():
-        raise InvalidArgumentError("standard input is no terminal, so nobody can be asked: give --yes")
+        raise InvalidArgumentError("standard input is not a terminal, so nobody can be asked: pass --yes")
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):

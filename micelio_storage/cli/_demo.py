@@ -278,9 +278,9 @@ class _Demo:
 
 def _expect_same(key: str, stored: Stored, read: Stored) -> None:
     if read.size != stored.size:
-        raise IntegrityError(f"{show_key(key)} was stored with {stored.size} bytes and read back with {read.size}")
+        raise IntegrityError(f"{show_key(key)} was stored as {stored.size} bytes but read back as {read.size}")
     if read != stored:
-        raise IntegrityError(f"{show_key(key)} was read back with other bytes than it was stored with")
+        raise IntegrityError(f"{show_key(key)} came back with different bytes")
 
 
 def _expect_listing(stored: Mapping[str, Stored], listed: Sequence[tuple[str, int]]) -> None:

@@ -41,7 +41,7 @@ def doctor(
     Scratch keys below the prefix are made and removed. Without --abort nothing else is touched."""
     config = Invocation.of(context).config(url)
     if not isinstance(config, S3Config):
-        raise ConfigError("doctor examines S3 storages: give s3://bucket/prefix; `check` tries out any storage")
+        raise ConfigError("doctor examines S3 storages: give s3://bucket/prefix (`check` tests any storage)")
     from ..drivers.s3.doctor import diagnose  # here, for it is an extra
 
     findings = diagnose(config, abort=abort, older_than=timedelta(hours=older_than))

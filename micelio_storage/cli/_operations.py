@@ -187,9 +187,9 @@ def policy(
     """Print a policy for the bucket of a storage, as the JSON that AWS takes."""
     config = config_from_url(url)
     if not isinstance(config, S3Config):
-        raise ConfigError("policies are for buckets: give s3://bucket/prefix")
+        raise ConfigError("policies are for S3 buckets: give s3://bucket/prefix")
     if days is not None and kind is not Kind.lifecycle:
-        raise InvalidArgumentError("--days is for the lifecycle: a policy knows no days")
+        raise InvalidArgumentError("--days is only for `policy lifecycle`")
     say([json.dumps(_document(kind, config, days, sid), indent=2, ensure_ascii=False)])
 
 

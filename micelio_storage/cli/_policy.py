@@ -117,16 +117,14 @@ def _rule(identifier: str, prefix: str, **actions: Document) -> Document:
 
 def _named(name: str, what: str) -> str:
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"{name!a} cannot name a statement: use 1 to 64 letters and digits")
+        raise ConfigError(f"{name!a} is not a valid statement name: use 1 to 64 letters and digits")
     return name + what
 
 
 def _arn(bucket: str, partition: str) -> str:
     good = _BUCKET.fullmatch(bucket) and ".." not in bucket and not _ADDRESS.fullmatch(bucket)
     if not good or bucket.startswith("xn--") or bucket.endswith(_NOT_A_BUCKET):
-        raise ConfigError(
-            f"{bucket!a} is no name of a bucket that a policy can be for: give one as in s3://bucket/prefix"
-        )
+        raise ConfigError(f"not a bucket name that a policy can be written for: {bucket!a}")
     return f"arn:{partition}:s3:::{bucket}"
 
 
@@ -142,5 +140,7 @@ def _literally(prefix: str) -> str:
 
 def _checked_kms_key(arn: str) -> str:
     if not _KMS_KEY.fullmatch(arn):
-        raise ConfigError(f"{arn!a} is no ARN of a KMS key: a policy needs arn:aws:kms:REGION:ACCOUNT:key/ID, no alias")
+        raise ConfigError(
+            f"not the ARN of a KMS key: {arn!a} (a policy needs arn:aws:kms:REGION:ACCOUNT:key/ID, not an alias)"
+        )
     return arn

@@ -52,9 +52,7 @@ class Check:
     def go_on(self, crc: int, size: int) -> None:
         """The same for `size` bytes with which the checksum is already known to be this."""
         if self._left == size and checksum_text(crc) != self._wanted:
-            raise IntegrityError(
-                "the bytes are not those that were stored: they do not have the checksum kept with them"
-            )
+            raise IntegrityError("the bytes are not the ones that were stored: their checksum does not match")
         self.crc = crc
         self._left -= size
 

@@ -143,7 +143,7 @@ class MemoryDriver:
         return Page(entries=entries, prefixes=folded)
 
     async def presign(self, key: Key, request: PresignRequest) -> str:
-        raise NotSupportedError("memory cannot be reached by a URL")
+        raise NotSupportedError("the memory back end has no URLs")
 
     async def unfinished(self) -> Sequence[str]:
         return list(self.uploads)
@@ -184,7 +184,7 @@ class MemoryDriver:
         parent = key.parent
         while parent:
             if parent in self._objects:
-                raise KeyConflictError("a part of the key's path is an object itself")
+                raise KeyConflictError("part of the key's path is itself an object")
             parent = parent.rpartition("/")[0]
         at = bisect_left(self._order, key + "/")
         if at < len(self._order) and self._order[at].startswith(key + "/"):
@@ -249,7 +249,7 @@ class MemoryUpload:
     async def commit(self) -> ObjectInfo:
         await checkpoint()
         if self._driver.uploads.pop(self._id, None) is None:
-            raise ClosedError("the upload is done or was aborted")
+            raise ClosedError("the upload is already committed or aborted")
         return self._driver.publish(self._key, self._buffer.getvalue(), self._options)
 
     async def abort(self) -> None:

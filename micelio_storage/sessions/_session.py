@@ -117,13 +117,13 @@ async def list_sessions(storage: Storage) -> AsyncGenerator[str, None]:
 
 def _parse(data: bytes) -> Document:
     if len(data) > MAX_METADATA_BYTES:
-        raise IntegrityError(f"metadata.json has more than {MAX_METADATA_BYTES} bytes: it is no session's metadata")
+        raise IntegrityError(f"metadata.json has more than {MAX_METADATA_BYTES} bytes: it is not a session's metadata")
     try:
         document = json.loads(data, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"metadata.json is not what a session keeps there: {error}") from error
+        raise IntegrityError(f"metadata.json is not a session's metadata: {error}") from error
     if not isinstance(document, dict):
-        raise IntegrityError("metadata.json is JSON, but no object")
+        raise IntegrityError("metadata.json is JSON, but not an object")
     return document
 
 
@@ -131,14 +131,14 @@ def _format(document: Mapping[str, Any]) -> bytes:
     """The document for people and programs: indented, sorted, UTF-8, a newline at the end."""
     for name in document:
         if not isinstance(name, str):
-            raise TypeError(f"the names in a session's metadata are str, not {type(name).__name__}")
+            raise TypeError(f"names in a session's metadata must be str, not {type(name).__name__}")
     pieces, size = [], 0
     for piece in _ENCODER.iterencode(document):  # piece by piece, so that what is too large does not hold the loop
         pieces.append(piece.encode())
         size += len(pieces[-1])
         if size >= MAX_METADATA_BYTES:
             raise ValueError(
-                f"a session's metadata has at most {MAX_METADATA_BYTES} bytes of JSON; larger things are files"
+                f"a session's metadata must not exceed {MAX_METADATA_BYTES} bytes of JSON: store larger things as files"
             )
     return b"".join(pieces) + b"\n"
 
@@ -146,9 +146,9 @@ def _format(document: Mapping[str, Any]) -> bytes:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> Document:
     document = dict(pairs)
     if len(document) != len(pairs):
-        raise ValueError("a name stands in it twice")
+        raise ValueError("a name appears twice")
     return document
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")

@@ -142,11 +142,11 @@ class Inside:
 def difference(one: ObjectInfo, other: ObjectInfo) -> str | None:
     """What of two objects differs besides their bytes, or nothing."""
     if one.size != other.size:
-        return f"its size is {other.size} and not {one.size}"
+        return f"its size is {other.size}, not {one.size}"
     if one.content_type != other.content_type:
-        return f"its content type is {other.content_type!a} and not {one.content_type!a}"
+        return f"its content type is {other.content_type!a}, not {one.content_type!a}"
     if dict(one.metadata) != dict(other.metadata):
-        return "its metadata is another"
+        return "its metadata differs"
     for name in HTTP_HEADERS:
         if getattr(one, name) != getattr(other, name):
             return f"its {name} is {getattr(other, name)!a} and not {getattr(one, name)!a}"
@@ -185,16 +185,16 @@ class Digest:
 async def _check_head(storage: Storage, key: str, copy: Copy) -> None:
     info = await storage.head(key)
     if info.etag != copy.stored.etag:
-        raise PreconditionFailedError("the target's object has been written since it was copied there")
+        raise PreconditionFailedError("the target object was overwritten after the copy")
     _check(copy, info, sums_of(info))
 
 
 def _check(copy: Copy, found: ObjectInfo, sums: Mapping[str, str]) -> None:
     what = difference(copy.seen, found)
     if what is None and agree(copy.sums, sums) is False:
-        what = "its bytes are others"
+        what = "its bytes differ"
     if what is not None:
-        raise IntegrityError(f"the copy is not what was copied: {what}")
+        raise IntegrityError(f"the copy differs from the source: {what}")
 
 
 async def sums_of_all(reader: Reader) -> Mapping[str, str]:

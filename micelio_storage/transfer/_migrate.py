@@ -69,7 +69,7 @@ async def migrate(
     if source is target:
         raise InvalidArgumentError("source and target are the same storage")
     if delete_source and not verify:
-        raise InvalidArgumentError("nothing is deleted unless its copy was verified: delete_source needs verify")
+        raise InvalidArgumentError("delete_source needs verify: nothing is deleted unless its copy was verified")
     options = _Options(concurrency, overwrite, delete_source, dry_run)
     streaming = Streaming(source, target, advance, verify=verify)
     return await _Run(source, target, streaming, options, on_outcome).all(prefix)
@@ -90,7 +90,7 @@ async def copy_below(
     passing their bytes through Python where the back end can. Otherwise as `migrate`."""
     below, above = (f"{Key.parse(name.removesuffix('/'))}/" for name in (source, target))
     if below.startswith(above) or above.startswith(below):
-        raise InvalidArgumentError("one of the two is inside the other: copy to a place beside it")
+        raise InvalidArgumentError("one prefix is inside the other: copy to a place beside it")
     inside = Inside(storage, below, above, advance)
     options = _Options(concurrency, overwrite, delete_source=False, dry_run=dry_run)
     one, other = storage.under(below), storage.under(above)
@@ -178,7 +178,7 @@ class _Run:
         except GoneError:
             return Outcome(key=key, result="gone")
         except PreconditionFailedError as error:
-            return Outcome(key=key, result="failed", size=entry.size, reason=f"changed meanwhile: {error}")
+            return Outcome(key=key, result="failed", size=entry.size, reason=f"changed in the meantime: {error}")
         except StorageError as error:
             return Outcome(key=key, result="failed", size=entry.size, reason=str(error))
 
@@ -189,14 +189,14 @@ class _Run:
             if await self._same(key, seen, there):
                 return await self._skip(key, seen, there)
             if not self._options.overwrite:
-                return Outcome(key=key, result="conflict", size=seen.size, reason="another object is at the target")
+                return Outcome(key=key, result="conflict", size=seen.size, reason="the target has a different object")
         if self._options.dry_run:
             return Outcome(key=key, result="copied", size=size, deleted=self._options.delete_source)
         return await self._copy(key, self._place_of(there))
 
     async def _skip(self, key: str, seen: ObjectInfo, there: ObjectInfo) -> Outcome:
         if self._options.delete_source and (seen.etag, seen.modified) == (there.etag, there.modified):
-            raise InvalidArgumentError("it was not deleted, for source and target seem to be one and the same object")
+            raise InvalidArgumentError("it was not deleted: source and target seem to be the same object")
         return Outcome(key=key, result="skipped", size=seen.size, deleted=await self._delete(key, seen))
 
     def _place_of(self, there: ObjectInfo | None) -> Place:
@@ -217,7 +217,7 @@ class _Run:
                 deleted = now is not None and await self._delete(key, copy.seen)
                 return Outcome(key=key, result="copied", size=copy.seen.size, deleted=deleted)
             place = self._place_of(copy.stored)
-        raise UnavailableError("it was replaced again and again while it was copied; what is at the target may be old")
+        raise UnavailableError("it kept being replaced while it was copied; the target may hold an older version")
 
     async def _seen(self, key: str) -> ObjectInfo:
         seen = await head_or_none(self._source, key)
@@ -249,5 +249,5 @@ class _Run:
         elif (await self._seen(key)).etag == seen.etag:
             await self._source.delete(key)
         else:
-            raise PreconditionFailedError("it was not deleted, for it has been written since it was copied")
+            raise PreconditionFailedError("it was not deleted: it was overwritten after it was copied")
         return True

@@ -185,7 +185,7 @@ class LocalDriver:
             return await opened.read_lane.run(opened.listings.page, prefix, options)
 
     async def presign(self, key: Key, request: PresignRequest) -> str:
-        raise NotSupportedError("files have no signed URLs: serve them by your web server")
+        raise NotSupportedError("files have no signed URLs: serve them with your web server")
 
     async def unfinished(self) -> Sequence[str]:
         opened = self._require_open()
@@ -196,7 +196,7 @@ class LocalDriver:
         """Let nothing begin that the closing of the driver has not waited for."""
         if self._opened is not opened:
             close()
-            raise ClosedError("the driver was closed meanwhile")
+            raise ClosedError("the driver was closed in the meantime")
 
     def _require_open(self) -> _Opened:
         if self._opened is None:

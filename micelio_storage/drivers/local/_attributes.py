@@ -82,9 +82,9 @@ def decode(data: bytes) -> Attributes:
         headers = {name: value for name, value in kept.get("headers", {}).items() if name in HTTP_HEADERS}
         texts = [content_type or "", *metadata, *metadata.values(), *headers.values(), crc or "", stamp or ""]
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise IntegrityError(f"the attributes kept with the object are damaged: {error}") from error
+        raise IntegrityError(f"the object's attributes are damaged: {error}") from error
     if not all(isinstance(text, str) for text in texts) or not isinstance(size, int | None):
-        raise IntegrityError("the attributes kept with the object are damaged: they are not text")
+        raise IntegrityError("the object's attributes are damaged: they are not text")
     checksum = f"{ALGORITHM}:{crc}" if crc else None
     time = _decode_stamp(stamp) if stamp else None
     return Attributes(content_type=content_type, metadata=metadata, checksum=checksum, size=size, stamp=time, **headers)
@@ -105,7 +105,7 @@ def _decode_stamp(text: str) -> int:
     try:
         return int.from_bytes(base64.b64decode(text + "=", validate=True), "big", signed=True)
     except ValueError as error:
-        raise IntegrityError("the attributes kept with the object are damaged: their time is none") from error
+        raise IntegrityError("the object's attributes are damaged: their time cannot be parsed") from error
 
 
 def inode_keeps_attributes(descriptor: int) -> bool:
@@ -127,7 +127,7 @@ def write_to_inode(descriptor: int, data: bytes) -> None:
         os.setxattr(descriptor, NAME, data)
     except OSError as error:
         if error.errno in (errno.E2BIG, errno.ERANGE):
-            raise OutOfSpaceError(f"the file system keeps no {len(data)} bytes of metadata with a file") from error
+            raise OutOfSpaceError(f"the file system cannot keep {len(data)} bytes of metadata with a file") from error
         raise
 
 

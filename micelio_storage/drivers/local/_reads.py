@@ -114,7 +114,7 @@ class Reads:
                 release(descriptor)
                 raise
             release(descriptor)  # replaced while its attributes were looked for
-        raise UnavailableError("the object is replaced faster than it can be read")
+        raise UnavailableError("the object is being replaced faster than it can be read")
 
     def _is_present(self, key: Key, status: os.stat_result) -> bool:
         try:
@@ -142,7 +142,7 @@ def edited_or_rotten(descriptor: int, info: ObjectInfo) -> Iterator[None]:
         yield
     except IntegrityError as error:
         if modified_at(os.fstat(descriptor)) != info.modified:
-            raise ObjectReplacedError("another program wrote into the object's file meanwhile") from error
+            raise ObjectReplacedError("another program wrote into the object's file in the meantime") from error
         raise
 
 

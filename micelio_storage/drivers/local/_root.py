@@ -152,7 +152,7 @@ class Root:
         except OSError as error:
             self.prune(path)  # what was made for nothing
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
-                raise KeyConflictError("a part of the key's path is no directory") from error
+                raise KeyConflictError("part of the key's path is not a directory") from error
             raise
         raise root_is_gone()
 

@@ -56,7 +56,7 @@ class Store:
             _check_names(probe)
             in_inode = keeping != "file" and inode_keeps_attributes(probe.descriptor)
             if keeping == "xattr" and not in_inode:
-                raise ConfigError("the root's file system keeps no extended attributes: leave the choice to 'auto'")
+                raise ConfigError("the root's file system has no extended attributes: use 'auto'")
             return in_inode, _can_link(probe)
         finally:
             probe.discard()
@@ -100,7 +100,7 @@ def _check_times(probe: Staged) -> None:
     os.utime(probe.descriptor, ns=(_PROBE_TIME, _PROBE_TIME))
     if abs(os.fstat(probe.descriptor).st_mtime_ns - _PROBE_TIME) > COARSEST_TIME:
         raise ConfigError(
-            "the root's file system keeps times too coarsely to tell one version of an object from the next"
+            "the root's file system stores times too coarsely to tell versions of an object apart"
             " (ext4 keeps them finely with inodes of 256 bytes): choose another place"
         )
 
@@ -114,7 +114,7 @@ def _check_names(probe: Staged) -> None:
     for other, which in ((name.upper(), "in case"), (probe.name[:-2] + "e\u0301".encode(), "in Unicode's normal form")):
         if _exists(probe.directory, other):
             raise ConfigError(
-                f"the root's file system takes names that differ only {which} for the same, and keys that do would"
+                f"the root's file system treats names that differ only {which} as the same, so such keys would"
                 " overwrite each other: choose another place"
             )
 

@@ -231,4 +231,4 @@ async def wait_out(flights: Iterable[asyncio.Task[Any]]) -> None:
 
 def shrunk() -> IntegrityError:
     """What to raise when a file ends before its size."""
-    return IntegrityError("the object became shorter while it was read: something else writes in the root")
+    return IntegrityError("the object became shorter while it was read: another program writes into the root")

@@ -94,7 +94,7 @@ class LocalUpload:
 
     def _check_open(self) -> None:
         if not self._open:
-            raise ClosedError("the upload is done or was aborted")
+            raise ClosedError("the upload is already committed or aborted")
 
     async def _add_joined(self) -> None:
         if self._joined:

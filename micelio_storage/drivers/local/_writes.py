@@ -195,7 +195,7 @@ class Writes:
             return self._root.make_directory(path)
         parent = self._root.find_directory(path)
         if parent is None:
-            raise PreconditionFailedError("there is no object to match if_match")
+            raise PreconditionFailedError("no such object, so if_match cannot match")
         return parent
 
     def _try_to_enter(self, staged: Staged, parent: int, key: Key, condition: Condition, *, linking: bool) -> bool:
@@ -211,7 +211,7 @@ class Writes:
             _take_place(staged, parent, name, linking=linking)
         except FileNotFoundError:
             if os.fstat(staged.descriptor).st_nlink == 0:
-                raise StorageError("the staging file was removed by somebody else; nothing was published") from None
+                raise StorageError("another program removed the staging file; nothing was published") from None
             return False  # the directory was pruned between being opened and being used
         except (FileExistsError, IsADirectoryError):
             self._make_room(parent, key)
@@ -227,7 +227,7 @@ class Writes:
         if stat.S_ISREG(mode):
             raise already_exists()
         if not stat.S_ISDIR(mode):
-            raise KeyConflictError("something that is no regular file stands at the key's place")
+            raise KeyConflictError("something other than a regular file is in the key's place")
         try:
             self._root.remove_empty_tree(key.encode())
         except FileNotFoundError:
@@ -372,7 +372,7 @@ def _copy_bytes(source: int, target: int, size: int) -> Steps[None]:
             in_kernel, copied = False, 0
             continue
         if copied == 0:
-            raise IntegrityError("the source became shorter while it was copied: something else writes in the root")
+            raise IntegrityError("the source became shorter while it was copied: another program writes into the root")
         done += copied
         yield None
 

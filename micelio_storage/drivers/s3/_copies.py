@@ -59,7 +59,7 @@ class Copies:
                 return await self._copy_at_once(source, target, kept, info, seen, same=same)
             except _SourceChangedError:
                 continue
-        raise UnavailableError("the source was replaced again and again while it was copied")
+        raise UnavailableError("the source kept being replaced while it was copied")
 
     async def _copy_at_once(
         self, source: Key, target: Key, options: WriteOptions, info: ObjectInfo, seen: Answer, *, same: bool

@@ -40,7 +40,7 @@ async def list_page(client: Client, prefix: Prefix, options: ListOptions) -> Pag
         answer = decode_names(await client.call("list_objects_v2", **_parameters(prefix, options, token, after)))
         following = answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else None
         if following in passed:
-            raise UnavailableError("the listing has no end: the store says that more follows, but not where")
+            raise UnavailableError("the listing never ends: the store says that more follows, but not where")
         page = await _page(answer, after, f"{start}{following}\n{after}" if following else None, client.pace)
         count += page.skipped
         left_out = [*left_out, *page.foreign] if options.foreign else [*left_out, *page.foreign][:1]

@@ -203,7 +203,7 @@ class Multipart:
                 await self._client.call("list_parts", late=True, MaxParts=1, **which)
             except NoSuchUploadError:
                 return
-        raise StorageError("its parts keep coming back")
+        raise StorageError("its parts keep reappearing")
 
 
 class _Buffer:
@@ -304,7 +304,7 @@ class S3Upload:
 
     def _check_open(self) -> None:
         if not self._open:
-            raise ClosedError("the upload is done or was aborted")
+            raise ClosedError("the upload is already committed or aborted")
 
     def _part_size(self) -> int:
         return part_size(self._multipart.sent + 1, self._writes.config.part_size)

@@ -77,7 +77,7 @@ class Reads:
             info = answers.info_of(answer, size=size)
             span = resolve_span(options.offset, options.length, size)
             if first != span.start:
-                raise UnavailableError("the store gave another range than the one asked for")
+                raise UnavailableError("the store returned a different range from the one requested")
         except BaseException:
             answer["Body"].close()
             raise
@@ -160,7 +160,7 @@ class Stretch:
         self.waited += monotonic() - asked
         self._look_at(body)
         if not data:
-            raise UnavailableError("the answer ended before all its bytes had come")
+            raise UnavailableError("the response ended early")
         if len(data) > left:
             data = data[:left]
         self._at += len(data)
@@ -173,7 +173,7 @@ class Stretch:
 
     def _look_at(self, body: Any) -> None:
         if self._body is not body:
-            raise UnavailableError("the connection was closed meanwhile")
+            raise UnavailableError("the connection was closed in the meantime")
 
     async def _ask(self) -> Any:
         wanted = f"bytes={self._at}-{self._stop - 1}"
@@ -397,4 +397,4 @@ def _extent(answer: Answer, *, ranged: bool) -> tuple[int, int]:
         first, size = content_range.removeprefix("bytes ").partition("-")[0], content_range.rpartition("/")[2]
         return int(first), int(size)
     except ValueError as error:
-        raise UnavailableError("the answer is not one of S3's: its Content-Range cannot be read") from error
+        raise UnavailableError("not an S3 response: its Content-Range cannot be parsed") from error

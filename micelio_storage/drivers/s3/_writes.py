@@ -251,11 +251,11 @@ def _refusal(options: WriteOptions, info: ObjectInfo | None) -> PreconditionFail
 
 
 def _no_match(cause: StorageError | None, info: ObjectInfo | None) -> PreconditionFailedError:
-    words = "the object's ETag is not the one given as if_match, or there is no object"
+    words = "the object's ETag does not match if_match, or there is no such object"
     error = PreconditionFailedError(words, info=info)
     error.__cause__ = cause
     return error
 
 
 def _ambiguous(error: StorageError) -> AmbiguousWriteError:
-    return AmbiguousWriteError(f"nobody can say whether the write was done: {error.message}")
+    return AmbiguousWriteError(f"it is unknown whether the write was done: {error.message}")

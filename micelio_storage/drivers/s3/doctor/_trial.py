@@ -110,7 +110,7 @@ class Trial:
             with self._client.errors():
                 data = await answer["Body"].read()
             if data != CONTENT:
-                raise StorageError("other bytes came back than were put")
+                raise StorageError("the bytes that came back are not the ones that were put")
 
     async def _head(self) -> None:
         self._seen = await self._read("head_object") or {}
@@ -121,7 +121,7 @@ class Trial:
             return await self._client.call(operation, Key=self._key)
         except NotFoundError as error:
             if self._done["put"]:
-                raise StorageError("what was just put is not found") from error
+                raise StorageError("the object that was just put is not there") from error
             return None
 
     async def _copy(self) -> None:

@@ -74,7 +74,7 @@ def _content_type(answer: Answer) -> str:
 def field(answer: Answer, name: str) -> Any:
     """A field that S3 always gives."""
     if name not in answer:
-        raise UnavailableError(f"the answer is not one of S3's: it has no {name}")
+        raise UnavailableError(f"not an S3 response: it has no {name}")
     return answer[name]
 
 

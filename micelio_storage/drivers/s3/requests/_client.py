@@ -163,7 +163,7 @@ class Client:
         finally:
             del self._requests[task]
         if task.cancelled():
-            raise ClosedError("the driver was closed meanwhile")
+            raise ClosedError("the driver was closed in the meantime")
         return task.result()
 
     def _may_do_without(self) -> bool:
@@ -173,7 +173,7 @@ class Client:
             return False
         if self.checksums:
             self.checksums = False
-            logger.warning("the store %s refuses checksums: going on without (checksums='off')", self.endpoint)
+            logger.warning("the store %s refuses checksums: continuing without them (checksums='off')", self.endpoint)
         return True
 
     async def sign(self, operation: str, expires: int, parameters: Mapping[str, Any]) -> str:

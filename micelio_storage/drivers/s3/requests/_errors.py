@@ -48,16 +48,16 @@ class NoSuchUploadError(StorageError):
 
 
 _CODES: Mapping[str, tuple[type[StorageError], str]] = {
-    "NoSuchKey": (NotFoundError, "there is no such object"),
-    "NoSuchVersion": (NotFoundError, "there is no such object"),
+    "NoSuchKey": (NotFoundError, "no such object"),
+    "NoSuchVersion": (NotFoundError, "no such object"),
     "NoSuchUpload": (NoSuchUploadError, "the multipart upload is gone: completed, aborted or expired"),
     "NoSuchBucket": (ConfigError, "there is no such bucket: make it, or set S3_BUCKET to another"),
     "InvalidBucketName": (ConfigError, "the store takes no bucket of that name: set S3_BUCKET to another"),
-    "PreconditionFailed": (PreconditionFailedError, "the object's ETag is not the one given as if_match"),
-    "NotModified": (NotModifiedError, "the object still has the ETag given as if_none_match"),
+    "PreconditionFailed": (PreconditionFailedError, "the object's ETag does not match if_match"),
+    "NotModified": (NotModifiedError, "the object's ETag still matches if_none_match"),
     "ConditionalRequestConflict": (ConflictError, "other writers of the object were in the way"),
     "OperationAborted": (ConflictError, "another operation on the object was in the way"),
-    "InvalidRange": (RangeError, "the range begins behind the end of the object"),
+    "InvalidRange": (RangeError, "the range starts beyond the end of the object"),
     "AccessDenied": (AccessDeniedError, "the store refuses this to these credentials: see `micelio-storage policy`"),
     "AllAccessDisabled": (AccessDeniedError, "the store refuses all access to this"),
     "AccountProblem": (AccessDeniedError, "there is a problem with the account"),
@@ -126,7 +126,7 @@ _KINDS: tuple[tuple[type[BaseException], type[StorageError], str], ...] = (
     (sdk.ConnectionClosedError, UnavailableError, "the connection broke"),
     (sdk.ResponseStreamingError, UnavailableError, "the connection broke"),
     (sdk.HTTPClientError, UnavailableError, "the connection broke"),
-    (ResponseParserError, UnavailableError, "the answer is not one of S3's: is S3_ENDPOINT a store?"),
+    (ResponseParserError, UnavailableError, "not an S3 response: is S3_ENDPOINT a store?"),
     (sdk.BotoCoreError, StorageError, "the SDK cannot send this"),
     (asyncio.TimeoutError, UnavailableError, "the store stood still for longer than read_timeout"),
     (aiohttp.ClientError, UnavailableError, "the connection broke"),
@@ -145,7 +145,7 @@ def translate(error: Exception) -> StorageError:
             str(error.kwargs.get("error", "the proxy cannot be reached"))
         )  # in `_tls`'s words
     elif isinstance(error, RuntimeError) and _STILL_EXPIRED in str(error):
-        translated = AccessDeniedError("the source of the credentials has only expired ones: get new credentials")
+        translated = AccessDeniedError("the credentials have expired: get new ones")
     else:
         for kind, wanted, words in _KINDS:
             if isinstance(error, kind):

@@ -47,11 +47,11 @@ def read_answer(operation: str, data: bytes) -> Answer | None:
     try:
         root = fromstring(data)  # noqa: S314  # as the SDK does
     except (ParseError, LookupError, ValueError) as error:
-        raise ResponseParserError("the answer cannot be read") from error
+        raise ResponseParserError("the response cannot be parsed") from error
     if _name(root) == "Error":
         return None
     if _name(root) != _ROOTS[operation]:
-        raise ResponseParserError("the answer is to another question")
+        raise ResponseParserError("the response does not match the request")
     if operation == "create_multipart_upload":
         return {name: text for name, text in _texts(root).items() if name == "UploadId"}
     return {"Errors": [_texts(part) for part in root if _name(part) == "Error"]}
@@ -70,9 +70,9 @@ async def read_listing(content: aiohttp.StreamReader, pace: Pace) -> Answer:
                 depth = _take_complete(parser.read_events(), depth, found)
         parser.close()
     except (ParseError, LookupError, ValueError) as error:
-        raise ResponseParserError("the listing cannot be read") from error
+        raise ResponseParserError("the listing cannot be parsed") from error
     if found.pop("root", "") != "ListBucketResult":
-        raise ResponseParserError("the answer to a listing is none")
+        raise ResponseParserError("the response is not a listing")
     return decode_names(found)
 
 
