@@ -29,7 +29,7 @@ from ._files import OnProgress
 from ._hooks import Hook, Operation, log_operations
 from ._info import HttpHeaders, ObjectInfo
 from ._keys import Key
-from ._open import config_from_environ, config_from_url, make_driver, open_storage
+from ._open import config_from_environ, config_from_url, default_path, make_driver, open_storage
 from ._outcome import Outcome
 from ._storage import Change, Storage
 from ._streams import Data, Reader, Writer
@@ -85,6 +85,7 @@ __all__ = [
     "Writer",
     "config_from_environ",
     "config_from_url",
+    "default_path",
     "list_sessions",
     "log_operations",
     "make_driver",

@@ -143,8 +143,10 @@ def _from_url(url: str, what: str) -> Config:
     raise ConfigError(f"unknown scheme {parts.scheme!a}: use file:///path, memory: or s3://bucket/prefix")
 
 
-def default_path(environ: Mapping[str, str]) -> str:
-    """`/var/micelio/storage` when this process can write there (or make it), else the user's data directory."""
+def default_path(environ: Mapping[str, str] | None = None) -> str:
+    """The root of a local storage without a path: `/var/micelio/storage` if this process can write there (or make it),
+    else the user's data directory. `environ` is `os.environ` unless given."""
+    environ = os.environ if environ is None else environ
     place = Path(PRODUCTION_PATH)
     existing = next(path for path in (place, *place.parents) if os.path.exists(path))
     if os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK):
@@ -231,7 +233,6 @@ def make_driver(config: Config, environ: Mapping[str, str] | None = None) -> Dri
     if isinstance(config, LocalConfig):
         from .drivers.local import LocalDriver
 
-        environ = os.environ if environ is None else environ
         path = local_path(config)
         place = partial(default_path, environ) if path is None else path
         return LocalDriver(place, durable=config.durable, setting=setting(config, "path"))

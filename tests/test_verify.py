@@ -46,8 +46,8 @@ async def storage(place: Path) -> AsyncIterator[Storage]:
         yield storage
 
 
-async def found_in(storage: Storage, prefix: str = "", *, at_once: int = 16) -> dict[str | None, Finding]:
-    async with aclosing(verify(storage, prefix, at_once=at_once)) as findings:
+async def found_in(storage: Storage, prefix: str = "", *, concurrency: int = 16) -> dict[str | None, Finding]:
+    async with aclosing(verify(storage, prefix, concurrency=concurrency)) as findings:
         return {finding.key: finding async for finding in findings}
 
 
@@ -134,7 +134,7 @@ async def test_what_is_deleted_meanwhile_is_gone_and_not_damaged(storage: Storag
     for key in "abc":
         await storage.put(key, b"x")
     found = []
-    async with aclosing(verify(storage, at_once=1)) as findings:
+    async with aclosing(verify(storage, concurrency=1)) as findings:
         async for finding in findings:
             found.append((finding.key, finding.result))
             await storage.delete("b", "c")
@@ -184,7 +184,7 @@ async def test_no_more_objects_are_read_at_once_than_asked_for(at_once: int) -> 
     async with Storage(driver) as storage:
         for number in range(50):
             await storage.put(str(number), b"x")
-        assert len(await found_in(storage, at_once=at_once)) == 50
+        assert len(await found_in(storage, concurrency=at_once)) == 50
     assert driver.most == at_once
 
 
@@ -218,7 +218,7 @@ async def test_a_run_that_is_left_in_the_middle_leaves_nothing(storage: Storage)
 
 async def test_what_cannot_be_meant_is_refused_at_once(storage: Storage) -> None:
     with pytest.raises(InvalidArgumentError):
-        await found_in(storage, at_once=0)
+        await found_in(storage, concurrency=0)
     with pytest.raises(InvalidKeyError):
         await found_in(storage, "a//b")
 
@@ -359,7 +359,7 @@ def test_a_storage_that_is_well_ends_with_0(said: Said, root: Path) -> None:
 
 def test_each_damaged_key_is_named_and_the_command_ends_with_1(said: Said, root: Path) -> None:
     damage(root / "b/é", at=7)
-    code, out, err = said("verify", "--at-once", "2")
+    code, out, err = said("verify", "--concurrency", "2")
     assert (code, err) == (1, "")
     named, tally = out.splitlines()
     assert named.startswith("damaged   'b/\\xe9': ")
@@ -390,7 +390,7 @@ def test_programs_are_told_of_every_object_and_of_the_numbers(said: Said, root: 
 
 
 def test_wrong_usage_ends_with_2(said: Said, root: Path) -> None:
-    for arguments in (["--at-once", "0"], ["--prefix", "a//"], ["ftp://host/path"]):
+    for arguments in (["--concurrency", "0"], ["--prefix", "a//"], ["ftp://host/path"]):
         code, out, err = said("verify", *arguments)
         assert (code, out, is_one_line(err)) == (2, "", True)
 

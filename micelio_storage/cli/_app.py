@@ -6,6 +6,7 @@ Errors are raised where they happen, and become lines and an exit code in one pl
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shlex
 import sys
@@ -13,44 +14,57 @@ import sysconfig
 import traceback
 import warnings
 from collections.abc import AsyncIterator, Sequence
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
 from .. import (
+    Config,
     InvalidArgumentError,
     Key,
+    LocalConfig,
+    MemoryConfig,
     Storage,
-    config_from_url,
     make_driver,
     open_storage,
 )
-from ..driver import show_key
 from ..sessions import Session, list_sessions
-from ..transfer import CONCURRENCY, everything
+from ..transfer import everything
 from . import _operations as operations
 from . import _report as report
+from ._changes import cp, mv, rm
 from ._doctor import doctor
+from ._help import SETTINGS, Command, Group
 from ._integrity import soak_it, verify_all
-from ._invocation import Invocation, StoppedError, require_storage, run_on_loop
-from ._operations import ConcurrencyOption, DryRunOption, JsonOption, OverwriteOption
-from ._pipes import ClosedPipeError, Output, say, write_lines
+from ._invocation import Invocation, StoppedError, ask, require_storage, run_on_loop
+from ._options import IfAbsentOption, JsonOption, KeyArgument, StorageOption, UrlArgument, YesOption
+from ._pipes import ClosedPipeError, Output, encoded, say, write_lines
 from ._transfer import receive, send
 
 NOT_THE_LIBRARY = frozenset({"site-packages", "__pycache__"})  # what the standard library's directory has besides it
 ARTIFACT_MIB = 256
 MIB = 1 << 20
+HOUR = 3600  # seconds
 
 app = typer.Typer(
-    add_completion=False,
+    cls=Group,
+    context_settings=SETTINGS,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 130 interrupted.",
 )
 
-KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="the object's key")]
+command = partial(app.command, cls=Command)
+
+
+class Method(StrEnum):
+    """What a signed URL allows."""
+
+    GET = "GET"
+    PUT = "PUT"
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -98,33 +112,32 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def common(
     context: typer.Context,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            "--storage", "-s", metavar="URL", help="file:///path, memory: or s3://bucket/prefix; else the environment's"
-        ),
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="show where an error comes from")] = False,
+    storage: StorageOption = None,
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
     version: Annotated[  # noqa: ARG001  # its callback acts
         bool, typer.Option("--version", help="show the version", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Objects of a storage: put, get and look at them."""
+    """Work with the objects and sessions of a storage."""
     invocation = Invocation.of(context)
     invocation.url, invocation.debug = storage, debug
 
 
-@app.command()
+@command()
 def put(
     context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="a file, or - for standard input")],
     key: KeyArgument,
     content_type: Annotated[str | None, typer.Option(metavar="TYPE", help="such as text/plain")] = None,
-    if_absent: Annotated[bool, typer.Option("--if-absent", help="only where there is no object")] = False,
-    if_match: Annotated[str | None, typer.Option(metavar="ETAG", help="only over the object with it")] = None,
-    metadata: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="repeatable")] = None,
+    if_absent: IfAbsentOption = False,
+    if_match: Annotated[
+        str | None, typer.Option(metavar="ETAG", help="fail unless the object that is there has this ETag")
+    ] = None,
+    metadata: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="may be given several times")] = None,
+    as_json: JsonOption = False,
+    storage: StorageOption = None,
 ) -> None:
-    """Store a file or standard input under a key: all of it or nothing."""
+    """Store a file, or standard input, under a key: all of it or nothing. Prints the new ETag."""
     pairs = _parse_metadata(metadata or [])
     with report.transfer(key) as meter:
         store = partial(
@@ -137,7 +150,8 @@ def put(
             if_match=if_match,
             metadata=pairs,
         )
-        Invocation.of(context).run(store)
+        info = Invocation.of(context, storage).run(store)
+    say([report.info_json(key, info) if as_json else info.etag])
 
 
 def _parse_metadata(texts: Sequence[str]) -> dict[str, str]:
@@ -152,13 +166,15 @@ def _parse_metadata(texts: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-@app.command()
+@command()
 def get(
     context: typer.Context,
     key: KeyArgument,
     target: Annotated[
-        Path | None, typer.Argument(metavar="TARGET", help="a file or directory; else named as the key ends")
+        Path | None, typer.Argument(metavar="TARGET", help="a file or directory; default: the last part of the key")
     ] = None,
+    as_json: JsonOption = False,
+    storage: StorageOption = None,
 ) -> None:
     """Write an object to a file: all of it or nothing."""
     name = Key.parse(key).name
@@ -166,64 +182,75 @@ def get(
         raise InvalidArgumentError("use `cat` to write an object to standard output")
     path = Path(name) if target is None else target / name if target.is_dir() else target
     with report.transfer(key) as meter:
-        Invocation.of(context).run(partial(receive, key=key, path=path, meter=meter))
+        size = Invocation.of(context, storage).run(partial(receive, key=key, path=path, meter=meter))
+    if as_json:
+        say([report.file_json(key, str(path), size)])
 
 
-@app.command()
+@command()
 def cat(
     context: typer.Context,
     key: KeyArgument,
-    offset: Annotated[int, typer.Option(metavar="BYTES", help="where to begin; negative: so far from the end")] = 0,
-    length: Annotated[int | None, typer.Option(metavar="BYTES", help="how much at most")] = None,
+    offset: Annotated[int, typer.Option(metavar="BYTES", help="where to start; negative: from the end")] = 0,
+    length: Annotated[int | None, typer.Option(metavar="BYTES", help="at most so many")] = None,
+    as_json: JsonOption = False,
+    storage: StorageOption = None,
 ) -> None:
-    """Write an object, or a part of it, to standard output."""
+    """Write an object, or a part of it, to standard output.
 
-    async def act(storage: Storage) -> None:
-        async with Output() as output, storage.open_read(key, offset=offset, length=length) as reader:
+    With --json each line has some of the bytes in Base64, and their offset from the first one."""
+
+    async def act(opened: Storage) -> None:
+        written = 0
+        async with Output() as output, opened.open_read(key, offset=offset, length=length) as reader:
             meter.expect(reader.size)
             async for chunk in reader:
-                await output.write(chunk)
+                await output.write(encoded(report.chunk_json(key, written, chunk) + "\n") if as_json else chunk)
+                written += len(chunk)
                 meter.advance(len(chunk))
 
     with report.transfer(key, unless_on_terminal=sys.stdout) as meter:
-        Invocation.of(context).run(act)
+        Invocation.of(context, storage).run(act)
 
 
-@app.command()
+@command()
 def ls(
     context: typer.Context,
     prefix: Annotated[
-        str, typer.Argument(metavar="PREFIX", help="how the keys, or the sessions' ids, begin", show_default=False)
+        str, typer.Argument(metavar="PREFIX", help="what keys (or session ids) begin with", show_default=False)
     ] = "",
-    sessions: Annotated[bool, typer.Option("--sessions", help="list sessions, by id")] = False,
-    as_json: JsonOption = False,
-    long: Annotated[bool, typer.Option("--long", "-l", help="with size and time; sessions: files and bytes")] = False,
+    sessions: Annotated[bool, typer.Option("--sessions", help="list session ids")] = False,
+    long: Annotated[
+        bool, typer.Option("--long", "-l", help="with size and time; of sessions, files and bytes")
+    ] = False,
     foreign: Annotated[
         bool, typer.Option("--foreign", help="list what is left out: names that are not keys, escaped")
     ] = False,
+    as_json: JsonOption = False,
+    storage: StorageOption = None,
 ) -> None:
-    """List objects, or sessions, in order of their names."""
+    """List objects or sessions, in the order of their names."""
     if foreign and (sessions or long):
         raise InvalidArgumentError("--foreign lists names alone: leave --sessions and --long out")
+    invocation = Invocation.of(context, storage)
+    require_storage(invocation.config())
 
-    require_storage(Invocation.of(context).config())
-
-    async def objects(storage: Storage) -> AsyncIterator[str]:
-        async for entry in storage.list(prefix):
+    async def objects(opened: Storage) -> AsyncIterator[str]:
+        async for entry in opened.list(prefix):
             yield report.entry_json(entry) if as_json else report.entry_line(entry, long=long)
 
-    async def ids(storage: Storage) -> AsyncIterator[str]:
-        async for name in list_sessions(storage):
+    async def ids(opened: Storage) -> AsyncIterator[str]:
+        async for name in list_sessions(opened):
             if name.startswith(prefix):
-                usage = await Session(storage, name).usage() if long else None
+                usage = await Session(opened, name).usage() if long else None
                 yield report.session_json(name, usage) if as_json else report.session_line(name, usage)
 
-    async def act(storage: Storage) -> None:
+    async def act(opened: Storage) -> None:
         await write_lines(
-            ids(storage) if sessions else _foreign(storage, prefix, as_json=as_json) if foreign else objects(storage)
+            ids(opened) if sessions else _foreign(opened, prefix, as_json=as_json) if foreign else objects(opened)
         )
 
-    Invocation.of(context).run(act)
+    invocation.run(act)
 
 
 async def _foreign(storage: Storage, prefix: str, *, as_json: bool) -> AsyncIterator[str]:
@@ -232,107 +259,63 @@ async def _foreign(storage: Storage, prefix: str, *, as_json: bool) -> AsyncIter
             yield json.dumps({"foreign": found}) if as_json else found
 
 
-@app.command()
-def stat(context: typer.Context, key: KeyArgument, as_json: JsonOption = False) -> None:
-    """Show what is known of an object."""
-    info = Invocation.of(context).run(lambda storage: storage.head(key))
+@command()
+def stat(context: typer.Context, key: KeyArgument, as_json: JsonOption = False, storage: StorageOption = None) -> None:
+    """Show what is known about an object: size, ETag, time, content type, metadata."""
+    info = Invocation.of(context, storage).run(lambda opened: opened.head(key))
     say([report.info_json(key, info)] if as_json else report.info_lines(key, info))
 
 
-@app.command()
-def rm(
+@command()
+def url(
     context: typer.Context,
-    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="keys; missing objects are fine")] = None,
-    prefix: Annotated[str | None, typer.Option(metavar="PREFIX", help="all objects whose keys begin so")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
-) -> None:
-    """Remove objects, by key or all below a prefix."""
-    if keys and prefix is not None:
-        raise InvalidArgumentError("give keys or --prefix, not both")
-    if prefix is None:
-        if not keys:
-            raise InvalidArgumentError("name the objects to remove, or give --prefix")
-        Invocation.of(context).run(lambda storage: storage.delete(*keys))
-        return
-    if not prefix:
-        raise InvalidArgumentError("an empty prefix means every object: remove them by their first segments")
-    if not yes:
-        _ask(f"Remove all objects whose keys begin with {show_key(prefix)}?")
-    removed = Invocation.of(context).run(lambda storage: storage.delete_prefix(prefix))
-    say(
-        [
-            f"removed: {removed}",
-            *([f"left, for their names are not keys: {removed.skipped}"] if removed.skipped else []),
-        ]
-    )
-    if removed.skipped:
-        raise typer.Exit(report.FAILED)
-
-
-def _ask(question: str) -> None:
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise InvalidArgumentError("standard input is not a terminal, so nobody can be asked: pass --yes")
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise report.CommandError("nothing was removed")
-
-
-@app.command()
-def cp(
-    context: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="the key to copy; -r: a prefix, or a storage's URL")],
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="the key of the copy; -r: another prefix, or URL")],
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="all objects below SOURCE, to below TARGET")
-    ] = False,
-    overwrite: OverwriteOption = False,
-    dry_run: DryRunOption = False,
-    concurrency: ConcurrencyOption = CONCURRENCY,
+    key: KeyArgument,
+    expires: Annotated[int, typer.Option(min=1, metavar="SECONDS", help="how long it works, at most a week")] = HOUR,
+    method: Annotated[Method, typer.Option(metavar="GET|PUT", help="to fetch or to store the object")] = Method.GET,
+    content_type: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="of the answer to a GET; what a PUT must have")
+    ] = None,
+    content_disposition: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="of the answer to a GET, such as attachment")
+    ] = None,
     as_json: JsonOption = False,
+    storage: StorageOption = None,
 ) -> None:
-    """Copy an object inside the storage, over one that is there.
+    """Print a signed URL that lets anybody who has it fetch (or store) one object.
 
-    With -r copy all below a prefix; an object at the target that differs is left alone then, and reported. With -r and
-    two URLs, as migrate. The options below -r are for it only."""
-    invocation = Invocation.of(context)
-    if recursive:
-        operations.copy_all(
-            lambda: open_storage(invocation.config()),
-            source,
-            target,
-            overwrite=overwrite,
-            dry_run=dry_run,
-            concurrency=concurrency,
-            as_json=as_json,
-        )
-    elif overwrite or dry_run or as_json or concurrency != CONCURRENCY:
-        raise InvalidArgumentError("--overwrite, --dry-run, --concurrency and --json are for cp -r")
-    else:
-        invocation.run(lambda storage: storage.copy(source, target))
+    S3 has them. Local files and memory have none: serve their objects from your application."""
+    sign = partial(
+        Storage.url,
+        key=key,
+        expires=expires,
+        method=method.value,
+        content_type=content_type,
+        content_disposition=content_disposition,
+    )
+    signed = Invocation.of(context, storage).run(sign)
+    say([json.dumps({"key": key, "url": signed, "method": method, "expires": expires}) if as_json else signed])
 
 
-app.command()(operations.migrate)
-app.command()(operations.policy)
-app.command()(doctor)
-app.command("verify")(verify_all)
-app.command("soak")(soak_it)
+command()(rm)
+command()(cp)
+command()(mv)
+command()(operations.migrate)
+command()(operations.policy)
+command()(doctor)
+command("verify")(verify_all)
+command("soak")(soak_it)
 
 
-@app.command()
+@command()
 def check(
-    url: Annotated[
-        str,
-        typer.Argument(
-            metavar="URL",
-            help="any store: file:///path, memory: or s3://bucket/prefix; all that is tried there is removed",
-        ),
-    ],
+    context: typer.Context, url: UrlArgument = None, as_json: JsonOption = False, storage: StorageOption = None
 ) -> None:
-    """Try every promise of the conformance kit on a store."""
+    """Run the conformance kit: does a store keep every promise?
+
+    It works below scratch prefixes, and removes what it stored."""
     from ..testing import Result, run_all
 
-    config = config_from_url(url)
+    config = Invocation.of(context, storage, url).config()
 
     async def act() -> list[Result]:
         async with open_storage(config):
@@ -341,31 +324,41 @@ def check(
 
     with report.steps() as tell:
         results = run_on_loop(act())
-    say(report.check_lines(results, report.place(config)))
+    say(report.check_json(results) if as_json else report.check_lines(results, report.place(config)))
     if any(result.error is not None for result in results):
         raise typer.Exit(report.FAILED)
 
 
-@app.command()
+DirectoryArgument: TypeAlias = Annotated[
+    Path | None,
+    typer.Argument(metavar="DIRECTORY", help="what to store; default: Python's library", exists=True, file_okay=False),
+]
+
+
+@command()
 def demo(
     context: typer.Context,
-    directory: Annotated[
-        Path | None,
-        typer.Argument(metavar="DIRECTORY", help="what to store; else Python's library", exists=True, file_okay=False),
-    ] = None,
-    artifact_mib: Annotated[int, typer.Option(min=0, help="size of the streamed artifact")] = ARTIFACT_MIB,
+    directory: DirectoryArgument = None,
+    artifact_mib: Annotated[int, typer.Option(min=0, metavar="MIB", help="size of the artifact")] = ARTIFACT_MIB,
     keep: Annotated[bool, typer.Option("--keep", help="leave the session in the storage")] = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+    storage: StorageOption = None,
 ) -> None:
-    """Store real files, read them back, compare, and measure.
+    """Store real files as a session, read them back, compare, and measure.
 
-    A directory and a large artifact become a session, which is removed at the end."""
+    It stores a directory and one large artifact, and removes the session in the end. It asks before it writes into a
+    storage that the environment names and that is there already."""
     from ._demo import run_demo
 
-    invocation = Invocation.of(context)
-    session_id = f"demo-{secrets.token_hex(4)}"
+    invocation = Invocation.of(context, storage)
     config = invocation.config()
+    if not yes and invocation.url is None and _is_in_use(config):
+        ask(lambda: f"Store a session of the demo, which is removed in the end, in {report.place(config)}?")
+    session_id = f"demo-{secrets.token_hex(4)}"
     source = Path(sysconfig.get_path("stdlib")) if directory is None else directory
-    say([f"storing {source} as session {session_id} in {report.place(config)}"])
+    if not as_json:
+        say([f"storing {source} as session {session_id} in {report.place(config)}"])
     with report.steps() as tell:
         act = partial(
             run_demo,
@@ -377,6 +370,16 @@ def demo(
             tell=tell,
         )
         figures = invocation.run(act)
+    if as_json:
+        say([report.figures_json(figures, session_id, config, keep=keep)])
+        return
     report.show_figures(figures)
-    command = report.COMMAND + ("" if invocation.url is None else f" --storage {shlex.quote(invocation.url)}")
-    say(report.demo_end(figures, session_id, config, command, keep=keep))
+    again = report.COMMAND + ("" if invocation.url is None else f" --storage {shlex.quote(invocation.url)}")
+    say(report.demo_end(figures, session_id, config, again, keep=keep))
+
+
+def _is_in_use(config: Config) -> bool:
+    """Whether the storage was set up for something else than demos."""
+    if config == LocalConfig() or isinstance(config, MemoryConfig):
+        return False
+    return not isinstance(config, LocalConfig) or os.path.exists(report.place(config))

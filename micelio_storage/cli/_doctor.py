@@ -14,7 +14,7 @@ import typer
 from .. import ConfigError, S3Config
 from . import _report as report
 from ._invocation import Invocation, run_on_loop
-from ._operations import JsonOption
+from ._options import JsonOption, StorageOption
 from ._pipes import Output, encoded
 
 if TYPE_CHECKING:
@@ -28,18 +28,20 @@ _WORDS = {"ok": "ok", "note": "note", "warning": "warn", "failed": "FAIL", "unkn
 def doctor(
     context: typer.Context,
     url: Annotated[
-        str | None, typer.Argument(metavar="[URL]", help="s3://bucket/prefix; else --storage's, or the environment's")
+        str | None,
+        typer.Argument(metavar="URL", help="s3://bucket/prefix; default: --storage, else the environment's"),
     ] = None,
-    abort: Annotated[bool, typer.Option("--abort", help="end the unfinished uploads that are older")] = False,
+    abort: Annotated[bool, typer.Option("--abort", help="abort unfinished uploads that are older")] = False,
     older_than: Annotated[
-        float, typer.Option(min=0, max=24 * 365 * 100, metavar="HOURS", help="which uploads were forgotten")
+        float, typer.Option(min=0, max=24 * 365 * 100, metavar="HOURS", help="age of uploads that count as forgotten")
     ] = HOURS,
     as_json: JsonOption = False,
+    storage: StorageOption = None,
 ) -> None:
-    """Examine an S3 storage: what is well, what is not, and what to do about it.
+    """Examine an S3 storage: what works, what does not, and what to do about it.
 
-    Scratch keys below the prefix are made and removed. Without --abort nothing else is touched."""
-    config = Invocation.of(context).config(url)
+    It makes scratch keys below the prefix and removes them. Without --abort it touches nothing else."""
+    config = Invocation.of(context, storage, url).config()
     if not isinstance(config, S3Config):
         raise ConfigError("doctor examines S3 storages: give s3://bucket/prefix (`check` tests any storage)")
     from ..drivers.s3.doctor import diagnose  # here, for it is an extra

@@ -7,24 +7,18 @@ import json
 from collections.abc import Iterator
 from contextlib import aclosing
 from functools import partial
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import typer
 
 from .. import Config, open_storage
 from ..driver import show_key
 from ..testing.soak import MOST, PROCESSES, TASKS, Report, soak
-from ..transfer import AT_ONCE, MOST_AT_ONCE, Finding, Tally, verify
+from ..transfer import CONCURRENCY, Finding, Tally, verify
 from . import _report as report
 from ._invocation import Invocation, require_storage, run_on_loop
-from ._operations import JsonOption
+from ._options import ConcurrencyOption, JsonOption, StorageOption, UrlArgument
 from ._pipes import Output, encoded, say
-
-UrlArgument: TypeAlias = Annotated[
-    str | None,
-    typer.Argument(metavar="URL", help="file:///path or s3://bucket/prefix; else --storage's, or the environment's"),
-]
-
 
 # -- verify
 
@@ -32,30 +26,31 @@ UrlArgument: TypeAlias = Annotated[
 def verify_all(
     context: typer.Context,
     url: UrlArgument = None,
-    prefix: Annotated[str, typer.Option(metavar="PREFIX", help="only objects whose keys begin so")] = "",
-    at_once: Annotated[int, typer.Option(min=1, max=MOST_AT_ONCE, metavar="N", help="objects at once")] = AT_ONCE,
+    prefix: Annotated[str, typer.Option(metavar="PREFIX", help="only objects whose keys begin with it")] = "",
+    concurrency: ConcurrencyOption = CONCURRENCY,
     as_json: JsonOption = False,
+    storage: StorageOption = None,
 ) -> None:
-    """Read every object whole, and compare it with the checksum that the storage keeps.
+    """Read every object and compare it with the checksum that the storage keeps.
 
-    Each object that is damaged, or cannot be read, is named; with --json every object is. Nothing is changed."""
-    config = Invocation.of(context).config(url)
+    Objects that are damaged or cannot be read are named; with --json every object is. Nothing is changed."""
+    config = Invocation.of(context, storage, url).config()
     require_storage(config)
     with report.transfer("verifying") as meter:
         meter.expect(None)
-        tally = run_on_loop(_verify(config, prefix, at_once, meter, as_json=as_json))
+        tally = run_on_loop(_verify(config, prefix, concurrency, meter, as_json=as_json))
     say([json.dumps(dataclasses.asdict(tally))] if as_json else [_tally_line(tally)])
     if not tally.well:
         raise typer.Exit(report.FAILED)
 
 
-async def _verify(config: Config, prefix: str, at_once: int, meter: report.Meter, *, as_json: bool) -> Tally:
+async def _verify(config: Config, prefix: str, concurrency: int, meter: report.Meter, *, as_json: bool) -> Tally:
     """Write what is found as soon as it is; gives the numbers."""
     tally = Tally()
     async with (
         Output() as output,
         open_storage(config) as storage,
-        aclosing(verify(storage, prefix, at_once=at_once, advance=meter.advance)) as findings,
+        aclosing(verify(storage, prefix, concurrency=concurrency, advance=meter.advance)) as findings,
     ):
         async for finding in findings:
             tally.add(finding)
@@ -85,17 +80,20 @@ def _tally_line(tally: Tally) -> str:
 def soak_it(
     context: typer.Context,
     url: UrlArgument = None,
-    minutes: Annotated[float, typer.Option(min=0, metavar="N", help="how long; 0.5 is half a minute")] = 1.0,
-    processes: Annotated[int, typer.Option(min=1, max=MOST, metavar="P", help="worker processes")] = PROCESSES,
-    tasks: Annotated[int, typer.Option(min=1, max=MOST, metavar="T", help="tasks in each")] = TASKS,
-    seed: Annotated[str | None, typer.Option(metavar="TEXT", help="of the choices; else a new one")] = None,
-    kills: Annotated[bool, typer.Option("--kills/--no-kills", help="kill processes meanwhile")] = True,
+    minutes: Annotated[float, typer.Option(min=0, metavar="N", help="how long, such as 0.5")] = 1.0,
+    processes: Annotated[int, typer.Option(min=1, max=MOST, metavar="N", help="worker processes")] = PROCESSES,
+    tasks: Annotated[int, typer.Option(min=1, max=MOST, metavar="N", help="tasks in each process")] = TASKS,
+    seed: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="repeats the choices of a run; default: a new one")
+    ] = None,
+    kills: Annotated[bool, typer.Option("--kills/--no-kills", help="kill processes now and then")] = True,
     as_json: JsonOption = False,
+    storage: StorageOption = None,
 ) -> None:
-    """Try a storage hard: everything at once, from processes that are killed, and nothing may be lost.
+    """Stress a storage: random work from many processes, some of them killed, and nothing may be lost.
 
-    All is done below a scratch prefix, and removed in the end."""
-    config = Invocation.of(context).config(url)
+    All of it happens below a scratch prefix, and is removed in the end."""
+    config = Invocation.of(context, storage, url).config()
     with report.steps() as show:
 
         async def tell(text: str) -> None:

@@ -1,39 +1,52 @@
-"""What stands before the command's name, and the storage that is meant by it."""
+"""Which storage is meant, and how something is done with it on an event loop of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import typer
 
-from .. import Config, LocalConfig, Storage, config_from_environ, config_from_url, open_storage
-from ._report import NoStorageError
+from .. import (
+    Config,
+    InvalidArgumentError,
+    LocalConfig,
+    Storage,
+    config_from_environ,
+    config_from_url,
+    open_storage,
+)
+from ._report import CommandError, NoStorageError
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Invocation:
-    """What stands before the command's name."""
+    """What was said before the command's name, and `--storage` behind it."""
 
     url: str | None = None
     debug: bool = False
 
     @classmethod
-    def of(cls, context: typer.Context) -> Invocation:
-        """The one that `run` has put into the context."""
-        assert isinstance(context.obj, cls)
-        return context.obj
+    def of(cls, context: typer.Context, storage: str | None = None, url: str | None = None) -> Invocation:
+        """The one that `run` has put into the context, with the `--storage` and the URL that the command itself got."""
+        invocation = context.obj
+        assert isinstance(invocation, cls)
+        given = {one for one in (invocation.url, storage, url) if one is not None}
+        if len(given) > 1:
+            raise InvalidArgumentError("two storages are given: name one, once")
+        invocation.url = given.pop() if given else None
+        return invocation
 
-    def config(self, url: str | None = None) -> Config:
-        """What is meant: the URL behind the command's name, else the one before it, else the environment."""
-        url = self.url if url is None else url
-        return config_from_environ(os.environ) if url is None else config_from_url(url)
+    def config(self) -> Config:
+        """What the URL says, else the environment."""
+        return config_from_environ(os.environ) if self.url is None else config_from_url(self.url)
 
     def run(self, act: Callable[[Storage], Awaitable[T]]) -> T:
         """Do something with the storage open, on an event loop of its own."""
@@ -50,6 +63,16 @@ def require_storage(config: Config) -> None:
     """Raise where no storage is, for commands that only look: a name that was mistyped is no empty storage."""
     if isinstance(config, LocalConfig) and config.path and not os.path.exists(os.path.expanduser(config.path)):
         raise NoStorageError(f"there is no storage at {os.fsdecode(config.path)!a}")
+
+
+def ask(question: Callable[[], str]) -> None:
+    """Go on only if the question, which may take a while to be put, is answered with yes."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise InvalidArgumentError("standard input is not a terminal, so nobody can be asked: pass --yes")
+    sys.stderr.write(f"{question()} [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise CommandError("nothing was done")
 
 
 class StoppedError(Exception):

@@ -15,39 +15,36 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from .. import Config, ConfigError, InvalidArgumentError, LocalConfig, S3Config, Storage, config_from_url, open_storage
-from ..transfer import CONCURRENCY, MOST_CONCURRENCY, Advance, OnOutcome, Outcome, Report, copy_below
+from ..transfer import CONCURRENCY, Advance, OnOutcome, Outcome, Report, copy_below
 from ..transfer import migrate as migrate_all
 from . import _report as report
 from ._invocation import require_storage, run_on_loop
+from ._options import ConcurrencyOption, DryRunOption, JsonOption, OverwriteOption
 from ._pipes import Output, encoded, say
 from ._policy import NAME, Document, bucket_policy, iam_policy, lifecycle, partition_of
 
 Act: TypeAlias = Callable[[OnOutcome, Advance], Coroutine[Any, Any, Report]]
 
-JsonOption = Annotated[bool, typer.Option("--json", help="for programs: one JSON object a line")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace objects at the target that differ")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="compare and report, change nothing")]
-ConcurrencyOption = Annotated[int, typer.Option(min=1, max=MOST_CONCURRENCY, metavar="N", help="objects at once")]
-
-
 # -- migrate, and cp --recursive
 
 
 def migrate(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="a storage: file:///path or s3://bucket/prefix")],
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="another one")],
-    prefix: Annotated[str, typer.Option(metavar="PREFIX", help="only objects whose keys begin so")] = "",
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="a storage's URL: file:///path or s3://bucket/prefix")
+    ],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="another storage's URL")],
+    prefix: Annotated[str, typer.Option(metavar="PREFIX", help="only objects whose keys begin with it")] = "",
     overwrite: OverwriteOption = False,
     delete_source: Annotated[
-        bool, typer.Option("--delete-source", help="remove each object whose copy has been verified")
+        bool, typer.Option("--delete-source", help="remove each object once its copy has been verified")
     ] = False,
     dry_run: DryRunOption = False,
     concurrency: ConcurrencyOption = CONCURRENCY,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy all objects of a storage to another, and verify each.
+    """Copy all objects of one storage to another, and verify each copy.
 
-    What is there already is skipped, so that a run that was interrupted can be started again."""
+    What is there already is skipped, so an interrupted run can simply be started again."""
     configs = config_from_url(source), config_from_url(target)
     check_apart(*configs)
     require_storage(configs[0])
@@ -173,24 +170,27 @@ def policy(
         Kind,
         typer.Argument(
             metavar="iam|bucket|lifecycle",
-            help="what the storage may do, that nobody goes without TLS, or what S3 removes by itself",
+            help="what a storage needs (iam), TLS for everybody (bucket), what expires (lifecycle)",
         ),
     ],
     url: Annotated[
-        str, typer.Argument(metavar="URL", help="s3://bucket/prefix, with the region and the KMS key if any")
+        str, typer.Argument(metavar="URL", help="s3://bucket/prefix, with region and sse_kms_key_id if it has them")
     ],
     days: Annotated[
-        int | None, typer.Option(metavar="N", help="lifecycle: remove the objects of sessions after so many days")
+        int | None, typer.Option(metavar="N", help="lifecycle: remove the objects of sessions after N days")
     ] = None,
-    sid: Annotated[str, typer.Option(metavar="NAME", help="how the names of statements and rules begin")] = NAME,
+    sid: Annotated[str, typer.Option(metavar="NAME", help="what the names of statements and rules begin with")] = NAME,
+    as_json: JsonOption = False,
 ) -> None:
-    """Print a policy for the bucket of a storage, as the JSON that AWS takes."""
+    """Print a policy for a storage's bucket, as the JSON that AWS takes.
+
+    It is JSON either way; --json puts it on one line."""
     config = config_from_url(url)
     if not isinstance(config, S3Config):
         raise ConfigError("policies are for S3 buckets: give s3://bucket/prefix")
     if days is not None and kind is not Kind.lifecycle:
         raise InvalidArgumentError("--days is only for `policy lifecycle`")
-    say([json.dumps(_document(kind, config, days, sid), indent=2, ensure_ascii=False)])
+    say([json.dumps(_document(kind, config, days, sid), indent=None if as_json else 2, ensure_ascii=False)])
 
 
 def _document(kind: Kind, config: S3Config, days: int | None, name: str) -> Document:

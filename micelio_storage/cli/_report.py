@@ -5,8 +5,10 @@ Keys may hold letters that mean something to rich (`[red]`), so nothing here is 
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +31,7 @@ from .. import (
     ObjectInfo,
     S3Config,
     StorageError,
+    default_path,
 )
 from ..driver import show_key
 from ..sessions import Usage
@@ -139,6 +142,33 @@ def info_json(key: str, info: ObjectInfo) -> str:
     return json.dumps(document)
 
 
+def chunk_json(key: str, offset: int, chunk: bytes) -> str:
+    """Some of an object's bytes, which JSON cannot hold as they are."""
+    return json.dumps({"key": key, "offset": offset, "base64": base64.b64encode(chunk).decode()})
+
+
+def file_json(key: str, path: str, size: int) -> str:
+    return json.dumps({"key": key, "path": path, "size": size})
+
+
+def would_remove_json(key: str, size: int) -> str:
+    return json.dumps({"key": key, "size": size})
+
+
+def removed_key_json(key: str) -> str:
+    return json.dumps({"key": key, "removed": True})
+
+
+def removed_json(objects: int, skipped: int, size: int | None = None) -> str:
+    """The sum; with the bytes where nothing was removed yet."""
+    document = {"removed": objects, "skipped": skipped}
+    return json.dumps(document if size is None else document | {"bytes": size, "dry_run": True})
+
+
+def amount(objects: int, size: int) -> str:
+    return f"{objects:,} object{'' if objects == 1 else 's'} ({size:,} bytes)"
+
+
 def info_lines(key: str, info: ObjectInfo) -> list[str]:
     lines = [
         f"key           {key}",
@@ -166,7 +196,7 @@ def session_json(name: str, usage: Usage | None) -> str:
 def place(config: Config) -> str:
     """Where a storage with this configuration keeps its objects."""
     if isinstance(config, LocalConfig):
-        return str(config.path)
+        return default_path() if config.path is None else os.path.expanduser(os.fsdecode(config.path))
     if isinstance(config, S3Config):
         return f"s3://{config.bucket}/{config.prefix}"
     return "the memory of this process"
@@ -250,6 +280,16 @@ def check_lines(results: Sequence[Result], where: str) -> Iterator[str]:
     yield f"{kept} of {len(results)} promises are kept by {where} ({seconds:.1f} s)"
 
 
+def check_json(results: Sequence[Result]) -> Iterator[str]:
+    """The same for programs."""
+    for result in results:
+        reasons = [] if result.error is None else list(_reasons(result.error))
+        document = {"check": result.name, "promise": result.sentence, "kept": result.error is None, "reasons": reasons}
+        yield json.dumps(document | {"seconds": round(result.seconds, 3)})
+    kept = sum(result.error is None for result in results)
+    yield json.dumps({"kept": kept, "of": len(results), "seconds": round(sum(one.seconds for one in results), 3)})
+
+
 def _reasons(error: BaseException) -> Iterable[str]:
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
@@ -313,6 +353,12 @@ def show_figures(figures: Figures) -> None:
     with console.capture() as captured:
         console.print(table)
     say(captured.get().splitlines())
+
+
+def figures_json(figures: Figures, session_id: str, config: Config, *, keep: bool) -> str:
+    """The demo's figures: of each step the number of things, their bytes and the seconds that they took."""
+    document = {"session": session_id, "place": place(config), "kept": keep}
+    return json.dumps(document | dataclasses.asdict(figures))
 
 
 def demo_end(figures: Figures, session_id: str, config: Config, command: str, *, keep: bool) -> list[str]:

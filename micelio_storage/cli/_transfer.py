@@ -44,18 +44,18 @@ async def _watched(chunks: AsyncGenerator[BytesLike, None], meter: Meter) -> Asy
         await chunks.aclose()
 
 
-async def receive(storage: Storage, *, key: str, path: Path, meter: Meter) -> None:
-    """Write the object to a file, which appears when all of it is there, or into a device or pipe."""
+async def receive(storage: Storage, *, key: str, path: Path, meter: Meter) -> int:
+    """Write the object to a file, which appears when all of it is there, or into a device or pipe. Gives its size."""
     with _disk_errors(path):
         stream = await open_stream(str(path))
         if stream is None:
-            await storage.download_file(key, path, on_progress=meter.show)
-            return
+            return (await storage.download_file(key, path, on_progress=meter.show)).size
     async with stream, storage.open_read(key) as reader:
         meter.expect(reader.size)
         async for chunk in reader:
             await stream.write(chunk)
             meter.advance(len(chunk))
+        return reader.size
 
 
 async def open_stream(path: str) -> Output | None:

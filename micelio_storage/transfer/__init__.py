@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from ._everything import everything
-from ._migrate import CONCURRENCY, MOST_CONCURRENCY, copy_below, migrate
-from ._outcomes import Advance, OnOutcome, Outcome, Report
-from ._verify import AT_ONCE, MOST_AT_ONCE, Finding, Tally, verify
+from ._migrate import copy_below, migrate
+from ._outcomes import CONCURRENCY, MOST_CONCURRENCY, Advance, OnOutcome, Outcome, Report
+from ._verify import Finding, Tally, verify
 
 __all__ = [
-    "AT_ONCE",
     "CONCURRENCY",
-    "MOST_AT_ONCE",
     "MOST_CONCURRENCY",
     "Advance",
     "Finding",

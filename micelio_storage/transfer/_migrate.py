@@ -37,10 +37,8 @@ from ._copiers import (
     sums_of_all,
 )
 from ._everything import NO_KEY, everything
-from ._outcomes import Advance, OnOutcome, Outcome, Report, nobody
+from ._outcomes import CONCURRENCY, MOST_CONCURRENCY, Advance, OnOutcome, Outcome, Report, nobody
 
-CONCURRENCY = 16  # objects at once
-MOST_CONCURRENCY = 1000
 LARGE = 8 << 20  # bytes from which on an upload to S3 holds several parts: 40 MiB as it is configured by default
 LARGE_AT_ONCE = 4  # of those
 TRIES = 5  # of an object that is replaced while it is copied

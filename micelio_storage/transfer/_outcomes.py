@@ -1,4 +1,4 @@
-"""What a run says of each object, and of all of them at the end."""
+"""How many objects a run takes at the same time, and what it says of each and of all of them at the end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+CONCURRENCY = 16  # objects at the same time, unless told otherwise
+MOST_CONCURRENCY = 1000
 KEPT = 20  # failures that a report names
 
 Result: TypeAlias = Literal["copied", "skipped", "conflict", "failed", "gone", "foreign"]

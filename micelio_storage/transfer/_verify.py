@@ -19,9 +19,8 @@ from .._shielding import wait_uncancelled
 from .._storage import Storage
 from .._types import Entry
 from ._everything import NO_KEY, everything
+from ._outcomes import CONCURRENCY, MOST_CONCURRENCY
 
-AT_ONCE = 16  # objects read at the same time
-MOST_AT_ONCE = 1000
 CHUNK = 1 << 20  # bytes read at a time, as the drivers do
 LARGE = 8 << 20  # bytes from which on a read from S3 holds several parts: 40 MiB as it is configured by default
 LARGE_AT_ONCE = 4  # of those
@@ -72,14 +71,15 @@ class Tally:
 
 
 async def verify(
-    storage: Storage, prefix: str = "", *, at_once: int = AT_ONCE, advance: Advance = lambda _: None
+    storage: Storage, prefix: str = "", *, concurrency: int = CONCURRENCY, advance: Advance = lambda _: None
 ) -> AsyncGenerator[Finding, None]:
     """Read all objects whose keys begin with `prefix`, and give a finding for each, in the order in which they end.
 
     What is wrong with one does not stop the others; a listing that breaks is the last finding. Close it
-    (`contextlib.aclosing`) if you do not read it to its end. `advance` hears of the bytes that have come.
+    (`contextlib.aclosing`) if you do not read it to its end. At most `concurrency` objects are read at the same time.
+    `advance` hears of the bytes that have come.
     """
-    parse_count("at_once", at_once, least=1, most=MOST_AT_ONCE)
+    parse_count("concurrency", concurrency, least=1, most=MOST_CONCURRENCY)
     window = _Window(storage, advance)
     try:
         async with aclosing(_entries(storage, Prefix.parse(prefix))) as entries:
@@ -88,7 +88,7 @@ async def verify(
                     yield entry
                     continue
                 window.begin(entry)
-                if len(window.tasks) >= at_once:
+                if len(window.tasks) >= concurrency:
                     for finding in await window.some():
                         yield finding
         while window.tasks:

@@ -1,0 +1,27 @@
+"""The arguments and options that several commands have, so that each has one name, one letter and one meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+from ..transfer import MOST_CONCURRENCY
+
+STORAGE = "file:///path, memory: or s3://bucket/prefix"
+
+KeyArgument: TypeAlias = Annotated[str, typer.Argument(metavar="KEY", help="the object's key")]
+UrlArgument: TypeAlias = Annotated[
+    str | None, typer.Argument(metavar="URL", help=f"{STORAGE}; default: --storage, else the environment's")
+]
+StorageOption: TypeAlias = Annotated[
+    str | None, typer.Option("--storage", "-s", metavar="URL", help=f"{STORAGE}; default: the environment's")
+]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="write JSON, one object a line")]
+OverwriteOption: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="replace objects at TARGET that differ")]
+DryRunOption: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="report what would be done, change nothing")]
+YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+IfAbsentOption: TypeAlias = Annotated[bool, typer.Option("--if-absent", help="fail if there is an object already")]
+ConcurrencyOption: TypeAlias = Annotated[
+    int, typer.Option(min=1, max=MOST_CONCURRENCY, metavar="N", help="objects at the same time")
+]
