@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from ._errors import ConfigError, InvalidKeyError
@@ -15,26 +15,39 @@ from ._keys import Key
 MIB = 1 << 20
 SMALLEST_PART = 5 * MIB  # bytes: S3 takes no smaller part but the last
 LARGEST_PART = 5 << 30  # bytes: nor a larger one
+LARGEST_GROUP = (1 << 32) - 2  # a number of 32 bits, of which the last says "none"
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")  # what any store takes; S3 itself is stricter
 _REGION = re.compile(r"[A-Za-z0-9-]{1,63}")  # becomes a part of host names
 _VISIBLE = re.compile(r"[!-~]+")  # becomes a header, or a part of a request's first line
 _PROFILE = re.compile(r"[^\x00-\x1f\x7f\[\]]{1,255}")  # becomes the name of a section in the SDK's files
 _VARIABLE = re.compile(r"\$[A-Za-z_{]")
+_GROUP = re.compile(r"[^\x00-\x20\x7f:,/\ud800-\udfff]{1,255}")  # what a line of /etc/group can begin with
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # a URL's, in a place for paths; one letter is a drive
 
 Origin: TypeAlias = Literal["object", "environment", "url"]
 """Where a configuration was said, so that an error can name what to change."""
 
 
+OCTAL = "octal"  # marks a number that is written so in texts
+Mode: TypeAlias = Annotated[int, OCTAL]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalConfig:
     """Objects as files below `path`, by default `/var/micelio/storage` or, where that cannot be written, the user's
-    data directory. `durable`: what is acknowledged survives a power cut. `deadline`: seconds for each call, or None."""
+    data directory. `durable`: what is acknowledged survives a power cut. `deadline`: seconds for each call, or None.
+
+    Who else may use what is made: `file_mode` of objects, `directory_mode` of directories and of the root if it is
+    made, whatever the umask says, and their `group` (name or number), by default that of the directory above if it has
+    the setgid bit (`directory_mode=0o2750`), else the process's."""
 
     path: str | os.PathLike[str] | None = None
     durable: bool = True
     deadline: float | None = None
+    file_mode: Mode = 0o600
+    directory_mode: Mode = 0o700
+    group: str | int | None = None
     _origin: Origin = field(default="object", compare=False, repr=False)
 
 
@@ -143,6 +156,30 @@ def _problem_with(path: str) -> str | None:
     if _VARIABLE.search(path):
         return "variables are not expanded: write the path in full, or begin it with '~'"
     return None
+
+
+def check_local(config: LocalConfig) -> None:
+    """Raise a `ConfigError` that says what to set unless modes and group can be meant. The path is `local_path`'s."""
+    _check_mode(config, "file_mode", least=0o600, most=0o777)
+    _check_mode(config, "directory_mode", least=0o700, most=0o2777)
+    group, said = config.group, setting(config, "group")
+    if isinstance(group, str):
+        if not _GROUP.fullmatch(group):
+            raise ConfigError(f"{said} must be the name or number of a group, or left out, not {group!a}")
+    elif group is not None and (type(group) is not int or not 0 <= group <= LARGEST_GROUP):
+        raise ConfigError(f"{said} must be a name, or a number from 0 to {LARGEST_GROUP}, not {group!a}")
+
+
+def _check_mode(config: LocalConfig, name: str, *, least: int, most: int) -> None:
+    """What is neither kept from the owner nor means something else than who may read and write."""
+    mode, said = getattr(config, name), setting(config, name)
+    if type(mode) is not int:
+        raise ConfigError(f"{said} must be a number such as 0o{least | 0o050:o}, not {mode!a}")
+    if mode < 0 or mode & ~most:
+        meant = f"; did you mean 0o{mode}?" if re.fullmatch("2?[0-7]{3}", str(mode)) else ""
+        raise ConfigError(f"{said} is {oct(mode)}: it may have the bits of {oct(most)} and no others{meant}")
+    if mode & least != least:
+        raise ConfigError(f"{said} is {oct(mode)}, which keeps the owner out: it must have the bits of {oct(least)}")
 
 
 def check_s3(config: S3Config) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import sys
 import typing
 import warnings
@@ -21,11 +22,13 @@ import platformdirs
 
 from ._call import parse_deadline
 from ._config import (
+    OCTAL,
     Config,
     LocalConfig,
     MemoryConfig,
     Origin,
     S3Config,
+    check_local,
     check_s3,
     is_open_to_listeners,
     local_path,
@@ -43,6 +46,8 @@ from .wrappers.prefixed import PrefixedDriver
 PRODUCTION_PATH = "/var/micelio/storage"
 _SECRETS = ("key", "secret", "token", "password", "credential", "signature")
 _MOST_DIGITS = 20  # of a number: Python reads no more than 4,300
+_DIGITS = re.compile(f"[0-9]{{1,{_MOST_DIGITS}}}")
+_MODE = re.compile("(0o)?[0-7]{3,5}")
 
 
 C = TypeVar("C", LocalConfig, MemoryConfig, S3Config)
@@ -196,7 +201,7 @@ def _checked(kind: type[C], values: Mapping[str, str], origin: Origin) -> C:
     if unknown:
         known = ", ".join(sorted(_fields(kind)))
         raise ConfigError(f"unknown parameter {unknown[0]!a}; known parameters: {known}")
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     parsed = {field: _convert(hints[field], value, named(kind, field, origin)) for field, value in values.items()}
     if kind is S3Config and not parsed["bucket"]:
         raise ConfigError("the bucket name is missing: use s3://bucket/prefix")
@@ -216,10 +221,8 @@ def _convert(hint: Any, text: str, what: str) -> Any:
         if text not in ("true", "false"):
             raise ConfigError(f"{what} is {text!a}: it must be 'true' or 'false'")
         return text == "true"
-    if hint is int:
-        if not text.isascii() or not text.isdigit() or len(text) > _MOST_DIGITS:
-            raise ConfigError(f"{what} is {text[:_MOST_DIGITS]!a}: it must be a whole number")
-        return int(text)
+    if hint is int or OCTAL in options:
+        return _integer(text, what, octal=hint is not int)
     if float in (hint, *options):
         try:
             return parse_deadline(float(text))
@@ -228,14 +231,29 @@ def _convert(hint: Any, text: str, what: str) -> Any:
     return text
 
 
+def _integer(text: str, what: str, *, octal: bool) -> int:
+    """A mode is written as for `chmod`."""
+    pattern, wanted = (_MODE, "a mode in octal digits, such as 0640") if octal else (_DIGITS, "a whole number")
+    if not pattern.fullmatch(text):
+        raise ConfigError(f"{what} is {text[:_MOST_DIGITS]!a}: it must be {wanted}")
+    return int(text, 8 if octal else 10)
+
+
 def make_driver(config: Config, environ: Mapping[str, str] | None = None) -> Driver:
     """The back end of a storage with this configuration, not yet open."""
     if isinstance(config, LocalConfig):
-        from .drivers.local import LocalDriver
+        from .drivers.local import Access, LocalDriver
 
+        check_local(config)
         path = local_path(config)
         place = partial(default_path, environ) if path is None else path
-        return LocalDriver(place, durable=config.durable, setting=setting(config, "path"))
+        access = Access(
+            file_mode=config.file_mode,
+            directory_mode=config.directory_mode,
+            group=config.group,
+            setting=setting(config, "group"),
+        )
+        return LocalDriver(place, durable=config.durable, access=access, setting=setting(config, "path"))
     if isinstance(config, MemoryConfig):
         from .drivers.memory import MemoryDriver
 

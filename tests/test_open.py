@@ -195,8 +195,60 @@ def test_variables_of_the_back_end_that_is_not_used_are_left_alone() -> None:
 def test_the_environment_sets_every_field_of_the_local_back_end() -> None:
     environ = {"STORAGE_LOCAL_PATH": "/x", "STORAGE_LOCAL_DURABLE": "false", "STORAGE_LOCAL_DEADLINE": "2.5"}
     assert config_from_environ(environ) == LocalConfig(path="/x", durable=False, deadline=2.5)
+    environ = {"STORAGE_LOCAL_FILE_MODE": "0640", "STORAGE_LOCAL_DIRECTORY_MODE": "2750", "STORAGE_LOCAL_GROUP": "web"}
+    assert config_from_environ(environ) == LocalConfig(file_mode=0o640, directory_mode=0o2750, group="web")
     with pytest.raises(ConfigError, match=r"STORAGE_LOCAL_DURABLE is 'yes'"):
         config_from_environ({"STORAGE_LOCAL_DURABLE": "yes"})
+
+
+@pytest.mark.parametrize("text", ["640", "0640", "0o640", "00640"])
+def test_a_mode_is_written_in_octal_digits(text: str) -> None:
+    assert config_from_url(f"file:///srv?file_mode={text}") == LocalConfig(path="/srv", file_mode=0o640)
+
+
+ODD_MODES: list[tuple[dict[str, Any], str]] = [
+    ({"file_mode": 640}, r"file_mode is 0o1200: .*did you mean 0o640\?"),
+    ({"file_mode": 644}, r"did you mean 0o644\?"),
+    ({"file_mode": 0o2640}, "no others$"),
+    ({"file_mode": -1}, "no others$"),
+    ({"file_mode": 1 << 70}, "no others$"),
+    ({"file_mode": 0o440}, "keeps the owner out"),
+    ({"file_mode": 0o066}, "keeps the owner out"),
+    ({"file_mode": "0640"}, "must be a number such as 0o650, not '0640'"),
+    ({"file_mode": True}, "must be a number"),
+    ({"file_mode": None}, "must be a number"),
+    ({"file_mode": 416.0}, "must be a number"),
+    ({"directory_mode": 2750}, r"directory_mode is 0o5276: .*did you mean 0o2750\?"),
+    ({"directory_mode": 0o1777}, "no others$"),
+    ({"directory_mode": 0o660}, "keeps the owner out"),
+    ({"directory_mode": 0o077}, "keeps the owner out"),
+    ({"directory_mode": b"0750"}, "must be a number such as 0o750"),
+    ({"group": -1}, "number from 0 to"),
+    ({"group": 1 << 32}, "number from 0 to"),
+    ({"group": True}, "must be a name"),
+    ({"group": 1.0}, "must be a name"),
+    ({"group": b"web"}, "must be a name"),
+    ({"group": ""}, "name or number of a group"),
+    ({"group": "a b"}, "name or number of a group"),
+    ({"group": "web\n"}, "name or number of a group"),
+    ({"group": "a:b"}, "name or number of a group"),
+    ({"group": "\udc00"}, "name or number of a group"),
+]
+
+
+@pytest.mark.parametrize(("fields", "says"), ODD_MODES)
+def test_modes_and_groups_that_cannot_be_meant_are_refused(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        open_storage(LocalConfig(path="/srv", **fields))
+    assert str(caught.value).startswith(f"LocalConfig.{next(iter(fields))} ")
+
+
+@pytest.mark.parametrize("text", ["rw-r-----", "0888", "64", "-640", "640 ", "0640640", "0x1a0", "\u0666\u0664\u0660"])
+def test_a_text_that_is_no_mode_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"STORAGE_LOCAL_FILE_MODE is .*: it must be a mode in octal digits"):
+        open_storage(environ={"STORAGE_LOCAL_FILE_MODE": text})
+    with pytest.raises(ConfigError, match="keeps the owner out"):
+        open_storage("file:///srv?directory_mode=0077")
 
 
 def test_a_url_in_the_environment_says_it_all() -> None:

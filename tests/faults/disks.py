@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.processes import wait_for
 
 NOBODY = 65534
@@ -53,15 +54,26 @@ def disk_image(kind: str, place: Path, *options: str, make: bool = True) -> Iter
         yield path
 
 
+def need_root() -> None:
+    """Fail, rather than skip, a test that only root can run."""
+    if os.geteuid() != 0:
+        pytest.fail('this test changes users: run it as root, or leave it out with -m "not root"')
+
+
+def become(user: int, group: int) -> None:
+    """For the rest of this process."""
+    os.setgroups([])
+    os.setgid(group)
+    os.setuid(user)
+
+
 def as_nobody(act: Callable[[], Coroutine[Any, Any, object]]) -> None:
     """Run it in a child process without privileges."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
+            become(NOBODY, NOBODY)
             asyncio.run(act())
             code = 0
         finally:

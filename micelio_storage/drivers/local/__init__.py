@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeAlias
 
 from ..._forking import leave_alone, when_forked
@@ -34,14 +35,15 @@ from ...driver import (
     UnavailableError,
     WriteOptions,
 )
-from .._lanes import Lane, Steps, sync_directory
+from .._lanes import Lane, Steps
 from .._libc import keep_freed_memory_if_asked
+from ._access import Access as Access
 from ._attributes import AttributeFiles, Keeping
 from ._errors import system_errors, translate
 from ._fast_reads import CachedReads
 from ._listing import Listings
 from ._reads import LocalDownload, Opened, Reads
-from ._root import DIRECTORY_MODE, Resolver, Root
+from ._root import Resolver, Root, make_root
 from ._staging import Staged
 from ._store import Store, find_files, is_in_use
 from ._streaming import Transfer
@@ -59,12 +61,12 @@ _NOT_NOW = (errno.EROFS, errno.EACCES, errno.EPERM, *_NO_ROOM)
 
 
 class LocalDriver:
-    """Objects below `path`, which the first write makes (mode 0700) if it is missing; a link there is followed once.
+    """Objects below `path`, which the first write makes if it is missing; a link there is followed once.
 
     `path` may be a function that finds the place out; it is called in a thread, at `open`. With `durable` (the
     default), what is acknowledged survives a power cut; without, only the end of the process. `resolver` and `keeping`
-    choose the ways to resolve paths and to keep metadata, which "auto" finds out. `setting` is what
-    errors tell to change.
+    choose the ways to resolve paths and to keep metadata, which "auto" finds out. `access` says who may read and write
+    what is made. `setting` is what errors tell to change.
     """
 
     name = "local"
@@ -76,6 +78,7 @@ class LocalDriver:
         durable: bool = True,
         resolver: Resolver = "auto",
         keeping: Keeping = "auto",
+        access: Access | None = None,
         setting: str = "the path",
     ) -> None:
         self.capabilities = Capabilities(nested_keys=False, checksums=True)
@@ -83,6 +86,7 @@ class LocalDriver:
         self._durable = durable
         self._resolver: Resolver = resolver
         self._keeping: Keeping = keeping
+        self._access = access or Access()
         self._setting = setting
         self._opened: _Opened | None = None
 
@@ -94,7 +98,8 @@ class LocalDriver:
         lane = Lane("open", most_workers=1)
         try:
             with system_errors():
-                cached = await lane.run(_open_root, self._path, self._resolver, self._setting, undo=CachedReads.close)
+                root = partial(_open_root, self._path, self._resolver, self._access, self._setting)
+                cached = await lane.run(root, undo=CachedReads.close)
                 self._opened = _Opened(cached, self._keeping, self._setting, durable=self._durable)
                 await lane.run(self._opened.prepare)
                 world_writable = await lane.run(cached.root.is_world_writable)
@@ -185,7 +190,9 @@ class LocalDriver:
             return await opened.read_lane.run(opened.listings.page, prefix, options)
 
     async def presign(self, key: Key, request: PresignRequest) -> str:
-        raise NotSupportedError("files have no signed URLs: serve them with your web server")
+        raise NotSupportedError(
+            "files have no signed URLs: serve them with your web server; file_mode and directory_mode let it read"
+        )
 
     async def unfinished(self) -> Sequence[str]:
         opened = self._require_open()
@@ -242,8 +249,7 @@ class _Opened:
                 if self._store is None:
                     if not self._root.find():
                         with _said_of(self._root.path, self._setting):
-                            _make_directory(self._root.path, DIRECTORY_MODE)
-                            self._root.find()
+                            make_root(self._root)
                     self._store = Store(self._root)
         if probed:
             with self._said_of_root():
@@ -324,12 +330,12 @@ class _Opened:
             self._root.close()
 
 
-def _open_root(place: Place, resolver: Resolver, setting: str) -> CachedReads:
+def _open_root(place: Place, resolver: Resolver, access: Access, setting: str) -> CachedReads:
     """The root, which need not be there yet, and what can be read there without waiting. What cannot be one is a
     `ConfigError`."""
     keep_freed_memory_if_asked()
     path = os.path.abspath(os.fsencode(place() if callable(place) else place))
-    root = Root(path, resolver)
+    root = Root(path, resolver, access)
     cached = CachedReads(root)
     with _said_of(path, setting):
         if not root.find():
@@ -364,22 +370,3 @@ def _check_can_be(path: bytes) -> None:
         above = os.path.dirname(above)
     if not os.path.isdir(above):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), above)
-
-
-def _make_directory(path: bytes, mode: int = 0o777) -> None:
-    """Make it and what is missing above it, and have each on the disk: nothing below is found without."""
-    above = os.path.dirname(path)
-    try:
-        if not os.path.isdir(above):
-            _make_directory(above)
-        os.mkdir(path, mode)
-    except FileExistsError:
-        return
-    try:
-        descriptor = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:
-        return  # who may write there but not look cannot sync it either
-    try:
-        sync_directory(descriptor)
-    finally:
-        os.close(descriptor)

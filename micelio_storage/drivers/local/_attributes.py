@@ -161,7 +161,7 @@ class AttributeFiles:
         for _ in range(MOST_RACES):
             directory = self._directory
             try:
-                os.mkdir(shelf, 0o700, dir_fd=directory)
+                self._own.granting.make_directory(shelf, directory)
             except FileExistsError:
                 pass
             except FileNotFoundError:

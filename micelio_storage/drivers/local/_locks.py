@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from ...driver import Key
 from .._lanes import Pause, Steps
-from ._root import FILE_MODE, MOST_RACES, OwnDirectory, release, root_is_gone
+from ._root import MOST_RACES, OwnDirectory, release, root_is_gone
 
 SHARDS = 64  # lock files; two keys that share one only wait for each other's comparison and rename
 FIRST_PAUSE = 0.0005  # seconds: a rename takes 0.01-0.3 ms
@@ -52,6 +52,7 @@ class Locks:
 
     def __init__(self, directory: OwnDirectory) -> None:
         self._directory = directory
+        self._granting = directory.granting
         self._held: set[Lock] = set()
 
     def close(self) -> None:
@@ -95,11 +96,13 @@ class Locks:
         return Lock(descriptor, self._held) if taken else None
 
     def _open(self, shard: int) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
         for _ in range(MOST_RACES):
             directory = self._directory.descriptor
+            with suppress(FileNotFoundError):
+                return os.open(_name(shard), flags, dir_fd=directory)
             try:
-                return os.open(_name(shard), flags, FILE_MODE, dir_fd=directory)
+                self._granting.make_lock_file(_name(shard), directory)
             except FileNotFoundError:
                 self._directory.remake(directory)
         raise root_is_gone()

@@ -11,18 +11,17 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal, TypeAlias
 
 from ...driver import ConfigError, Key, KeyConflictError, StorageError, not_found
 from .._lanes import sync_directory
 from .._libc import open_beneath
+from ._access import Access, Granting
 
 Resolver: TypeAlias = Literal["auto", "openat2", "walk"]
 
 OWN_DIRECTORY = b".micelio"
-DIRECTORY_MODE = 0o700
-FILE_MODE = 0o600
 MOST_RACES = 1000  # times a directory may vanish under a writer before that is no race any more
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -34,8 +33,9 @@ NO_OBJECT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # ENXIO: a 
 class Root:
     """The directory that everything is in, held open: it may be renamed, and nothing can be put in its place."""
 
-    def __init__(self, path: bytes, resolver: Resolver) -> None:
+    def __init__(self, path: bytes, resolver: Resolver, access: Access | None = None) -> None:
         self.path = path
+        self.granting: Granting = (access or Access()).resolve()
         self.descriptor = -1  # until the directory is found, or made by the first write
         self.device = 0
         self.uses_openat2 = False
@@ -185,7 +185,7 @@ class Root:
             raise root_is_gone()
         parent = self.make_directory(above)
         try:
-            os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
+            self.granting.make_directory(name, parent)
             self.settled.pop(path, None)  # the new one may have the inode of the old
         except FileExistsError:
             pass  # somebody else was quicker, or something else is there: the next look tells
@@ -226,6 +226,7 @@ class OwnDirectory:
         self._name = name
         self._turn = threading.Lock()
         self._lost: list[int] = []  # closed in the end: somebody may be using them
+        self.granting = root.granting
         self.descriptor = self._make()
 
     def remake(self, lost: int) -> None:
@@ -240,21 +241,21 @@ class OwnDirectory:
             release(descriptor)
 
     def _make(self) -> int:
-        try:
-            own = _made(self._root.descriptor, OWN_DIRECTORY)
-            try:
-                return _made(own, self._name)
-            finally:
-                release(own)
-        except FileNotFoundError:
+        for _ in range(MOST_RACES):
+            with suppress(FileNotFoundError):  # another one was put in its place, or a cleaner was there
+                own = _made(self._root.descriptor, OWN_DIRECTORY, self.granting)
+                try:
+                    return _made(own, self._name, self.granting)
+                finally:
+                    release(own)
             if self._root.is_gone():
-                raise root_is_gone() from None
-            raise
+                break
+        raise root_is_gone()
 
 
-def _made(above: int, name: bytes) -> int:
+def _made(above: int, name: bytes, granting: Granting) -> int:
     try:
-        os.mkdir(name, DIRECTORY_MODE, dir_fd=above)
+        granting.make_directory(name, above)
         sync_directory(above)
     except FileExistsError:
         pass
@@ -288,3 +289,36 @@ def release(descriptor: int) -> None:
 def root_is_gone() -> ConfigError:
     """What to raise when the root, or what the driver keeps in it, is not there any more."""
     return ConfigError("the storage's root directory was removed: put it back and open the storage again")
+
+
+def make_root(root: Root) -> None:
+    """Make the directory, and hold it open."""
+    _make_directory(root.path, root.granting.make_directory)
+    root.find()
+
+
+def _make_directory(path: bytes, make: Callable[[bytes, int], None]) -> None:
+    """Make it and what is missing above it, and have each on the disk: nothing below is found without."""
+    above, name = os.path.split(path)
+    try:
+        if not os.path.isdir(above):
+            _make_directory(above, _make_as_the_umask_has_it)
+        parent = os.open(above, _STEP & ~os.O_NOFOLLOW)
+        try:
+            make(name, parent)
+        finally:
+            release(parent)
+    except FileExistsError:
+        return
+    try:
+        parent = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # who may write there but not look cannot sync it either
+    try:
+        sync_directory(parent)
+    finally:
+        os.close(parent)
+
+
+def _make_as_the_umask_has_it(name: bytes, directory: int) -> None:
+    os.mkdir(name, dir_fd=directory)

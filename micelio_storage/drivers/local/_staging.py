@@ -16,12 +16,11 @@ import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
-from ._root import DIRECTORY_MODE, FILE_MODE, MOST_RACES, OwnDirectory, release, root_is_gone
+from ._root import MOST_RACES, OwnDirectory, release, root_is_gone
 
 LOCK_SUFFIX = b".lock"
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Staged:
@@ -64,6 +63,7 @@ class Staging:
 
     def __init__(self, directory: OwnDirectory) -> None:
         self._directory = directory
+        self._granting = directory.granting
         self._lost: list[int] = []  # own directories that were removed: files may be open there
         self._name = b""
         self._own = -1
@@ -108,7 +108,7 @@ class Staging:
             own, above = self._own, self._all
             try:
                 own = self.own()
-                staged = Staged(own, name, os.open(name, _NEW, FILE_MODE, dir_fd=own))
+                staged = Staged(own, name, self._granting.open_new(name, own))
             except FileNotFoundError:
                 self._lose(own, above)
             else:
@@ -137,12 +137,16 @@ class Staging:
         """Remove what dead processes left."""
         for lock in _names(self._all):
             if lock.endswith(LOCK_SUFFIX):
-                descriptor = self._take(lock, create=False)
-                if descriptor is not None:
-                    try:
-                        _clear(self._all, lock.removesuffix(LOCK_SUFFIX))
-                    finally:
-                        os.close(descriptor)
+                with suppress(PermissionError):  # another user's, for whom it stays
+                    self._sweep(lock)
+
+    def _sweep(self, lock: bytes) -> None:
+        descriptor = self._take(lock, create=False)
+        if descriptor is not None:
+            try:
+                _clear(self._all, lock.removesuffix(LOCK_SUFFIX))
+            finally:
+                os.close(descriptor)
 
     def unfinished(self) -> Sequence[str]:
         """The staging files of all processes, at this moment."""
@@ -166,7 +170,7 @@ class Staging:
         with ExitStack() as undo:
             undo.callback(os.close, lock)
             undo.callback(_clear, self._all, name)
-            os.mkdir(name, DIRECTORY_MODE, dir_fd=self._all)
+            self._granting.make_directory(name, self._all)
             own = os.open(name, _DIRECTORY, dir_fd=self._all)
             undo.pop_all()
         self._name, self._lock, self._own = name, lock, own
@@ -175,7 +179,7 @@ class Staging:
         """The descriptor of the lock file, if the lock is free and the file still there."""
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         try:
-            descriptor = os.open(name, flags, FILE_MODE, dir_fd=self._all)
+            descriptor = os.open(name, flags, self._granting.lock_mode, dir_fd=self._all)
         except FileNotFoundError:
             if create:
                 raise  # not the file is missing, but the directory
@@ -183,6 +187,8 @@ class Staging:
         taken = False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if create:
+                self._grant(descriptor, name)
             taken = os.fstat(descriptor).st_nlink > 0
         except BlockingIOError:
             pass
@@ -190,6 +196,14 @@ class Staging:
             if not taken:
                 os.close(descriptor)
         return descriptor if taken else None
+
+    def _grant(self, lock: int, name: bytes) -> None:
+        """Let others sweep, once this process is dead."""
+        try:
+            self._granting.grant(lock, self._granting.lock_mode)
+        except BaseException:
+            os.unlink(name, dir_fd=self._all)
+            raise
 
 
 def new_name() -> bytes:
