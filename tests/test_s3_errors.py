@@ -41,6 +41,7 @@ from micelio_storage.drivers.s3.requests._errors import (
     ConflictError,
     NoSuchUploadError,
     translate,
+    translated,
 )
 
 one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])
@@ -141,10 +142,7 @@ def test_every_code_and_status_of_the_table_is_tried() -> None:
 
 
 FAILURES: list[tuple[Exception, type[StorageError], str]] = [
-    (sdk.NoCredentialsError(), ConfigError, "no credentials"),
-    (sdk.PartialCredentialsError(provider="env", cred_var="x"), ConfigError, "both keys"),
-    (sdk.ProfileNotFound(profile="x"), ConfigError, "AWS_PROFILE"),
-    (sdk.CredentialRetrievalError(provider="x", error_msg="x"), UnavailableError, "credentials"),
+    (sdk.ConfigParseError(path="x/config"), ConfigError, "x/config"),
     (sdk.NoRegionError(), ConfigError, "S3_REGION"),
     (sdk.InvalidRegionError(region_name="x y"), ConfigError, "S3_REGION"),
     (sdk.SSLError(endpoint_url="x", error="x"), ConfigError, "certificate"),
@@ -160,9 +158,7 @@ FAILURES: list[tuple[Exception, type[StorageError], str]] = [
     (TimeoutError(), UnavailableError, "read_timeout"),
     (aiohttp.ServerDisconnectedError(), UnavailableError, "broke"),
     (ConnectionResetError(), UnavailableError, "broke"),
-    (RuntimeError("Credentials were refreshed, but the refreshed credentials are still expired."),
-     AccessDeniedError, "credentials"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.case("S23", "S26")
@@ -178,8 +174,16 @@ def test_a_mistake_of_the_program_is_not_translated() -> None:
         with pytest.raises(type(cause)) as caught:
             translate(cause)
         assert caught.value is cause
-    kept = NotFoundError("x")
-    assert translate(kept) is kept
+
+
+def test_an_error_of_ours_keeps_its_cause_and_any_other_becomes_one() -> None:
+    kept, cause = NotFoundError("x"), OSError("y")
+    with pytest.raises(NotFoundError) as caught, translated():
+        raise kept from cause
+    assert (caught.value, caught.value.__cause__) == (kept, cause)
+    with pytest.raises(UnavailableError) as wrapped, translated():
+        raise cause
+    assert wrapped.value.__cause__ is cause
 
 
 def test_a_checksum_that_is_refused_is_told_from_an_argument_that_is() -> None:

@@ -63,7 +63,7 @@ async def test_a_client_has_what_is_read_off_it(s3_server: Server) -> None:
     try:
         assert type(client._sdk._endpoint.http_session) is Transport
         assert client.credentials[0] != ""
-        assert (await client._find_credentials()).access_key == s3_server.access_key
+        assert (await client._credentials.get_frozen_credentials()).access_key == s3_server.access_key
     finally:
         await client.aclose()
 

@@ -15,13 +15,14 @@ from .strict_s3 import Credentials, Hosted, in_a_thread
 class CredentialSource(Hosted):
     """Gives `current` to whoever asks in one of the two ways, and logs what was asked: a path, or an action.
 
-    `status`: what it answers with; other than 200, there are no credentials in the answer.
+    `status`: what it answers with; other than 200, there are no credentials in the answer, but `refusal`.
     """
 
     def __init__(self, current: Credentials) -> None:
         super().__init__()
         self.current = current
         self.status = 200
+        self.refusal = "{}"
         self.log: list[str] = []
         self.authorizations: list[str] = []
 
@@ -34,7 +35,7 @@ class CredentialSource(Hosted):
         self.log.append(form.get("Action", target))
         self.authorizations.append(headers.get("authorization", ""))
         text = _xml(self.current, form["Action"]) if "Action" in form else _json(self.current)
-        answer = (text if self.status == 200 else "{}").encode()
+        answer = (text if self.status == 200 else self.refusal).encode()
         head = f"HTTP/1.1 {self.status} Told\r\nContent-Length: {len(answer)}\r\nConnection: close\r\n\r\n"
         writer.write(head.encode() + answer)
         await writer.drain()

@@ -31,7 +31,7 @@ from ...driver import (
 from .._checksums import Check
 from .._libc import prefer_huge_pages
 from .requests import _answers as answers
-from .requests._errors import translate
+from .requests._errors import translated
 
 if TYPE_CHECKING:
     from ..._config import S3Config
@@ -153,10 +153,8 @@ class Stretch:
             await self._pace.take(min(COMES_AT_ONCE, left))  # behind it, a cancelled read loses data
             self._look_at(body)
         asked = monotonic()
-        try:
+        with translated():
             data: bytes = await body.content.readany()
-        except Exception as error:
-            raise translate(error) from error
         self.waited += monotonic() - asked
         self._look_at(body)
         if not data:

@@ -115,6 +115,7 @@ class _Examination:
         self._client: Client | None = None
         self._trial: Trial | None = None
         self._bucket: Bucket | None = None
+        self._culprit = "configuration"  # if not even a client can be made
         self._skew = 0.0  # seconds by which the store's clock is ahead of ours
         self.is_over = False
 
@@ -149,9 +150,7 @@ class _Examination:
         try:
             client = await self._lane.run(self._prepare)
         except StorageError as error:
-            kind = type(error.__cause__).__name__
-            about_keys = any(word in kind for word in ("Credential", "Profile", "SSO", "Token"))
-            return self._end("credentials" if about_keys else "configuration", error.message)
+            return self._end(self._culprit, error.message)
         client.checksums = False  # those have a check of their own
         origin, expires = client.credentials
         until = f", good until {expires:%Y-%m-%d %H:%M:%SZ}" if expires else ""
@@ -159,10 +158,15 @@ class _Examination:
 
     def _prepare(self) -> Client:
         """In a thread: all of this imports the SDK."""
+        from ..requests._errors import CredentialsError
         from ._bucket import Bucket
         from ._trial import Trial
 
-        client = self._client = make_client(self._config, self._session)
+        try:
+            client = self._client = make_client(self._config, self._session)
+        except CredentialsError:
+            self._culprit = "credentials"
+            raise
         self._trial = Trial(client, self._config, self._below, self._place)
         self._bucket = Bucket(client, self._below, self._place)
         return client

@@ -30,8 +30,17 @@ from botocore.loaders import create_loader
 from ...._config import setting
 from ...._shielding import publishing as publishing_step
 from ...._shielding import run_to_completion
-from ....driver import BytesLike, ClosedError, ConfigError, IntegrityError, StorageError, UnavailableError
-from ._errors import ChecksumRefusedError, ConflictError, NotDoneError, translate
+from ....driver import BytesLike, ClosedError, IntegrityError, StorageError, UnavailableError
+from ._credentials import SourcedCredentials, find_credentials, limit_programs
+from ._errors import (
+    ChecksumRefusedError,
+    ConflictError,
+    CredentialsError,
+    MissingCredentialsError,
+    NotDoneError,
+    translate,
+    translated,
+)
 from ._retries import Attempt, RetryPolicy, is_conditional, set_attempt, this_attempt
 from ._short_road import NAMES, OF_THE_BUCKET, NotPlainError, ShortRoad
 from ._surfaces import check_sdk, short_road_fits
@@ -52,9 +61,10 @@ logger = logging.getLogger("micelio_storage")
 class Client:
     """All requests to one bucket."""
 
-    def __init__(self, sdk: Any, signer: Any, config: S3Config) -> None:
+    def __init__(self, sdk: Any, signer: Any, config: S3Config, credentials: SourcedCredentials) -> None:
         self._sdk = sdk
         self._signer = signer
+        self._credentials = credentials
         self.bucket = config.bucket
         self._mode = config.checksums
         self._signs_bodies = _signs_bodies(config)
@@ -74,7 +84,7 @@ class Client:
         self.retries = RetryPolicy(attempts=config.retries + 1)
         self.short_road: ShortRoad | None = None
         if config.retry_mode == "standard" and not self._signs_bodies and short_road_fits():
-            self.short_road = ShortRoad(transport, self.bucket, self._find_credentials)
+            self.short_road = ShortRoad(transport, self.bucket, credentials.get_frozen_credentials)
             for name in NAMES.values():
                 sdk.meta.events.register(f"before-send.s3.{name}", self._learn)
         sdk.meta.events.register_first("needs-retry.s3", self.retries.seconds_to_wait)
@@ -87,8 +97,7 @@ class Client:
     @property
     def credentials(self) -> tuple[str, datetime | None]:
         """How the SDK came by the credentials, and when they expire if it knows; never what they are."""
-        found = self._sdk._request_signer._credentials  # noqa: SLF001  # the SDK shows them nowhere else
-        return str(found.method), getattr(found, "_expiry_time", None)
+        return self._credentials.method, self._credentials.expires
 
     async def call(
         self,
@@ -178,12 +187,10 @@ class Client:
 
     async def sign(self, operation: str, expires: int, parameters: Mapping[str, Any]) -> str:
         """A URL that does the operation."""
-        try:
+        with translated():
             url = await self._signer.generate_presigned_url(
                 operation, Params={"Bucket": self.bucket, **parameters}, ExpiresIn=expires
             )
-        except Exception as error:
-            raise translate(error) from error
         return str(url)
 
     async def open_uploads(self, prefix: str) -> list[tuple[str, str, datetime]]:
@@ -200,7 +207,7 @@ class Client:
 
     def code_of(self, error: StorageError) -> str:
         """What the store called the error, or nothing."""
-        cause = error.__cause__
+        cause = None if isinstance(error, CredentialsError) else error.__cause__
         return str(cause.response.get("Error", {}).get("Code", "")) if isinstance(cause, ClientError) else ""
 
     def was_sent_again(self, error: StorageError) -> bool:
@@ -216,10 +223,8 @@ class Client:
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Around what reads a body: only kinds of `StorageError` come out."""
-        try:
+        with translated():
             yield
-        except Exception as error:
-            raise translate(error) from error
 
     def refuse_new(self) -> None:
         """Take none but late requests from now on."""
@@ -259,16 +264,17 @@ class Client:
         )
         set_attempt(attempt)  # of this task alone
         try:
-            answer = await self._attempt(attempt, operation, parameters, body)
-        except Exception as error:
-            failure = translate(error)
+            with translated():
+                answer = await self._attempt(attempt, operation, parameters, body)
+        except StorageError as failure:
+            cause = failure.__cause__
             code = self.code_of(failure)
             self._bucket_seen |= code == "NoSuchKey"
             if operation == "head_object" and (code in ("400", "403") or (code == "404" and not self._bucket_seen)):
                 return await self._head_again(parameters)
-            if attempt.conditional and isinstance(failure, UnavailableError) and attempt.was_not_done(error):
-                failure = NotDoneError(failure.message)
-            raise failure from error
+            if attempt.conditional and isinstance(failure, UnavailableError) and attempt.was_not_done(cause):
+                raise NotDoneError(failure.message) from cause
+            raise
         self._bucket_seen = True
         return answer
 
@@ -288,10 +294,6 @@ class Client:
         answer: Answer = await getattr(self._sdk, operation)(Bucket=self.bucket, **parameters)
         return answer
 
-    async def _find_credentials(self) -> Any:
-        found = self._sdk._request_signer._credentials  # noqa: SLF001  # the SDK shows them nowhere else
-        return await found.get_frozen_credentials()
-
     def _learn(self, request: Any, event_name: str, **_: object) -> None:
         """Take the way to the bucket from what the SDK is about to send, if it is known for which key that is."""
         key = "" if event_name.rpartition(".")[2] in OF_THE_BUCKET else this_attempt().key
@@ -301,13 +303,13 @@ class Client:
     async def _head_again(self, parameters: Mapping[str, Any]) -> Answer:
         """An answer to HEAD has no body that says what is refused, or whether object or bucket is missing: GET has."""
         try:
-            answered = await self._sdk.get_object(Bucket=self.bucket, Key=parameters["Key"])
-            answered["Body"].close()
-            answer: Answer = await self._sdk.head_object(Bucket=self.bucket, **parameters)
-        except Exception as error:
-            failure = translate(error)
+            with translated():
+                answered = await self._sdk.get_object(Bucket=self.bucket, Key=parameters["Key"])
+                answered["Body"].close()
+                answer: Answer = await self._sdk.head_object(Bucket=self.bucket, **parameters)
+        except StorageError as failure:
             self._bucket_seen |= self.code_of(failure) == "NoSuchKey"
-            raise failure from error
+            raise
         return answer
 
     def _ask_for_checksum(self, params: dict[str, Any], **_: object) -> None:
@@ -355,23 +357,32 @@ def make_client(config: S3Config, session: aioboto3.Session | None) -> Client:
 
 async def _make_client(config: S3Config, session: aioboto3.Session | None) -> Client:
     check_sdk()
-    try:
-        session = session or _new_session(config.profile)
-        inner = session._session  # noqa: SLF001  # the SDK's own below aioboto3's
-        authorities = find_authorities(inner)
-        guard(inner, authorities, config.region)
-        make = _maker(inner, authorities)
-        sdk = await make(config, config.endpoint)
-        signer = await _make_signer(make, config, sdk)
-        # What the first request would do on the loop: find the credentials, evaluate the rules for endpoints.
-        await signer.generate_presigned_url("get_object", Params={"Bucket": config.bucket, "Key": "a"}, ExpiresIn=60)
-    except ProfileNotFound as error:
-        missing = config.profile or os.environ.get("AWS_PROFILE")
-        said = "AWS_PROFILE" if config.profile is None else setting(config, "profile")
-        raise ConfigError(f"no profile {missing!a} in the SDK's shared files: check {said}") from error
-    except Exception as error:
-        raise translate(error) from error
-    return Client(sdk, signer, config)
+    with translated():
+        try:
+            return await _make_translated(config, session)
+        except ProfileNotFound as error:
+            raise MissingCredentialsError(_no_profile(config, str(error.kwargs["profile"]))) from error
+
+
+async def _make_translated(config: S3Config, session: aioboto3.Session | None) -> Client:
+    session = session or _new_session(config.profile)
+    inner = session._session  # noqa: SLF001  # the SDK's own below aioboto3's
+    authorities = find_authorities(inner)
+    guard(inner, authorities, config.region)
+    limit_programs(inner)
+    credentials = await find_credentials(inner)
+    make = _maker(inner, authorities, credentials)
+    sdk = await make(config, config.endpoint)
+    signer = await _make_signer(make, config, sdk)
+    # What the first request would do on the loop: ask for deferred credentials, evaluate the rules for endpoints.
+    await signer.generate_presigned_url("get_object", Params={"Bucket": config.bucket, "Key": "a"}, ExpiresIn=60)
+    return Client(sdk, signer, config, credentials)
+
+
+def _no_profile(config: S3Config, missing: str) -> str:
+    named = [name for name in ("AWS_DEFAULT_PROFILE", "AWS_PROFILE") if os.environ.get(name) == missing]
+    said = (*named, "AWS_PROFILE")[0] if config.profile is None else setting(config, "profile")
+    return f"no profile {missing!a} in the SDK's shared files: check {said}"
 
 
 @cache
@@ -384,9 +395,9 @@ def _new_session(profile: str | None) -> aioboto3.Session:
     return aioboto3.Session(botocore_session=AioSession(profile=profile))
 
 
-def _maker(session: Any, authorities: Authorities) -> _Make:
-    """What makes clients, with what the session has by default where the configuration says nothing. (The SDK would
-    lose the transport when it puts the two together.)"""
+def _maker(session: Any, authorities: Authorities, credentials: SourcedCredentials) -> _Make:
+    """What makes clients, with these credentials, and with what the session has by default where the configuration says
+    nothing. (The SDK would lose the transport when it puts the two together.)"""
     default = session.get_default_client_config()
     if default is not None:
         session = copy.copy(session)
@@ -397,7 +408,9 @@ def _maker(session: Any, authorities: Authorities) -> _Make:
         if default is not None:
             wanted = _as_aio(default).merge(wanted)
         wanted.http_session_cls = partial(Transport, authorities=authorities)
-        return await session.create_client("s3", endpoint_url=endpoint, config=wanted).__aenter__()
+        client = await session.create_client("s3", endpoint_url=endpoint, config=wanted).__aenter__()
+        client._request_signer._credentials = credentials  # noqa: SLF001  # the SDK takes them from the session only
+        return client
 
     return make
 

@@ -1,10 +1,11 @@
-"""The one table from what S3 and the SDK say to what the library says. Four kinds are for the driver's own use: what
-leaves it is the kind that each belongs to."""
+"""The one table from what S3 and the SDK say to what the library says. Some kinds are for the driver's own use: what
+leaves it is the kind that each belongs to. What is said of credentials is in `_credentials`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import aiohttp
@@ -27,7 +28,6 @@ from ....driver import (
     UnavailableError,
 )
 
-_STILL_EXPIRED = "refreshed credentials are still expired"  # the SDK raises this as a plain RuntimeError
 _LONGEST_WORDS = 200  # characters of what a server says that an error repeats
 
 
@@ -45,6 +45,22 @@ class NotDoneError(UnavailableError):
 
 class NoSuchUploadError(StorageError):
     """The multipart upload is not open: completed, aborted, or never there."""
+
+
+class CredentialsError(StorageError):
+    """There are no credentials to sign a request with."""
+
+
+class MissingCredentialsError(CredentialsError, ConfigError):
+    """There are none, or none that can be used, as the machine is configured."""
+
+
+class RefusedCredentialsError(CredentialsError, AccessDeniedError):
+    """Their source gives none to whoever asks for them here."""
+
+
+class SilentSourceError(CredentialsError, UnavailableError):
+    """Their source does not answer, and may later."""
 
 
 _CODES: Mapping[str, tuple[type[StorageError], str]] = {
@@ -113,10 +129,7 @@ _STATUSES: Mapping[int, str] = {
     507: "InsufficientStorage",
 }
 _KINDS: tuple[tuple[type[BaseException], type[StorageError], str], ...] = (
-    (sdk.NoCredentialsError, ConfigError, "there are no credentials: set AWS_ACCESS_KEY_ID, a profile or a role"),
-    (sdk.PartialCredentialsError, ConfigError, "one half of the credentials is missing: set both keys"),
-    (sdk.ProfileNotFound, ConfigError, "AWS_PROFILE names a profile that there is not"),
-    (sdk.CredentialRetrievalError, UnavailableError, "the credentials cannot be had at the moment"),
+    (sdk.ConfigParseError, ConfigError, "{said}"),
     (sdk.NoRegionError, ConfigError, "there is no region: set S3_REGION"),
     (sdk.InvalidRegionError, ConfigError, "the region is not the name of one: set S3_REGION"),
     (sdk.SSLError, ConfigError, "no secure connection to the endpoint: check S3_ENDPOINT and its certificate"),
@@ -127,34 +140,39 @@ _KINDS: tuple[tuple[type[BaseException], type[StorageError], str], ...] = (
     (sdk.ResponseStreamingError, UnavailableError, "the connection broke"),
     (sdk.HTTPClientError, UnavailableError, "the connection broke"),
     (ResponseParserError, UnavailableError, "not an S3 response: is S3_ENDPOINT a store?"),
-    (sdk.BotoCoreError, StorageError, "the SDK cannot send this"),
+    (sdk.BotoCoreError, StorageError, "the SDK cannot send this: {said}"),
     (asyncio.TimeoutError, UnavailableError, "the store stood still for longer than read_timeout"),
     (aiohttp.ClientError, UnavailableError, "the connection broke"),
     (OSError, UnavailableError, "the connection broke"),
 )
 
 
+@contextmanager
+def translated() -> Iterator[None]:
+    """Around what the SDK or aiohttp does: only kinds of `StorageError` come out."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        raise translate(error) from error
+
+
 def translate(error: Exception) -> StorageError:
     """The library's error for the SDK's."""
-    if isinstance(error, StorageError):
-        return error
     if isinstance(error, sdk.ClientError):
-        translated = _translate_answer(error)
+        failure = _translate_answer(error)
     elif isinstance(error, sdk.ProxyConnectionError):
-        translated = UnavailableError(
-            str(error.kwargs.get("error", "the proxy cannot be reached"))
-        )  # in `_tls`'s words
-    elif isinstance(error, RuntimeError) and _STILL_EXPIRED in str(error):
-        translated = AccessDeniedError("the credentials have expired: get new ones")
+        failure = UnavailableError(str(error.kwargs.get("error", "the proxy cannot be reached")))  # in `_tls`'s words
     else:
         for kind, wanted, words in _KINDS:
             if isinstance(error, kind):
-                translated = wanted(words)
+                failure = wanted(words.format(said=shorten(str(error))))
                 break
         else:
             raise error
-    translated.__cause__ = error
-    return translated
+    failure.__cause__ = error
+    return failure
 
 
 def _translate_answer(error: sdk.ClientError) -> StorageError:
@@ -162,7 +180,7 @@ def _translate_answer(error: sdk.ClientError) -> StorageError:
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code, message = str(answer.get("Code", "")), str(answer.get("Message", ""))
     if "checksum" in message.lower() and code in ("InvalidArgument", "InvalidRequest", "NotImplemented"):
-        return ChecksumRefusedError(f"the store refuses checksums: {_cut(message)}")
+        return ChecksumRefusedError(f"the store refuses checksums: {shorten(message)}")
     if code not in _CODES:
         code = _STATUSES.get(status, code)
     attempts = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) + 1
@@ -176,8 +194,8 @@ def _translate_answer(error: sdk.ClientError) -> StorageError:
             translated.size = _size_in(error.response)
         return translated
     if status >= 500 or code in ("InternalError", "ServiceUnavailable"):
-        return UnavailableError(f"the store failed {attempts} times: {_cut(code)} {_cut(message)}")
-    return StorageError(f"the store says {_cut(code)}: {_cut(message)}")
+        return UnavailableError(f"the store failed {attempts} times: {shorten(code)} {shorten(message)}")
+    return StorageError(f"the store says {shorten(code)}: {shorten(message)}")
 
 
 def _size_in(response: Mapping[str, Any]) -> int | None:
@@ -189,6 +207,7 @@ def _size_in(response: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _cut(text: str) -> str:
+def shorten(text: str) -> str:
+    """What somebody else says, as an error may repeat it: in ASCII, on one line, and not at any length."""
     shown = ascii(text)[1:-1]
     return shown if len(shown) <= _LONGEST_WORDS else shown[:_LONGEST_WORDS] + "..."

@@ -57,7 +57,7 @@ class Attempt:
             raise aiohttp.ServerDisconnectedError("the connection broke, and the request is not sent a second time")
         self.written = True
 
-    def was_not_done(self, error: Exception) -> bool:
+    def was_not_done(self, error: BaseException | None) -> bool:
         """Whether the failure shows that the store has not done what it was asked for: it says so, or was never asked,
         or got a part of the body only."""
         if isinstance(error, ClientError):

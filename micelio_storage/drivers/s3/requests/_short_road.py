@@ -193,7 +193,7 @@ class ShortRoad:
     async def _sign(self, signer: Signer, method: str, path: str, query: str, headers: Headers) -> None:
         """In a call of its own: what is secret here is in no traceback of what comes after."""
         found = await self._credentials()
-        keys = Credentials(access_key=found.access_key, secret_key=found.secret_key, token=found.token)
+        keys = Credentials(access_key=found.access_key, secret_key=found.secret_key, token=found.token or None)
         signer.sign(method, path, query, headers, UNSIGNED, keys, datetime.now(UTC))
 
     async def _parse(self, operation: str, response: Answered) -> Answer:

@@ -15,7 +15,14 @@ from importlib.metadata import version
 
 import aiohttp
 from aiobotocore.client import AioBaseClient
-from aiobotocore.credentials import AioContainerProvider, AioInstanceMetadataProvider, AioRefreshableCredentials
+from aiobotocore.credentials import (
+    AioAssumeRoleProvider,
+    AioContainerProvider,
+    AioInstanceMetadataProvider,
+    AioProcessProvider,
+    AioProfileProviderBuilder,
+    AioRefreshableCredentials,
+)
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from aiobotocore.utils import AioContainerMetadataFetcher, AioInstanceMetadataFetcher
@@ -81,8 +88,17 @@ OF_THE_SDK = (
     Surface(owner=Loader, names=("file_loader",)),
     Surface(
         owner=lambda: AioSession,
-        names=("get_component", "get_default_client_config", "_resolve_region_name", "register"),
+        names=(
+            *("get_component", "get_default_client_config", "_resolve_region_name", "register", "full_config"),
+            "instance_variables",
+        ),
     ),
+    Surface(owner=AioSession, names=("_credentials",)),
+    Surface(owner=lambda: AioProcessProvider("default", dict), names=("_popen", "METHOD")),
+    Surface(
+        owner=lambda: AioAssumeRoleProvider(dict, None, {}, "default"), names=("_profile_provider_builder", "METHOD")
+    ),
+    Surface(owner=lambda: AioProfileProviderBuilder, takes={"_create_process_provider": ("profile_name",)}),
 )
 # What `_tls` reaches into, for nothing may be sent to whom nobody knows.
 OF_TLS = (

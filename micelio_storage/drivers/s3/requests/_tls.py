@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiobotocore.client import AioBaseClient
 from aiobotocore.httpsession import AIOHTTPSession
-from botocore.exceptions import ConnectionError, HTTPClientError, ProxyConnectionError  # noqa: A004
+from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, ProxyConnectionError  # noqa: A004
 from botocore.httpsession import get_cert_path
 
 from ....driver import ConfigError, StorageError
@@ -112,6 +112,8 @@ class VerifyingSession(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no 
     what a proxy refuses, is a `ConfigError`, which nothing tries again."""
 
     authorities: Authorities
+    outcome = ""  # of the latest request, in words
+    is_final = False  # a refusal of the server's: it is not asked again
 
     def _create_connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
         options = {name: value for name, value in (self._connector_args or {}).items() if name != "ssl_context"}
@@ -125,6 +127,7 @@ class VerifyingSession(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no 
     async def send(self, request: Any) -> Any:
         """Errors are raised anew where a proxy is on the way: aiohttp's hold its password, as do its frames."""
         proxy = self._proxy_for(request.url)
+        self.outcome = "does not answer"
         try:
             answer = await super().send(request)
         except (ConnectionError, HTTPClientError) as error:
@@ -132,10 +135,15 @@ class VerifyingSession(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no 
             if failure is error:
                 raise
         else:
-            if proxy is None or answer.status_code != 407:
+            status = answer.status_code
+            self.outcome = f"answers {status}"
+            if proxy is not None and status == 407:
+                answer.raw.close()
+                failure = _refused(407, proxy, request.url)
+            elif self.is_final and 400 <= status < 500 and status not in _LATER:
+                failure = _final(status, await answer.content, request.url)
+            else:
                 return answer
-            answer.raw.close()
-            failure = _refused(407, proxy, request.url)
         raise failure
 
 
@@ -222,6 +230,11 @@ def _meant(error: Any, proxy: str | None, url: str) -> Any:
     return type(error)(**options | {"error": OSError(f"{type(cause).__name__} behind the proxy {proxy}")})
 
 
+def _final(status: int, content: bytes, url: str) -> ClientError:
+    said = {"Code": str(status), "Message": content.decode(errors="replace").strip()}
+    return ClientError({"Error": said, "ResponseMetadata": {"HTTPStatusCode": status}}, _place_of(url))
+
+
 def _refused(status: int, proxy: str, url: str) -> ConfigError | ProxyConnectionError:
     place, variable = _place_of(url), f"{urlsplit(url).scheme.upper()}_PROXY"
     if status == 407:
@@ -254,9 +267,11 @@ def guard(session: Any, authorities: Authorities, region: str | None) -> None:
         session.register(f"creating-client-class.{service}", make_guarded, unique_id=f"micelio-{service}")
     session._resolve_region_name(region, None)  # noqa: SLF001  # which is what the token service is asked in
     for source in getattr(session.get_component("credential_provider"), "providers", ()):
-        fetcher = getattr(source, "_fetcher", None) or getattr(source, "_role_fetcher", None)  # container, instance
+        of_container = getattr(source, "_fetcher", None)
+        fetcher = of_container or getattr(source, "_role_fetcher", None)  # of the instance, which asks in two ways
         if fetcher is not None:
             _adopt(fetcher._session, authorities)  # noqa: SLF001  # the SDK makes it, and takes no other
+            fetcher._session.is_final = of_container is not None  # noqa: SLF001
 
 
 def _adopt(http_session: Any, authorities: Authorities) -> None:
