@@ -19,7 +19,7 @@ from ._forking import leave_alone
 from ._hooks import UNSEEN
 from ._info import ObjectInfo
 from ._types import BytesLike
-from .driver import Download, Upload
+from .driver import Download, FileSlice, Upload
 
 READ_SIZE = 1 << 20  # bytes asked of an object with read(n) at a time: what a local chunk has (measured best)
 
@@ -236,6 +236,17 @@ class Reader(_Stream[Download]):
     def size(self) -> int:
         """How many bytes this reader gives in all."""
         return self._require().span.size
+
+    @property
+    def file(self) -> FileSlice | None:
+        """Where the bytes lie in a file of this machine, for who can send them from there (`sendfile`) instead of
+        reading them; None where they do not, or once some were read. It is open for as long as this reader is."""
+        held = self._require()
+        return held.file if self._require_pull().left == held.span.size else None
+
+    def sent(self, count: int) -> None:
+        """Tell hooks that so many bytes went from `file`."""
+        self._moved(count)
 
     def __aiter__(self) -> Self:
         return self

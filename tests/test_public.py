@@ -13,14 +13,14 @@ from types import ModuleType
 import pytest
 
 import micelio_storage
-from micelio_storage import driver, sessions, testing, transfer
+from micelio_storage import driver, http, sessions, testing, transfer
 from micelio_storage.driver import Driver
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.memory import MemoryDriver
 from micelio_storage.wrappers._forwarding import Forwarding
 from micelio_storage.wrappers.prefixed import PrefixedDriver
 
-DOORS = [micelio_storage, driver, sessions, testing, transfer]
+DOORS = [micelio_storage, driver, http, sessions, testing, transfer]
 MEMBERS = [name for name in vars(Driver) if not name.startswith("_")]
 
 

@@ -1,0 +1,21 @@
+"""Objects over HTTP: the same answers from disk, memory and S3, whatever the server or framework is."""
+
+from __future__ import annotations
+
+from ._exchange import Answer, ReadRequest, Refused
+from ._fields import Fields, content_disposition
+from ._policy import INLINE, SANDBOX, ContentPolicy
+from .asgi import StorageApp, serve_object
+
+__all__ = [
+    "INLINE",
+    "SANDBOX",
+    "Answer",
+    "ContentPolicy",
+    "Fields",
+    "ReadRequest",
+    "Refused",
+    "StorageApp",
+    "content_disposition",
+    "serve_object",
+]

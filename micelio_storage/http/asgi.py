@@ -1,0 +1,281 @@
+"""Objects over ASGI: an application of its own, and a function for one answer in anybody else's.
+
+A body goes out in chunks of 256 KiB, or straight from its file where the server offers `http.response.zerocopysend`:
+by our own descriptor, never by a name that may mean another version by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, MutableMapping
+from typing import Literal, TypeAlias, cast
+
+from .. import Storage
+from ..driver import FileSlice
+from ._exchange import Answer, ReadRequest, Refused, answer_of
+from ._fields import Fields
+from ._paths import key_of_path
+from ._policy import ContentPolicy
+from ._receiving import WriteRequest, remove, store
+from ._serving import Body, open_answer
+
+Scope: TypeAlias = MutableMapping[str, object]
+Message: TypeAlias = MutableMapping[str, object]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Action: TypeAlias = Literal["read", "write", "delete"]
+Authorize: TypeAlias = Callable[[Scope, Action, str], bool | Awaitable[bool]]
+
+IDLE = 30.0  # seconds that a client may take to give or to take the next piece
+_ACTIONS: dict[str, Action] = {"GET": "read", "HEAD": "read", "PUT": "write", "DELETE": "delete"}
+_ZERO_COPY = "http.response.zerocopysend"
+DEFAULT_POLICY = ContentPolicy()
+
+
+class StorageApp:
+    """An ASGI application that answers GET, HEAD, PUT and DELETE of the objects of a storage.
+
+    ```python
+    from micelio_storage.http import StorageApp
+
+    app = StorageApp(storage, authorize=lambda scope, action, key: action == "read" and key.startswith("public/"))
+    ```
+
+    `authorize` is asked before anything else with the ASGI scope, "read", "write" or "delete", and the key; it may be
+    a coroutine function. There is no default: nothing is public by accident. What may not be read is answered as if it
+    was not there. `max_size` is the most bytes that a PUT may have. `trusted_origins` ("https://app.example.org") may
+    write from pages of theirs; other pages may not, whatever cookies the browser adds. `idle_timeout` is in seconds.
+
+    Alone under a server it opens the storage as the server starts, and closes it in the end; mounted in an application
+    it leaves that to the application.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        authorize: Authorize,
+        policy: ContentPolicy = DEFAULT_POLICY,
+        max_size: int | None = None,
+        trusted_origins: Collection[str] = (),
+        idle_timeout: float = IDLE,
+    ) -> None:
+        self._storage = storage
+        self._authorize = authorize
+        self._policy = policy
+        self._max_size = max_size
+        self._trusted_origins = frozenset(trusted_origins)
+        self._idle_timeout = idle_timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, as ASGI has it."""
+        if scope["type"] == "lifespan":
+            await _live(self._storage, receive, send)
+            return
+        if scope["type"] != "http":
+            raise NotImplementedError(f"StorageApp serves HTTP, not {scope['type']}")
+        exchange = Exchange(scope, receive, send, policy=self._policy, idle_timeout=self._idle_timeout)
+        try:
+            key, action = await self._admit(exchange)
+        except Refused as refused:
+            await exchange.send_answer(answer_of(refused, self._policy))
+            return
+        if action == "read":
+            await exchange.serve(self._storage, key)
+        elif action == "write":
+            await exchange.store(self._storage, key, self._max_size)
+        else:
+            await exchange.remove(self._storage, key)
+
+    async def _admit(self, exchange: Exchange) -> tuple[str, Action]:
+        """The key and what is to be done with it, if it may be done."""
+        action = _ACTIONS.get(exchange.method)
+        if action is None:
+            raise Refused(405, "objects have GET, HEAD, PUT and DELETE", [("allow", ", ".join(_ACTIONS))])
+        key = key_of_path(exchange.raw_path, str(exchange.scope.get("root_path", "")))
+        if action != "read":
+            check_origin(exchange.fields, self._trusted_origins)
+        allowed = self._authorize(exchange.scope, action, key)
+        if not (await allowed if inspect.isawaitable(allowed) else allowed):
+            raise Refused(404, "there is no such object") if action == "read" else Refused(403, "that is not allowed")
+        return key, action
+
+
+async def serve_object(
+    storage: Storage,
+    key: str,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    policy: ContentPolicy = DEFAULT_POLICY,
+    idle_timeout: float = IDLE,
+) -> None:
+    """Answer one GET or HEAD with an object: for an ASGI application that has decided that it may be read."""
+    exchange = Exchange(scope, receive, send, policy=policy, idle_timeout=idle_timeout)
+    if exchange.method not in ("GET", "HEAD"):
+        refused = Refused(405, "this has GET and HEAD", [("allow", "GET, HEAD")])
+        await exchange.send_answer(answer_of(refused, policy))
+        return
+    await exchange.serve(storage, key)
+
+
+def check_origin(fields: Fields, trusted: Collection[str]) -> None:
+    """Refuse what a page of another site makes a browser send, with the cookies of this one. Who is no browser says
+    neither of the two."""
+    site, origin = fields.get("sec-fetch-site"), fields.get("origin")
+    if site in ("same-origin", "none") or (origin is not None and origin in trusted):
+        return
+    if site is None and (origin is None or origin.partition("://")[2] == fields.get("host")):
+        return
+    raise Refused(403, "pages of another origin may not write here")
+
+
+class _Descriptor:
+    """A descriptor as the file object that servers ask for. It is not theirs to close."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+
+class Exchange:
+    """One request over ASGI, and its answer."""
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, *, policy: ContentPolicy, idle_timeout: float = IDLE
+    ) -> None:
+        self.scope = scope
+        self.method = str(scope["method"])
+        self.fields = Fields(cast("Iterable[tuple[bytes, bytes]]", scope["headers"]))
+        self._receive = receive
+        self._send = send
+        self._policy = policy
+        self._idle_timeout = idle_timeout
+        self._taken = False  # whether all of the request's body has come
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path as it came over the wire."""
+        raw = self.scope.get("raw_path")
+        if not isinstance(raw, bytes):
+            raise TypeError("the server gives no raw_path, without which paths cannot be told apart: use another one")
+        return raw.partition(b"?")[0]
+
+    async def serve(self, storage: Storage, key: str) -> None:
+        """Answer with the object."""
+        request = ReadRequest.parse(self.method, self.fields)
+        answer, body = await open_answer(storage, key, request, self._policy)
+        try:
+            await self.send_answer(answer, body)
+        finally:
+            await body.aclose()
+
+    async def store(self, storage: Storage, key: str, max_size: int | None) -> None:
+        """Store the request's body as the object."""
+        try:
+            request = WriteRequest.parse_put(self.fields, max_size)
+            answer = await store(storage, key, request, self._chunks(), self._policy)
+        except Refused as refused:
+            answer = answer_of(refused, self._policy)
+        except DisconnectedError:
+            return  # nobody is there to be answered
+        await self.send_answer(answer)
+
+    async def remove(self, storage: Storage, key: str) -> None:
+        """Remove the object."""
+        await self.send_answer(await remove(storage, key, WriteRequest.parse_delete(self.fields), self._policy))
+
+    async def _chunks(self) -> AsyncGenerator[bytes, None]:
+        """The request's body, as it comes."""
+        while not self._taken:
+            try:
+                async with asyncio.timeout(self._idle_timeout):
+                    message = await self._receive()
+            except TimeoutError as error:
+                raise Refused(408, f"nothing came for {self._idle_timeout:g} seconds") from error
+            if message["type"] == "http.disconnect":
+                raise DisconnectedError
+            self._taken = not message.get("more_body", False)
+            if chunk := cast("bytes", message.get("body", b"")):
+                yield chunk
+
+    async def send_answer(self, answer: Answer, body: Body | None = None) -> None:
+        """Send the answer; with a body that is pulled, as fast as the client takes it."""
+        held = body or Body(answer)
+        await self._send({"type": "http.response.start", "status": answer.status, "headers": self._encoded(answer)})
+        file = held.file
+        if file is not None and _ZERO_COPY in cast("Collection[str]", self.scope.get("extensions") or ()):
+            await self._send_file(held, file)
+            return
+        await self._send_chunks(held)
+
+    def _encoded(self, answer: Answer) -> list[tuple[bytes, bytes]]:
+        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.fields]
+        has_body = self.fields.get("content-length") not in (None, "0") or "transfer-encoding" in self.fields
+        if has_body and not self._taken and str(self.scope.get("http_version", "1.1")).startswith("1"):
+            fields.append((b"connection", b"close"))  # what comes of the body is not the next request
+        return fields
+
+    async def _send_file(self, body: Body, file: FileSlice) -> None:
+        """In pieces, for a client may take its time for each of them."""
+        at, stop = file.offset, file.offset + file.count
+        descriptor = _Descriptor(file.descriptor)
+        while at < stop:
+            count = min(_AT_ONCE, stop - at)
+            message = {"type": _ZERO_COPY, "file": descriptor, "offset": at, "count": count}
+            at += count
+            async with asyncio.timeout(self._idle_timeout):
+                await self._send({**message, "more_body": at < stop})
+            body.sent(count)
+
+    async def _send_chunks(self, body: Body) -> None:
+        data = await body.read()
+        if not body.left:
+            await self._send({"type": "http.response.body", "body": data})
+            return
+        gone = asyncio.ensure_future(self._wait_for_the_end())
+        try:
+            while not gone.done():
+                async with asyncio.timeout(self._idle_timeout):
+                    await self._send({"type": "http.response.body", "body": data, "more_body": body.left > 0})
+                if not body.left:
+                    break
+                data = await body.read()
+        finally:
+            gone.cancel()
+            await asyncio.wait([gone])
+            if not gone.cancelled():
+                gone.result()
+
+    async def _wait_for_the_end(self) -> None:
+        """Wait until the client is gone: many servers take what is sent then, and say nothing."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+_AT_ONCE = 8 << 20  # bytes that a server is told to send from a file at a time
+
+
+class DisconnectedError(Exception):
+    """The client went away before its request was whole."""
+
+
+async def _live(storage: Storage, receive: Receive, send: Send) -> None:
+    """Open the storage as the server starts, and close it as it stops."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            try:
+                await storage.open()
+            except Exception as error:  # noqa: BLE001  # the server says it, and does not start
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            await storage.aclose()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
