@@ -48,6 +48,10 @@ async def _memory_of_get(contestant: Contestant, size: int) -> Figures:
     return await _peak(lambda: contestant.get_stream(f"large/{size}-0.bin"), size)
 
 
+async def _memory_of_get_whole(contestant: Contestant, size: int) -> Figures:
+    return await _peak(lambda: contestant.get(f"large/{size}-0.bin", 0, None), size)
+
+
 async def _opening(contestant: Contestant, _size: int) -> Figures:
     """Opening it for the first time, and the first call. Modules that a program imports at its top are there."""
     start = time.perf_counter()
@@ -105,6 +109,7 @@ Question = Callable[[Contestant, int], Awaitable[Figures]]
 QUESTIONS: Mapping[str, Question] = {
     "memory of put": _memory_of_put,
     "memory of get": _memory_of_get,
+    "memory of get-whole": _memory_of_get_whole,
     "opening": _opening,
 }
 
