@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Token
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import anyio
 
@@ -43,7 +43,18 @@ class Closable(Protocol):
 class Lifecycle:
     """Whether a storage is open, and on which event loop. Shared by a storage and all that are under it."""
 
-    __slots__ = ("__weakref__", "abandoned", "closing", "driver", "loop", "state", "streams", "told", "turn")
+    __slots__ = (
+        "__weakref__",
+        "abandoned",
+        "closing",
+        "companions",
+        "driver",
+        "loop",
+        "state",
+        "streams",
+        "told",
+        "turn",
+    )
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -52,6 +63,7 @@ class Lifecycle:
         self.state = "not open yet: use `async with storage:` or `await storage.open()`"
         self.streams: weakref.WeakSet[Closable] = weakref.WeakSet()  # one that is dropped open warns at once
         self.told: set[str] = set()  # places of which it was logged that listings leave something out
+        self.companions: weakref.WeakValueDictionary[object, Any] = weakref.WeakValueDictionary()
         self.turn = anyio.Lock()
         self.closing: set[asyncio.Future[None]] = set()  # streams that were dropped open
 
@@ -67,6 +79,7 @@ class Lifecycle:
     def closed(self) -> None:
         """The storage is closed from now on."""
         self.loop, self.driver, self.state = None, None, "closed"
+        self.companions = weakref.WeakValueDictionary()
 
     def abandon(self) -> None:
         """In a forked child, be closed, and leave what is open to the parent."""
@@ -75,6 +88,7 @@ class Lifecycle:
             for stream in list(self.streams):
                 stream.abandon()
             self.loop, self.streams, self.abandoned = None, weakref.WeakSet(), True
+            self.companions = weakref.WeakValueDictionary()
             self.state = "open in the process that forked this one, and not in this one: open it here, after the fork"
         self.turn = anyio.Lock()
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from ._call import Lifecycle
 from ._shielding import run_to_completion
 from .driver import Driver
+
+T = TypeVar("T")
 
 
 class Openable:
@@ -16,6 +19,7 @@ class Openable:
 
     _driver: Driver
     _lifecycle: Lifecycle
+    _place: str  # what the keys begin with for the one who made the driver
     _owner: bool  # whether it closes what it opens: what `under` gives does neither
 
     async def open(self) -> Self:
@@ -37,6 +41,14 @@ class Openable:
         Idempotent. Closing what `under` gave closes nothing."""
         if self._owner and not self._lifecycle.abandoned:
             await run_to_completion(self._close())
+
+    def companion(self, make: Callable[[Self], T]) -> T:
+        """What `make(storage)` gave for this place of the storage the first time, for as long as somebody holds it and
+        the storage is open: for what all who use the place on this event loop have to share."""
+        found: T | None = self._lifecycle.companions.get((self._place, make))
+        if found is None:
+            found = self._lifecycle.companions[self._place, make] = make(self)
+        return found
 
     async def _close(self) -> None:
         if self._lifecycle.is_stranded:

@@ -140,10 +140,13 @@ class Storage(Openable):
             options = parse_read_options(offset, length, if_match, if_none_match)
             return call.read(*await self._read_all(parsed, options))
 
-    async def get_with_info(self, key: str, *, deadline: float | None = None) -> tuple[bytes, ObjectInfo]:
-        """All the object's bytes, and what is known of the very version that they are of."""
+    async def get_with_info(
+        self, key: str, *, if_match: str | None = None, if_none_match: str | None = None, deadline: float | None = None
+    ) -> tuple[bytes, ObjectInfo]:
+        """All the object's bytes, and what is known of the very version that they are of. Conditions as in `get`."""
         with self._call("get", key, deadline) as call:
-            data, info = await self._read_all(self._parse(key), ReadOptions())
+            options = parse_read_options(0, None, if_match, if_none_match)
+            data, info = await self._read_all(self._parse(key), options)
             return call.read(data, info), info
 
     async def head(self, key: str, *, deadline: float | None = None) -> ObjectInfo:

@@ -15,6 +15,7 @@ from .._errors import IntegrityError, NotFoundError
 from .._keys import is_session_id, parse_session_id
 from .._storage import Storage
 from .._types import Removed
+from ._events import EventLog
 
 ROOT = "sessions/"
 _ENCODER = json.JSONEncoder(indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -48,6 +49,11 @@ class Session:
     def files(self) -> Storage:
         """The session's files, as a storage that can see nothing else."""
         return self._storage.under("files")
+
+    @property
+    def events(self) -> EventLog:
+        """What happened in the session, in order: one log for all who append to it in this process."""
+        return self._storage.under("events").companion(EventLog)
 
     async def metadata(self) -> Document:
         """The session's document, {} if it has none. `IntegrityError` if what is there is no JSON object."""
