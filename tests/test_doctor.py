@@ -210,7 +210,7 @@ def test_a_closed_port_is_one_clear_line(said: Said, strict_server: Server) -> N
     url = url_of(strict_server, endpoint=f"http://127.0.0.1:{port}")
     code, out, err = said(strict_server, "doctor", url)
     assert (code, err) == (1, "")
-    assert only_failure(out).startswith(f"FAIL     endpoint: http://127.0.0.1:{port}: the endpoint cannot be reached")
+    assert only_failure(out).startswith(f"FAIL     endpoint: 127.0.0.1:{port}: the endpoint cannot be reached")
     assert "clock" not in out
     code, out, err = said(strict_server, "-s", url, "ls")
     assert (code, out, is_one_line(err)) == (1, "", True)

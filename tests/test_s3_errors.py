@@ -15,7 +15,7 @@ import pytest
 from botocore import exceptions as sdk
 from botocore.parsers import ResponseParserError
 from support import fault_proxy, s3_servers
-from support.fault_proxy import FaultProxy, Reply, Rewrite
+from support.fault_proxy import Cut, FaultProxy, Reply, Rewrite, Stall
 from support.s3_servers import Server, free_ports
 from support.s3_storage import driver_for
 
@@ -292,8 +292,10 @@ async def test_a_closed_port_is_told_at_once(server: Server, operation: str) -> 
     (port,) = free_ports(1)
     before = time.monotonic()
     async with storage_of(server, endpoint=f"http://127.0.0.1:{port}") as storage:
-        with pytest.raises(UnavailableError, match="cannot be reached: check S3_ENDPOINT"):
+        with pytest.raises(UnavailableError) as caught:
             await OPERATIONS[operation](storage)
+    words = f"127.0.0.1:{port}: the endpoint cannot be reached (Connection refused): check S3_ENDPOINT"
+    assert words in str(caught.value)
     assert time.monotonic() - before < 5
 
 
@@ -302,9 +304,48 @@ async def test_a_closed_port_is_told_at_once(server: Server, operation: str) -> 
 async def test_a_host_that_there_is_not_is_told_at_once(server: Server) -> None:
     before = time.monotonic()
     async with storage_of(server, endpoint="https://nowhere.invalid") as storage:
-        with pytest.raises(UnavailableError, match="cannot be reached: check S3_ENDPOINT"):
+        with pytest.raises(UnavailableError, match=r"nowhere\.invalid: .* cannot be reached \(.+\): check S3_"):
             await storage.get("a")
     assert time.monotonic() - before < 5
+
+
+ON_THE_WAY = {
+    "a reset": Cut("head"),
+    "an end": Cut("head", "fin"),
+    "silence": Stall("head"),
+    "half a body": Cut("answer", at=1000),
+}
+
+
+@pytest.mark.case("S26")
+@one_loop
+@pytest.mark.parametrize("road", ["short", "sdk"])
+@pytest.mark.parametrize("fault", ON_THE_WAY)
+async def test_whatever_happens_on_the_way_to_the_store_names_it(
+    server: Server, proxy: FaultProxy, road: str, fault: str
+) -> None:
+    patience = 1.0 if fault == "silence" else 30.0
+    async with storage_of(server, endpoint=proxy.endpoint, read_timeout=patience) as storage:
+        await storage.put("a", bytes(10_000))
+        if road == "sdk":
+            storage._driver._opened.client.short_road = None  # type: ignore[attr-defined]
+        proxy.rule = lambda exchange: ON_THE_WAY[fault]
+        for operation in ("get", "list", "put", "put if match") if fault != "half a body" else ("get",):
+            with pytest.raises(UnavailableError) as caught:
+                await OPERATIONS[operation](storage)
+            assert f"{urlsplit(proxy.endpoint).netloc}: the " in str(caught.value)
+
+
+@pytest.mark.case("S26")
+@one_loop
+async def test_an_endpoint_of_the_sdk_with_a_password_is_refused_and_does_not_show_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiohttp would not send it beside a signature, and say so for each attempt."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://marked:password@127.0.0.1:1")
+    with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL_S3") as caught:
+        await storage_of(server, endpoint=None).open()
+    assert "marked" not in str(caught.value)
 
 
 @pytest.mark.case("S26")

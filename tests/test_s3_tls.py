@@ -25,7 +25,7 @@ from aiobotocore.session import AioSession
 from botocore.config import Config
 from support.certificates import DAY, Authority, server_context
 from support.credential_sources import CredentialSource
-from support.s3_servers import ACCESS_KEY, BUCKET, REGION, SECRET_KEY
+from support.s3_servers import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, free_ports
 from support.shown import SDK, everything_logged, everything_said, not_of_the_sdk
 from support.strict_s3 import Credentials, Hosted, StrictS3, in_a_thread
 from support.tunnels import ConnectProxy, Counter
@@ -502,7 +502,7 @@ async def test_a_proxy_that_asks_for_credentials_is_told_at_once(
     proxy, (referee, counter) = place.proxy(), place.bucket(place.authority.certificate("localhost"))
     proxy.login = "another:one"
     monkeypatch.setenv("HTTPS_PROXY", f"http://{IN_URL + '@' if login else ''}localhost:{proxy.port}")
-    words = f"the proxy localhost:{proxy.port} asks for credentials: .* HTTPS_PROXY"
+    words = f"localhost:{counter.port}: the proxy localhost:{proxy.port} asks for credentials: .* HTTPS_PROXY"
     async with storage_at(counter) as storage:
         for number, operation in enumerate(OPERATIONS.values(), 1):
             with pytest.raises(ConfigError, match=words):
@@ -560,7 +560,17 @@ async def test_a_proxy_that_says_nothing_is_given_up(place: Place, monkeypatch: 
     proxy.silent = True
     monkeypatch.setenv("HTTPS_PROXY", f"http://localhost:{proxy.port}")
     async with storage_at(counter, retries=0, connect_timeout=0.1) as storage:
-        with pytest.raises(UnavailableError, match="in time"):
+        with pytest.raises(UnavailableError, match=f"localhost:{counter.port}: .* in time"):
+            await storage.put("a", b"1")
+
+
+async def test_a_proxy_that_is_not_there_is_named_beside_the_endpoint(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (port,) = free_ports(1)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://{IN_URL}@localhost:{port}")
+    async with storage_at(place.bucket(place.authority.certificate("localhost"))[1], retries=0) as storage:
+        with pytest.raises(UnavailableError, match=f"localhost:[0-9]+: the proxy localhost:{port} cannot be reached"):
             await storage.put("a", b"1")
 
 

@@ -31,7 +31,6 @@ from ...driver import (
 from .._checksums import Check
 from .._libc import prefer_huge_pages
 from .requests import _answers as answers
-from .requests._errors import translated
 
 if TYPE_CHECKING:
     from ..._config import S3Config
@@ -153,12 +152,12 @@ class Stretch:
             await self._pace.take(min(COMES_AT_ONCE, left))  # behind it, a cancelled read loses data
             self._look_at(body)
         asked = monotonic()
-        with translated():
+        with self._reads.client.errors():
             data: bytes = await body.content.readany()
         self.waited += monotonic() - asked
         self._look_at(body)
         if not data:
-            raise UnavailableError("the response ended early")
+            raise UnavailableError(f"{self._reads.client.place}: the response ended early")
         if len(data) > left:
             data = data[:left]
         self._at += len(data)

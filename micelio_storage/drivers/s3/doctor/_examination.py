@@ -180,8 +180,7 @@ class _Examination:
         except StorageError as error:
             failure, answer = error, answer_behind(error)
             if not answer:
-                place = without_user(client.endpoint)
-                return self._end("endpoint", f"{place}: {error.message}", _advice_for(client.endpoint))
+                return self._end("endpoint", error.message, _advice_for(client.endpoint))
         clock, admission = self._clock(answer), self._admission(failure)
         if clock.status == "failed":  # it says better how far apart they are
             admission = [finding for finding in admission if finding.check != "clock"]

@@ -19,6 +19,7 @@ from datetime import datetime
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import urlsplit
 
 import aioboto3
 import anyio
@@ -30,7 +31,7 @@ from botocore.loaders import create_loader
 from ...._config import setting
 from ...._shielding import publishing as publishing_step
 from ...._shielding import run_to_completion
-from ....driver import BytesLike, ClosedError, IntegrityError, StorageError, UnavailableError
+from ....driver import BytesLike, ClosedError, ConfigError, IntegrityError, StorageError, UnavailableError
 from ._credentials import SourcedCredentials, find_credentials, limit_programs
 from ._errors import (
     ChecksumRefusedError,
@@ -38,6 +39,7 @@ from ._errors import (
     CredentialsError,
     MissingCredentialsError,
     NotDoneError,
+    place_of,
     translate,
     translated,
 )
@@ -74,6 +76,7 @@ class Client:
         self._bucket_seen = False
         self.checksums = config.checksums != "off"
         self.endpoint: str = sdk.meta.endpoint_url
+        self.place = place_of(self.endpoint)  # in errors
         self.region: str = sdk.meta.region_name
         transport: Transport = sdk._endpoint.http_session  # noqa: SLF001  # the SDK hides it
         self.pace = transport.pace
@@ -187,7 +190,7 @@ class Client:
 
     async def sign(self, operation: str, expires: int, parameters: Mapping[str, Any]) -> str:
         """A URL that does the operation."""
-        with translated():
+        with translated(self.place):
             url = await self._signer.generate_presigned_url(
                 operation, Params={"Bucket": self.bucket, **parameters}, ExpiresIn=expires
             )
@@ -223,7 +226,7 @@ class Client:
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Around what reads a body: only kinds of `StorageError` come out."""
-        with translated():
+        with translated(self.place):
             yield
 
     def refuse_new(self) -> None:
@@ -264,7 +267,7 @@ class Client:
         )
         set_attempt(attempt)  # of this task alone
         try:
-            with translated():
+            with translated(self.place):
                 answer = await self._attempt(attempt, operation, parameters, body)
         except StorageError as failure:
             cause = failure.__cause__
@@ -303,7 +306,7 @@ class Client:
     async def _head_again(self, parameters: Mapping[str, Any]) -> Answer:
         """An answer to HEAD has no body that says what is refused, or whether object or bucket is missing: GET has."""
         try:
-            with translated():
+            with translated(self.place):
                 answered = await self._sdk.get_object(Bucket=self.bucket, Key=parameters["Key"])
                 answered["Body"].close()
                 answer: Answer = await self._sdk.head_object(Bucket=self.bucket, **parameters)
@@ -373,6 +376,8 @@ async def _make_translated(config: S3Config, session: aioboto3.Session | None) -
     credentials = await find_credentials(inner)
     make = _maker(inner, authorities, credentials)
     sdk = await make(config, config.endpoint)
+    if place_of(sdk.meta.endpoint_url) != urlsplit(sdk.meta.endpoint_url).netloc:
+        raise ConfigError("AWS_ENDPOINT_URL_S3 (or endpoint_url of the profile) has a user name in it: remove it")
     signer = await _make_signer(make, config, sdk)
     # What the first request would do on the loop: ask for deferred credentials, evaluate the rules for endpoints.
     await signer.generate_presigned_url("get_object", Params={"Bucket": config.bucket, "Key": "a"}, ExpiresIn=60)

@@ -23,6 +23,7 @@ from ._errors import (
     RefusedCredentialsError,
     SilentSourceError,
     shorten,
+    translate,
 )
 
 PROCESS_TIME = 60.0  # seconds that a `credential_process` may take: as many as the SDK for Go gives it by default
@@ -59,7 +60,6 @@ _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[Credenti
     (sdk.UnauthorizedSSOTokenError, RefusedCredentialsError, "{said}"),  # which tells of `aws sso login` too
     (sdk.TokenRetrievalError, RefusedCredentialsError, "{said} " + _LOGIN),
     (sdk.SSOTokenLoadError, MissingCredentialsError, "{said} " + _LOGIN),
-    ((sdk.ConnectionError, sdk.HTTPClientError), SilentSourceError, "{said}"),
     (sdk.BotoCoreError, MissingCredentialsError, "{said}"),
     (OSError, SilentSourceError, "{said}"),
     (
@@ -175,6 +175,8 @@ def _judge(error: Exception, method: str) -> tuple[type[CredentialsError], str]:
         return _judge_answer(error)
     if isinstance(error, (sdk.PartialCredentialsError, sdk.CredentialRetrievalError)):
         return _judge_source(error, method)
+    if isinstance(error, (sdk.ConnectionError, sdk.HTTPClientError)):
+        return SilentSourceError, translate(error, advice="").message
     if isinstance(error, OSError) and error.filename is not None:
         return MissingCredentialsError, f"{error.filename!a}: {error.strerror}"
     if _STILL_EXPIRED in str(error):

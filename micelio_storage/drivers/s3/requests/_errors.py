@@ -4,9 +4,11 @@ leaves it is the kind that each belongs to. What is said of credentials is in `_
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from botocore import exceptions as sdk
@@ -132,34 +134,36 @@ _KINDS: tuple[tuple[type[BaseException], type[StorageError], str], ...] = (
     (sdk.ConfigParseError, ConfigError, "{said}"),
     (sdk.NoRegionError, ConfigError, "there is no region: set S3_REGION"),
     (sdk.InvalidRegionError, ConfigError, "the region is not the name of one: set S3_REGION"),
-    (sdk.SSLError, ConfigError, "no secure connection to the endpoint: check S3_ENDPOINT and its certificate"),
-    (sdk.ConnectTimeoutError, UnavailableError, "the endpoint did not take the connection in time: check S3_ENDPOINT"),
-    (sdk.EndpointConnectionError, UnavailableError, "the endpoint cannot be reached: check S3_ENDPOINT"),
-    (sdk.ReadTimeoutError, UnavailableError, "the store stood still for longer than read_timeout"),
-    (sdk.ConnectionClosedError, UnavailableError, "the connection broke"),
-    (sdk.ResponseStreamingError, UnavailableError, "the connection broke"),
-    (sdk.HTTPClientError, UnavailableError, "the connection broke"),
-    (ResponseParserError, UnavailableError, "not an S3 response: is S3_ENDPOINT a store?"),
+    (sdk.SSLError, ConfigError, "{at}no secure connection to the endpoint: check S3_ENDPOINT and its certificate"),
+    (sdk.ConnectTimeoutError, UnavailableError, "{at}the endpoint did not take the connection in time{advice}"),
+    (sdk.EndpointConnectionError, UnavailableError, "{at}the endpoint cannot be reached{reason}{advice}"),
+    (sdk.ReadTimeoutError, UnavailableError, "{at}the store stood still for longer than read_timeout"),
+    (sdk.ConnectionClosedError, UnavailableError, "{at}the connection broke{reason}"),
+    (sdk.ResponseStreamingError, UnavailableError, "{at}the connection broke{reason}"),
+    (sdk.HTTPClientError, UnavailableError, "{at}the connection broke{reason}"),
+    (ResponseParserError, UnavailableError, "{at}not an S3 response: is S3_ENDPOINT a store?"),
     (sdk.BotoCoreError, StorageError, "the SDK cannot send this: {said}"),
-    (asyncio.TimeoutError, UnavailableError, "the store stood still for longer than read_timeout"),
-    (aiohttp.ClientError, UnavailableError, "the connection broke"),
-    (OSError, UnavailableError, "the connection broke"),
+    (asyncio.TimeoutError, UnavailableError, "{at}the store stood still for longer than read_timeout"),
+    (aiohttp.ClientError, UnavailableError, "{at}the connection broke{reason}"),
+    (OSError, UnavailableError, "{at}the connection broke{reason}"),
 )
+CHECK_ENDPOINT = ": check S3_ENDPOINT"
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Around what the SDK or aiohttp does: only kinds of `StorageError` come out."""
+def translated(place: str = "") -> Iterator[None]:
+    """Around what the SDK or aiohttp does at this place: only kinds of `StorageError` come out."""
     try:
         yield
     except StorageError:
         raise
     except Exception as error:
-        raise translate(error) from error
+        raise translate(error, place) from error
 
 
-def translate(error: Exception) -> StorageError:
-    """The library's error for the SDK's."""
+def translate(error: Exception, place: str = "", advice: str = CHECK_ENDPOINT) -> StorageError:
+    """The library's error for the SDK's. `place` is where it happened unless the error knows better, and `advice` what
+    to do where that cannot be reached."""
     if isinstance(error, sdk.ClientError):
         failure = _translate_answer(error)
     elif isinstance(error, sdk.ProxyConnectionError):
@@ -167,12 +171,35 @@ def translate(error: Exception) -> StorageError:
     else:
         for kind, wanted, words in _KINDS:
             if isinstance(error, kind):
-                failure = wanted(words.format(said=shorten(str(error))))
+                details: Mapping[str, Any] = getattr(error, "kwargs", {})
+                place = place_of(str(details.get("endpoint_url", ""))) or place
+                failure = wanted(
+                    words.format(
+                        at=f"{place}: " if place else "",
+                        reason=_reason_of(details.get("error", error)),
+                        advice=advice,
+                        said=shorten(str(error)),
+                    )
+                )
                 break
         else:
             raise error
     failure.__cause__ = error
     return failure
+
+
+def place_of(url: str) -> str:
+    """Host and port of it, and no more."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _reason_of(error: object) -> str:
+    """What the system says of a connection, in its own words rather than asyncio's."""
+    fault = getattr(error, "os_error", error)
+    if not isinstance(fault, OSError):
+        return ""
+    said = os.strerror(fault.errno) if fault.errno and fault.errno > 0 else fault.strerror
+    return f" ({said})" if said else ""
 
 
 def _translate_answer(error: sdk.ClientError) -> StorageError:

@@ -26,6 +26,7 @@ from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, P
 from botocore.httpsession import get_cert_path
 
 from ....driver import ConfigError, StorageError
+from ._errors import place_of
 
 SERVICES = ("signin", "sso", "sso-oidc", "sts")  # that the SDK asks for credentials
 _BY_PROXY = 3  # connect timeouts that the way through a proxy may take: to the proxy, its own to the host, TLS
@@ -122,7 +123,7 @@ class VerifyingSession(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no 
     def _proxy_for(self, url: str) -> str | None:
         """The proxy as it may be shown: without user and password."""
         proxy = self._proxy_config.proxy_url_for(url)
-        return None if proxy is None else _place_of(proxy)
+        return None if proxy is None else place_of(proxy)
 
     async def send(self, request: Any) -> Any:
         """Errors are raised anew where a proxy is on the way: aiohttp's hold its password, as do its frames."""
@@ -157,14 +158,14 @@ class _Connector(aiohttp.TCPConnector):
         self._latest: deque[Any] = deque(maxlen=_LATEST)
 
     async def _wrap_create_connection(self, *args: Any, **options: Any) -> Any:
-        with self._verifying(f"{self._nearest}{_place_of(str(options['req'].url))}"):
+        with self._verifying(f"{self._nearest}{place_of(str(options['req'].url))}"):
             made = await super()._wrap_create_connection(*args, **options)
         self._latest.append((made[0], made[0].get_extra_info("socket")))
         return made
 
     async def _start_tls_connection(self, *args: Any, **options: Any) -> Any:
         _let_end(args[0])
-        with self._verifying(_place_of(str(options["req"].url))):
+        with self._verifying(place_of(str(options["req"].url))):
             made = await super()._start_tls_connection(*args, **options)
         self._latest.append((made[0], made[0].get_extra_info("socket")))
         return made
@@ -226,30 +227,28 @@ def _meant(error: Any, proxy: str | None, url: str) -> Any:
     if isinstance(cause, aiohttp.ClientConnectorError):
         nearest = isinstance(cause, aiohttp.ClientProxyConnectionError)
         words = f"the proxy {proxy} cannot be reached" if nearest else f"the way through the proxy {proxy} broke"
+        words = f"{place_of(url)}: {words}"
         return ProxyConnectionError(proxy_url=proxy, error=OSError(f"{words} ({cause.os_error.strerror})"))
     return type(error)(**options | {"error": OSError(f"{type(cause).__name__} behind the proxy {proxy}")})
 
 
 def _final(status: int, content: bytes, url: str) -> ClientError:
     said = {"Code": str(status), "Message": content.decode(errors="replace").strip()}
-    return ClientError({"Error": said, "ResponseMetadata": {"HTTPStatusCode": status}}, _place_of(url))
+    return ClientError({"Error": said, "ResponseMetadata": {"HTTPStatusCode": status}}, place_of(url))
 
 
 def _refused(status: int, proxy: str, url: str) -> ConfigError | ProxyConnectionError:
-    place, variable = _place_of(url), f"{urlsplit(url).scheme.upper()}_PROXY"
+    place, variable = place_of(url), f"{urlsplit(url).scheme.upper()}_PROXY"
     if status == 407:
-        return ConfigError(f"the proxy {proxy} asks for credentials: put the right ones into the URL in {variable}")
+        return ConfigError(
+            f"{place}: the proxy {proxy} asks for credentials: put the right ones into the URL in {variable}"
+        )
     if status < 500 and status not in _LATER:
         return ConfigError(
             f"the proxy {proxy} refuses to connect to {place} ({status}): allow it there, or name the host in NO_PROXY"
         )
     words = f"the proxy {proxy} does not connect to {place} ({status})"
     return ProxyConnectionError(proxy_url=proxy, error=OSError(words))
-
-
-def _place_of(url: str) -> str:
-    """Host and port of it, and no more."""
-    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def guard(session: Any, authorities: Authorities, region: str | None) -> None:
