@@ -9,11 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from micelio_storage import LocalConfig, Session, open_storage
+from micelio_storage import LocalConfig, Session, http, open_storage
 
 
 async def main() -> None:
-    for name in ("aioboto3", "typer", "rich", "pytest"):
+    for name in ("aioboto3", "aiohttp", "starlette", "litestar", "typer", "rich", "pytest"):
         assert importlib.util.find_spec(name) is None, f"{name} is installed: this is no environment without extras"
     with tempfile.TemporaryDirectory() as directory:
         async with open_storage(LocalConfig(path=Path(directory) / "root")) as storage:
@@ -21,6 +21,7 @@ async def main() -> None:
             await session.files.put("a", b"1", metadata={"a": "b"})
             await session.update_metadata(lambda document: {"n": 1})
             assert await session.files.get("a") == b"1"
+            assert http.StorageApp(storage, authorize=lambda scope, action, key: False)
             assert [entry.key async for entry in storage.list()] == [
                 "sessions/abc123/files/a",
                 "sessions/abc123/metadata.json",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, MutableMapping, Sequence
 from typing import Literal, TypeAlias, cast
 
 from .. import Storage
@@ -18,7 +18,7 @@ from ._fields import Fields
 from ._paths import key_of_path
 from ._policy import ContentPolicy
 from ._receiving import WriteRequest, remove, store
-from ._serving import Body, open_answer
+from ._serving import CHUNK, Body, open_answer
 
 Scope: TypeAlias = MutableMapping[str, object]
 Message: TypeAlias = MutableMapping[str, object]
@@ -132,13 +132,14 @@ def check_origin(fields: Fields, trusted: Collection[str]) -> None:
     raise Refused(403, "pages of another origin may not write here")
 
 
-class _Descriptor:
+class Descriptor:
     """A descriptor as the file object that servers ask for. It is not theirs to close."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def fileno(self) -> int:
+        """The descriptor."""
         return self._descriptor
 
 
@@ -203,17 +204,22 @@ class Exchange:
             if chunk := cast("bytes", message.get("body", b"")):
                 yield chunk
 
-    async def send_answer(self, answer: Answer, body: Body | None = None) -> None:
-        """Send the answer; with a body that is pulled, as fast as the client takes it."""
+    async def send_answer(
+        self, answer: Answer, body: Body | None = None, fields: Sequence[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        """Send the answer; with a body that is pulled, as fast as the client takes it. `fields` are the header fields
+        if somebody has changed them."""
         held = body or Body(answer)
-        await self._send({"type": "http.response.start", "status": answer.status, "headers": self._encoded(answer)})
+        said = self.encode(answer) if fields is None else fields
+        await self._send({"type": "http.response.start", "status": answer.status, "headers": said})
         file = held.file
         if file is not None and _ZERO_COPY in cast("Collection[str]", self.scope.get("extensions") or ()):
             await self._send_file(held, file)
             return
         await self._send_chunks(held)
 
-    def _encoded(self, answer: Answer) -> list[tuple[bytes, bytes]]:
+    def encode(self, answer: Answer) -> list[tuple[bytes, bytes]]:
+        """The answer's header fields for a server."""
         fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.fields]
         has_body = self.fields.get("content-length") not in (None, "0") or "transfer-encoding" in self.fields
         if has_body and not self._taken and str(self.scope.get("http_version", "1.1")).startswith("1"):
@@ -223,9 +229,9 @@ class Exchange:
     async def _send_file(self, body: Body, file: FileSlice) -> None:
         """In pieces, for a client may take its time for each of them."""
         at, stop = file.offset, file.offset + file.count
-        descriptor = _Descriptor(file.descriptor)
+        descriptor = Descriptor(file.descriptor)
         while at < stop:
-            count = min(_AT_ONCE, stop - at)
+            count = min(CHUNK, stop - at)
             message = {"type": _ZERO_COPY, "file": descriptor, "offset": at, "count": count}
             at += count
             async with asyncio.timeout(self._idle_timeout):
@@ -257,7 +263,29 @@ class Exchange:
             pass
 
 
-_AT_ONCE = 8 << 20  # bytes that a server is told to send from a file at a time
+class AsgiAnswer:
+    """An answer that is open already and still to be sent: what frameworks over ASGI return from a handler."""
+
+    def __init__(self, answer: Answer, body: Body, policy: ContentPolicy) -> None:
+        self.answer = answer
+        self._body = body
+        self._policy = policy
+
+    async def send(
+        self, scope: Scope, receive: Receive, send: Send, fields: Sequence[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        """Send it, with other header fields if these are given, and give back what it holds."""
+        exchange = Exchange(scope, receive, send, policy=self._policy)
+        try:
+            await exchange.send_answer(self.answer, self._body, fields)
+        finally:
+            await self._body.aclose()
+
+
+async def open_for(storage: Storage, key: str, scope: Scope, policy: ContentPolicy) -> AsgiAnswer:
+    """The answer to a GET or HEAD that came to a framework."""
+    method, fields = str(scope["method"]), Fields(cast("Iterable[tuple[bytes, bytes]]", scope["headers"]))
+    return AsgiAnswer(*await open_answer(storage, key, ReadRequest.parse(method, fields), policy), policy)
 
 
 class DisconnectedError(Exception):
