@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._config import Config, LocalConfig, MemoryConfig, S3Config
+from ._config import Config, LocalConfig, MemoryConfig, Mode, S3Config
 from ._errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -30,9 +30,10 @@ from ._hooks import Hook, Operation, log_operations
 from ._info import HttpHeaders, ObjectInfo
 from ._keys import Key
 from ._open import config_from_environ, config_from_url, default_path, make_driver, open_storage
-from ._outcome import Outcome
+from ._outcome import Outcome, Status
+from ._sources import AsyncReadable, Data
 from ._storage import Change, Storage
-from ._streams import Data, Reader, Writer
+from ._streams import Reader, Writer
 from ._types import BytesLike, Capabilities, Entry, Page, Removed, WriteArguments
 from .sessions import Document, DocumentChange, Session, Usage, list_sessions
 
@@ -40,6 +41,7 @@ __all__ = [
     "AccessDeniedError",
     "AlreadyExistsError",
     "AmbiguousWriteError",
+    "AsyncReadable",
     "BusyError",
     "BytesLike",
     "Capabilities",
@@ -61,6 +63,7 @@ __all__ = [
     "KeyConflictError",
     "LocalConfig",
     "MemoryConfig",
+    "Mode",
     "NotFoundError",
     "NotModifiedError",
     "NotSupportedError",
@@ -77,6 +80,7 @@ __all__ = [
     "Removed",
     "S3Config",
     "Session",
+    "Status",
     "Storage",
     "StorageError",
     "UnavailableError",

@@ -31,6 +31,7 @@ Origin: TypeAlias = Literal["object", "environment", "url"]
 
 OCTAL = "octal"  # marks a number that is written so in texts
 Mode: TypeAlias = Annotated[int, OCTAL]
+"""Who may read and write a file, as `chmod` takes it: 0o640; text in URLs and variables is octal too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,8 @@ class LocalConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryConfig:
-    """Objects in this process, gone when it is closed: for tests."""
+    """Objects in this process, gone when the storage is closed: for tests. `deadline`: seconds for each call, or
+    None."""
 
     deadline: float | None = None
     _origin: Origin = field(default="object", compare=False, repr=False)
@@ -108,6 +110,7 @@ class S3Config:
 
 
 Config: TypeAlias = LocalConfig | MemoryConfig | S3Config
+"""How a storage is set up: what `open_storage` takes, and what URLs and environments are parsed to."""
 
 
 def setting(config: Config, name: str) -> str:
@@ -159,7 +162,9 @@ def _problem_with(path: str) -> str | None:
 
 
 def check_local(config: LocalConfig) -> None:
-    """Raise a `ConfigError` that says what to set unless modes and group can be meant. The path is `local_path`'s."""
+    """Raise a `ConfigError` that says what to set unless all but the path, which is `local_path`'s, can be meant."""
+    if not isinstance(config.durable, bool):
+        raise ConfigError(f"{setting(config, 'durable')} must be True or False, not {config.durable!a}")
     _check_mode(config, "file_mode", least=0o600, most=0o777)
     _check_mode(config, "directory_mode", least=0o700, most=0o2777)
     group, said = config.group, setting(config, "group")

@@ -18,9 +18,12 @@ own_logger = logging.getLogger("micelio_storage")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One call on a `Storage`: its name ("put", "get", ...), the whole key it is about (None where there is none), the
-    `target` of a copy or move, the driver's name, and what comes of it. A reader or writer is one operation,
-    "open_read" or "open_write", from being opened to being closed."""
+    """One call on a `Storage`.
+
+    `name` is the method's ("put", "get", ...); `key` the whole key that it is about, None where there is none; `target`
+    that of a copy or move; `driver` the driver's name; `outcome` what comes of it. A reader or writer is one operation,
+    "open_read" or "open_write", from being opened to being closed.
+    """
 
     name: str
     key: str | None

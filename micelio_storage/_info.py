@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
+"""Of an object whose key has no extension that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpHeaders:
-    """What a web server says with an object, as it was stored with it: printable ASCII, None where nothing was said."""
+    """HTTP headers that are stored with an object for whoever serves it: `cache_control`, `content_disposition`,
+    `content_encoding` and `content_language`, in printable ASCII; None where there is none."""
 
     cache_control: str | None = None
     content_disposition: str | None = None
@@ -20,6 +22,7 @@ class HttpHeaders:
 
 
 HTTP_HEADERS = tuple(header.name for header in fields(HttpHeaders))
+"""The names of these fields."""
 
 
 def headers_of(holder: HttpHeaders) -> dict[str, str]:
@@ -32,8 +35,9 @@ class ObjectInfo(HttpHeaders):
     """What is known of one stored object. It has no key: whoever asked knows it.
 
     `size` is in bytes. `etag` is opaque, quoted as HTTP sends it, and changes whenever the bytes do. `modified` is
-    aware UTC. `metadata` is the user's own, names in lower case. `checksum` is "algorithm:base64" of the whole
-    object where the driver keeps one, else None. `cache_control` and the other HTTP headers are as they were stored.
+    aware UTC. `content_type` is its media type. `metadata` is the user's own, names in lower case. `checksum` is
+    "algorithm:base64" of the whole object where the driver keeps one, else None. `cache_control` and the other HTTP
+    headers are as they were stored.
     """
 
     size: int

@@ -12,7 +12,9 @@ from urllib.parse import quote, unquote
 
 from ._errors import InvalidKeyError, show_key
 
-MAX_KEY_BYTES = 1024  # of UTF-8: the limit of S3, kept on every driver so that a session can move
+MAX_KEY_BYTES = 1024
+"""The longest key, in bytes of UTF-8: the limit of S3, kept on every driver so that a session can move."""
+
 MAX_SEGMENT_BYTES = 255  # of UTF-8: NAME_MAX of ext4, xfs, btrfs and tmpfs
 RESERVED_SEGMENT = ".micelio"  # the local driver's own directory
 
@@ -177,3 +179,4 @@ def _refused(plain: str, rule: str) -> InvalidKeyError:
 
 
 NO_PREFIX = Prefix.parse("")
+"""What every key begins with."""

@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import platformdirs
 
@@ -45,6 +45,7 @@ from .wrappers.prefixed import PrefixedDriver
 
 PRODUCTION_PATH = "/var/micelio/storage"
 _SECRETS = ("key", "secret", "token", "password", "credential", "signature")
+_LONGEST_SHOWN = 200  # characters of what an error tells to write
 _MOST_DIGITS = 20  # of a number: Python reads no more than 4,300
 _DIGITS = re.compile(f"[0-9]{{1,{_MOST_DIGITS}}}")
 _MODE = re.compile("(0o)?[0-7]{3,5}")
@@ -136,7 +137,7 @@ def _from_url(url: str, what: str) -> Config:
     values = dict(parameters)
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-            raise ConfigError("a file URL needs three slashes and an absolute path: file:///srv/micelio")
+            raise ConfigError(f"a file URL needs three slashes and an absolute path: {_as_file_url(parts)}")
         return _checked(LocalConfig, _placed(values, path=unquote(parts.path)), "url")
     if parts.scheme == "memory":
         if parts.netloc or parts.path:
@@ -144,8 +145,24 @@ def _from_url(url: str, what: str) -> Config:
         return _checked(MemoryConfig, values, "url")
     if parts.scheme == "s3":
         prefix = unquote(parts.path).strip("/")
+        if not parts.netloc and prefix:
+            raise ConfigError(f"an S3 URL has two slashes before the bucket: {_shown(f's3://{prefix}')}")
         return _checked(S3Config, _placed(values, bucket=parts.netloc, prefix=prefix), "url")
+    if not parts.scheme and parts.path:
+        absolute, here = _shown(f"file:///{parts.path.lstrip('/')}"), _shown(f"./{parts.path}")
+        raise ConfigError(
+            f"{what} has no scheme: write {absolute} for a directory, {here} for one below the current one"
+        )
     raise ConfigError(f"unknown scheme {parts.scheme!a}: use file:///path, memory: or s3://bucket/prefix")
+
+
+def _as_file_url(parts: SplitResult) -> str:
+    return _shown(f"file:///{'/'.join(filter(None, (parts.netloc, parts.path.strip('/')))) or 'srv/micelio'}")
+
+
+def _shown(text: str) -> str:
+    """What to write instead, on one line of ASCII."""
+    return ascii(text[:_LONGEST_SHOWN])
 
 
 def default_path(environ: Mapping[str, str] | None = None) -> str:

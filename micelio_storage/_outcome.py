@@ -11,6 +11,7 @@ from ._errors import NotFoundError, NotModifiedError, PreconditionFailedError
 Status: TypeAlias = Literal[
     "under way", "done", "not found", "not modified", "precondition failed", "aborted", "cancelled", "failed"
 ]
+"""What became of an operation."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -19,7 +20,7 @@ class Outcome:
 
     `bytes` went in or out, all of a stream together. `entries` were listed or deleted. `etag` is that of the object
     that was read or written. `attempts` are requests to a store, repeated ones too: those of opening a reader, but
-    not those that fetch the rest of it. Of the statuses only "failed" is a failure: that an object is missing, is
+    not those that fetch the rest of it. Of all `status`es only "failed" is a failure: that an object is missing, is
     known already, or is not in the state that was asked for, is an answer.
     """
 

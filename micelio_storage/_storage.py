@@ -39,7 +39,8 @@ from ._parsing import (
     parse_read_options,
     parse_write_options,
 )
-from ._streams import Data, Pull, Reader, Writer, as_bytes, as_source, read_whole, upload_chunks
+from ._sources import Data, as_bytes, as_source
+from ._streams import Pull, Reader, Writer, read_whole, upload_chunks
 from ._types import (
     MAX_PAGE,
     Capabilities,
@@ -60,6 +61,7 @@ from .driver import Download, Driver, Upload
 from .wrappers.prefixed import PrefixedDriver
 
 Change: TypeAlias = Callable[[bytes | None], Awaitable[bytes | None] | bytes | None]
+"""What `update` does with an object: the present bytes (None: no object) to the new ones (None: leave it)."""
 
 DELETED_AT_ONCE = 10_000  # keys: a flat directory is read anew after each removal, and these are a few MiB
 READS = 5  # of an object that others replace again and again

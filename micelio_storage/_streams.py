@@ -1,14 +1,12 @@
-"""Reading and writing an object piece by piece, and making pieces out of whatever an application hands in."""
+"""Reading and writing an object piece by piece."""
 
 from __future__ import annotations
 
-import inspect
-import io
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from functools import partial
 from types import TracebackType
-from typing import ClassVar, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
+from typing import ClassVar, Generic, Literal, Self, TypeAlias, TypeVar
 
 import anyio
 
@@ -18,20 +16,9 @@ from ._errors import BusyError, ClosedError, IntegrityError, StorageError
 from ._forking import leave_alone
 from ._hooks import UNSEEN
 from ._info import ObjectInfo
+from ._sources import as_bytes
 from ._types import BytesLike
 from .driver import Download, FileSlice, Upload
-
-READ_SIZE = 1 << 20  # bytes asked of an object with read(n) at a time: what a local chunk has (measured best)
-
-
-@runtime_checkable
-class AsyncReadable(Protocol):
-    """Anything with `async read(n)`: Starlette's `UploadFile`, aiohttp's `StreamReader`, an aiofiles handle."""
-
-    def read(self, size: int, /) -> Awaitable[bytes]: ...
-
-
-Data: TypeAlias = BytesLike | AsyncIterable[BytesLike] | AsyncReadable
 
 H = TypeVar("H")  # what is held: a download or an upload
 CallFactory: TypeAlias = Callable[[str], Call]
@@ -446,50 +433,3 @@ async def upload_chunks(chunks: AsyncGenerator[BytesLike, None], start: Callable
         with anyio.CancelScope(shield=True):
             await chunks.aclose()
     return await commit(upload)
-
-
-def as_bytes(data: object) -> bytes | memoryview:
-    """The same bytes, flat and contiguous: as they are, or as a view without a copy where that can be."""
-    if type(data) is bytes:
-        return data
-    if isinstance(data, str):
-        raise TypeError("str is not bytes: encode it first, as in text.encode()")
-    try:
-        view = memoryview(data)  # type: ignore[arg-type]  # what is no buffer is refused here
-    except TypeError:
-        raise TypeError(f"expected bytes, bytearray or memoryview, not {type(data).__name__}") from None
-    return view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes()
-
-
-def as_source(data: object) -> bytes | memoryview | AsyncGenerator[BytesLike, None]:
-    """What `put` was given, as bytes or as a stream of them; a `TypeError` for anything else, before any I/O."""
-    if isinstance(data, (bytes, bytearray, memoryview, str)):
-        return as_bytes(data)
-    read = getattr(data, "read", None)
-    if isinstance(data, io.IOBase):
-        raise TypeError("reading this file would block the event loop: use upload_file(), or open it with aiofiles")
-    if callable(read) and not isinstance(data, AsyncGenerator):
-        return _read_chunks(read)
-    if isinstance(data, AsyncIterable):
-        return _iterate_chunks(data)
-    return as_bytes(data)
-
-
-async def _read_chunks(read: Callable[[int], object]) -> AsyncGenerator[BytesLike, None]:
-    while True:
-        answer = read(READ_SIZE)
-        if not inspect.isawaitable(answer):
-            raise TypeError("the source's read(n) is not async: it would block the event loop")
-        if not (chunk := as_bytes(await answer)):
-            return
-        yield chunk
-
-
-async def _iterate_chunks(source: AsyncIterable[BytesLike]) -> AsyncGenerator[BytesLike, None]:
-    try:
-        async for chunk in source:
-            yield chunk
-    finally:
-        close = getattr(source, "aclose", None)  # an async generator's: it may hold something
-        if close is not None:
-            await close()

@@ -20,8 +20,11 @@ from ._info import HTTP_HEADERS, HttpHeaders, ObjectInfo, headers_of
 from ._keys import MAX_KEY_BYTES, Key
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
+"""Bytes that lie in memory, of any shape."""
 
-RESERVED_METADATA = "micelio-"  # begins the names of those
+RESERVED_METADATA = "micelio-"
+"""What the names of metadata begin with that belong to the library; applications may not use them."""
+
 MAX_PAGE = 1000  # entries: the limit of S3's listings
 
 
@@ -30,7 +33,10 @@ MAX_PAGE = 1000  # entries: the limit of S3's listings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One line of a listing: as much of an object as listing it shows. `size` in bytes, `modified` aware UTC."""
+    """One line of a listing: as much of an object as listing it shows.
+
+    `key` is the object's, `size` in bytes, `etag` what `head` says, `modified` aware UTC.
+    """
 
     key: Key
     size: int
@@ -40,8 +46,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """A stretch of a listing, in UTF-8 byte order. `prefixes` are what `delimiter` folded, each ending in it; they
-    and the entries count together towards the limit. `cursor` asks for the next page, and is None on the last.
+    """A stretch of a listing, in UTF-8 byte order. `entries` are the objects; `prefixes` are what `delimiter` folded,
+    each ending in it; they and the entries count together towards the limit. `cursor` asks for the next page, and is
+    None on the last.
 
     `skipped` is how many objects (or folded prefixes) of this stretch are left out, because other programs gave them
     names that are not keys; `foreign` are those names, escaped: all of them if that was asked for, else the first.
@@ -73,7 +80,7 @@ class Removed(int):
 
 @dataclass(frozen=True, slots=True)
 class IfMatch:
-    """Write only if the object there now has this ETag."""
+    """Write only if the object there now has this ETag, `etag`."""
 
     etag: str
 
@@ -84,12 +91,14 @@ class IfAbsent:
 
 
 Condition: TypeAlias = IfMatch | IfAbsent | None
+"""On what a write insists; None: on nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions(HttpHeaders):
-    """How to write. For a copy, None for `content_type`, `metadata` or a header keeps the source's, and `source_match`
-    is the ETag that the source must have; elsewhere None means the default and nothing."""
+    """How to write: under which `condition`, and what is kept with the bytes. For a copy, None for `content_type`,
+    `metadata` or a header keeps the source's, and `source_match` is the ETag that the source must have; elsewhere None
+    means the default and nothing."""
 
     condition: Condition = None
     content_type: str | None = None
@@ -102,7 +111,8 @@ class WriteArguments(TypedDict, total=False):
 
     `if_match`: only over the object with that ETag; `if_absent`: only where there is none. `content_type`: by default
     what the key's extension says. `metadata`: the user's own, names of a-z 0-9 _ . -, at most 2,000 bytes.
-    `cache_control` and the other headers: what a web server is to say with the object, in printable ASCII.
+    `cache_control`, `content_disposition`, `content_encoding`, `content_language`: HTTP headers that a web server is to
+    send with the object, in printable ASCII.
     """
 
     if_match: str | None
@@ -117,8 +127,9 @@ class WriteArguments(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """What to read. A negative `offset` counts from the end; `length` None is up to the end. `chunk_size` is the most
-    bytes an iteration should give at a time, None what suits the driver."""
+    """What to read. A negative `offset` counts from the end; `length` None is up to the end. `if_match` is the ETag
+    that the object must have, `if_none_match` the one that it must not have. `chunk_size` is the most bytes that one
+    read should give, None what suits the driver."""
 
     offset: int = 0
     length: int | None = None
@@ -136,7 +147,8 @@ class DeleteOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListOptions:
-    """Which page. `cursor` is one that a page of the same listing gave, and comes without `start_after`. With
+    """Which page: at most `limit` entries and prefixes together; `delimiter` folds keys that go on behind it into
+    `Page.prefixes`. `cursor` is one that a page of the same listing gave, and comes without `start_after`. With
     `foreign`, the page names all that it leaves out; these names do not count towards the limit."""
 
     limit: int = MAX_PAGE
@@ -148,7 +160,7 @@ class ListOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresignRequest:
-    """A URL that lets whoever holds it do one thing, for `expires` seconds.
+    """A URL that lets whoever holds it do one thing, which `method` says, for `expires` seconds.
 
     For a GET, `content_type` and `content_disposition` are what the answer will say instead of what is stored; for a
     PUT, `content_type` and `content_length` (bytes) are what the request must say.
@@ -165,13 +177,15 @@ class PresignRequest:
 class Capabilities:
     """Where drivers may honestly differ. The conformance kit checks both answers.
 
-    What is False raises `NotSupportedError`, but for five that describe: with `nested_keys`, "a" and "a/b" may both
+    What is False raises `NotSupportedError`: `if_absent` and `if_match` for puts, `if_match_streams` for streams,
+    copies and puts of more bytes than the store takes in one request, `delete_if_match`, `metadata`, `signed_urls`.
+
+    The others describe. With `nested_keys`, "a" and "a/b" may both
     be objects (else `KeyConflictError`); with `fresh_etags`, writing the same bytes again gives another ETag; with
     `exact_times`, a write returns the very `modified` that `head` gives (else when the back end had answered); with
     `ordered`, listings are in UTF-8 byte order from page to page (else that is sure within a page alone); with
     `checksums`, each object that is written has a checksum of all of its bytes (else some may, and it is compared
-    where there is one). `if_match` is that of puts, `if_match_streams` that of streams, copies, and puts of more bytes
-    than the store takes in one request. `max_key_bytes` is the longest key in bytes of UTF-8, without the prefix of a
+    where there is one). `max_key_bytes` is the longest key in bytes of UTF-8, without the prefix of a
     storage that is under one.
     """
 
@@ -207,8 +221,9 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSlice:
-    """`count` bytes from `offset` of an open file, which are of one version for as long as it is open. The descriptor
-    is its download's, which closes it: read with a position (`pread`, `sendfile`), and never close it."""
+    """`count` bytes from `offset` of the file that is open as `descriptor`, which are of one version for as long as it
+    is open. The descriptor is its download's, which closes it: read with a position (`pread`, `sendfile`), and never
+    close it."""
 
     descriptor: int
     offset: int
@@ -306,10 +321,14 @@ class Kept(Protocol):
     """What is kept of an object besides its bytes."""
 
     @property
-    def content_type(self) -> str: ...
+    def content_type(self) -> str:
+        """Its media type."""
+        ...
 
     @property
-    def metadata(self) -> Mapping[str, str]: ...
+    def metadata(self) -> Mapping[str, str]:
+        """The user's own."""
+        ...
 
 
 def inherit(options: WriteOptions, source: Kept) -> WriteOptions:

@@ -22,6 +22,7 @@ CORE = (
         "_keys",
         "_types",
         "_buffers",
+        "_sources",
         "_parsing",
         "_forking",
     ),

@@ -69,7 +69,7 @@ async def test_objects_are_plain_files_that_any_tool_can_read(storage: Storage, 
 
 async def test_a_root_that_everybody_can_write_is_warned_about(tmpfs: Path) -> None:
     tmpfs.chmod(0o777)
-    with pytest.warns(UserWarning, match="everybody on this machine can write"):
+    with pytest.warns(UserWarning, match="every user of this machine can write to "):
         async with open_storage(LocalConfig(path=tmpfs)):
             pass
 

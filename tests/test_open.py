@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from micelio_storage import ConfigError, LocalConfig, MemoryConfig, S3Config, open_storage
-from micelio_storage._open import PRODUCTION_PATH, config_from_environ, config_from_url, default_path, local_path
+from micelio_storage import ConfigError, LocalConfig, MemoryConfig, S3Config, default_path, open_storage
+from micelio_storage._open import PRODUCTION_PATH, config_from_environ, config_from_url, local_path
 
 URLS = [
     ("memory:", MemoryConfig()),
@@ -36,10 +36,12 @@ def test_a_url_says_the_same_as_a_config_object(url: str, config: object) -> Non
 
 BAD_URLS = [
     ("", "memory:"),
-    ("micelio", "file:///path"),
+    ("micelio", "write 'file:///micelio' for a directory, './micelio' for"),
+    ("srv/x?durable=true", "write 'file:///srv/x'"),
     ("ftp://host/path", "'ftp'"),
-    ("file:srv", "three slashes"),
-    ("file://srv/micelio", "three slashes"),
+    ("file:srv", "three slashes and an absolute path: 'file:///srv'"),
+    ("file://srv/micelio", "'file:///srv/micelio'"),
+    ("s3:bucket/prefix", "'s3://bucket/prefix'"),
     ("memory://x", "'memory:'"),
     ("s3://", "bucket"),
     ("s3:///prefix", "bucket"),
@@ -99,6 +101,17 @@ def test_asking_for_s3_never_gives_another_back_end() -> None:
         open_storage(environ={"STORAGE_BACKEND": "s3", "S3_BUCKET": "bucket"}),
     ):
         assert repr(storage) == "<Storage on <S3Driver 'bucket'>>"
+
+
+@pytest.mark.parametrize("durable", ["yes", "true", 1, None])
+def test_durable_is_true_or_false(durable: Any) -> None:
+    with pytest.raises(ConfigError, match=r"LocalConfig\.durable must be True or False, not "):
+        open_storage(LocalConfig(path="/srv/x", durable=durable))
+
+
+def test_where_a_storage_without_a_path_is_can_be_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("micelio_storage._open.PRODUCTION_PATH", str(tmp_path / "storage"))
+    assert default_path() == default_path({}) == str(tmp_path / "storage")
 
 
 ODD_PATHS = [

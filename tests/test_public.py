@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
 import typing
+from collections.abc import Iterator
 from importlib.metadata import distribution, version
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -17,10 +20,12 @@ from micelio_storage import driver, http, sessions, testing, transfer
 from micelio_storage.driver import Driver
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.memory import MemoryDriver
+from micelio_storage.drivers.s3 import doctor
+from micelio_storage.testing import soak
 from micelio_storage.wrappers._forwarding import Forwarding
 from micelio_storage.wrappers.prefixed import PrefixedDriver
 
-DOORS = [micelio_storage, driver, http, sessions, testing, transfer]
+DOORS = [micelio_storage, driver, http, sessions, testing, soak, doctor, transfer]
 MEMBERS = [name for name in vars(Driver) if not name.startswith("_")]
 
 
@@ -48,6 +53,43 @@ def test_everything_public_is_documented(door: ModuleType) -> None:
             callable_or_property = inspect.isfunction(function) or isinstance(function, property)
             if callable_or_property and not member.startswith("_") and not inspect.getdoc(function):
                 silent.append(f"{name}.{member}")
+    assert silent == []
+
+
+def attribute_docstrings() -> set[tuple[str, str]]:
+    """The file, and `NAME` or `Class.name`, of each assignment that a string follows."""
+    found = set()
+    for path in Path(micelio_storage.__file__).parent.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        bodies = [("", tree.body), *((f"{one.name}.", one.body) for one in tree.body if isinstance(one, ast.ClassDef))]
+        for begin, body in bodies:
+            for one, following in pairwise(body):
+                target = one.targets[0] if isinstance(one, ast.Assign) else getattr(one, "target", None)
+                is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+                if isinstance(target, ast.Name) and is_text:
+                    found.add((str(path), begin + target.id))
+    return found
+
+
+DESCRIBED = attribute_docstrings()
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_every_constant_alias_and_field_is_described(door: ModuleType) -> None:
+    silent = []
+    for name in door.__all__:
+        value = getattr(door, name)
+        if inspect.isclass(value):
+            text = inspect.getdoc(value) or ""
+            fields = [field for field in vars(value).get("__annotations__", {}) if not field.startswith("_")]
+            file = inspect.getsourcefile(value)
+            silent += [
+                f"{name}.{field}"
+                for field in fields
+                if f"`{field}`" not in text and (file, f"{name}.{field}") not in DESCRIBED
+            ]
+        elif not inspect.isfunction(value) and name not in {described for _, described in DESCRIBED}:
+            silent.append(name)
     assert silent == []
 
 
@@ -100,29 +142,37 @@ PYTHONS = frozenset(
         "AbstractContextManager",
         "Any",
         "AsyncGenerator",
+        "AsyncIterable",
         "AsyncIterator",
         "Awaitable",
         "BaseException",
         "Callable",
-        "GET",
+        "Coroutine",
+        "Counter",
+        "Exception",
+        "Future",
+        "Iterable",
         "Iterator",
-        "Literal",
         "Logger",
         "Mapping",
         "None",
-        "PUT",
         "PathLike",
         "Self",
         "Sequence",
+        "T",
         "TracebackType",
         "Unpack",
+        "asyncio",
         "bool",
         "bytes",
+        "datetime",
         "dict",
         "float",
+        "frozenset",
         "int",
         "list",
         "logging",
+        "memoryview",
         "object",
         "os",
         "str",
@@ -131,17 +181,29 @@ PYTHONS = frozenset(
         "type",
     ]
 )
+OTHERS = frozenset(["Receive", "Scope", "Send", "aioboto3"])  # as ASGI calls them; the SDK's own session
 
 
-def test_all_names_in_the_signatures_of_applications_can_be_imported() -> None:
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_all_names_in_public_signatures_and_fields_can_be_imported(door: ModuleType) -> None:
+    known = (PYTHONS | OTHERS).union(*(each.__all__ for each in DOORS))
     unknown = {}
-    for name in micelio_storage.__all__:
-        value = getattr(micelio_storage, name)
-        functions = [value] if inspect.isfunction(value) else [*vars(value).values()] if inspect.isclass(value) else []
-        for function in functions:
-            if not inspect.isfunction(function) or function.__name__.startswith("_"):
-                continue
-            words = set(re.findall(r"[A-Za-z_]\w*", " ".join(map(str, function.__annotations__.values()))))
-            if missing := words - PYTHONS - {*micelio_storage.__all__, *driver.__all__}:
-                unknown[f"{name}.{function.__name__}"] = missing
+    for name in door.__all__:
+        words = re.sub(r"Literal\[[^]]*\]", "", " ".join(annotations(getattr(door, name))))
+        if missing := set(re.findall(r"[A-Za-z_]\w*", words)) - known:
+            unknown[name] = missing
     assert unknown == {}
+
+
+def annotations(value: object) -> Iterator[str]:
+    """Those of a function, or of the public methods, properties and fields of a class."""
+    members = [*vars(value).items()] if inspect.isclass(value) else [("", value)]
+    for name, member in members:
+        function = member.fget if isinstance(member, property) else member
+        if inspect.isfunction(function) and not name.startswith("_"):
+            yield from map(str, function.__annotations__.values())
+    if inspect.isclass(value):
+        own = vars(value).get("__annotations__", {})
+        for name, annotation in own.items():
+            if not name.startswith("_"):
+                yield str(getattr(annotation, "__forward_arg__", annotation))

@@ -169,6 +169,25 @@ async def test_whatever_has_bytes_can_be_put(storage: Storage, data: Any, stored
 
 @pytest.mark.case("O8")
 @pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ("text", "encode it first"),
+        (io.BytesIO(b"a"), r"data\.getvalue\(\)$"),
+        (io.StringIO("a"), r"data\.getvalue\(\)\.encode\(\)"),
+        (
+            None,
+            r"bytes, bytearray, memoryview, an async iterable of them, or an object with async read\(n\), not NoneType",
+        ),
+        ([b"a"], r"async iterable .* not list"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_a_type_error_of_put_says_what_to_pass(storage: Storage, data: Any, says: str) -> None:
+    with pytest.raises(TypeError, match=says):
+        await storage.put("k", data)
+
+
+@pytest.mark.parametrize(
     "data", ["text", None, 1, ["a"], [b"a"], io.BytesIO(b"a"), {"a": b"b"}, iter([b"a"]), object()]
 )
 async def test_what_has_none_is_a_type_error_before_anything_happens(storage: Storage, data: Any) -> None:

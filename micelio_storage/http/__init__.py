@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ._conditions import Conditions
 from ._exchange import Answer, ReadRequest, Refused
-from ._fields import Fields, content_disposition
+from ._fields import ByteRange, EntityTags, Fields, content_disposition
 from ._policy import INLINE, SANDBOX, ContentPolicy
 from .asgi import StorageApp, serve_object
 
@@ -11,7 +12,10 @@ __all__ = [
     "INLINE",
     "SANDBOX",
     "Answer",
+    "ByteRange",
+    "Conditions",
     "ContentPolicy",
+    "EntityTags",
     "Fields",
     "ReadRequest",
     "Refused",

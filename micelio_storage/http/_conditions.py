@@ -17,7 +17,9 @@ SURE_AFTER = timedelta(seconds=2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """What a request asks of the object before it is done. What is malformed asks for nothing, but for an If-Match."""
+    """What a request asks of the object before it is done: `if_match`, `if_unmodified_since`, `if_none_match` and
+    `if_modified_since`, as the header fields of these names. What is malformed asks for nothing, but for an
+    If-Match."""
 
     if_match: EntityTags | None = None
     if_unmodified_since: datetime | None = None

@@ -48,7 +48,8 @@ _VISIBLE = frozenset(map(chr, range(0x21, 0x7F)))
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status, header fields (names in lower case), and what the body is made of: bytes, and spans of the object."""
+    """What is sent back: the `status`, the header `fields` (names in lower case), and what the `body` is made of:
+    bytes, and spans of the object."""
 
     status: int
     fields: Sequence[tuple[str, str]]
@@ -77,7 +78,10 @@ class Refused(Exception):  # noqa: N818  # it is an answer, and nothing that wen
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadRequest:
-    """A GET or HEAD of an object."""
+    """A GET or HEAD (`method`) of an object, under `conditions`.
+
+    `ranges` are those of a Range that can be understood, else None; `if_range` is the field of this name.
+    """
 
     method: str
     conditions: Conditions

@@ -48,9 +48,10 @@ _TAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,|\Z)')
 
 @dataclass(frozen=True, slots=True)
 class EntityTags:
-    """The tags of an If-Match or If-None-Match: those before the first that is malformed. `any` is the form "*"."""
+    """The `tags` of an If-Match or If-None-Match: those before the first that is malformed, each with whether it is
+    weak, and its quoted rest. `any` is the form "*"."""
 
-    tags: tuple[tuple[bool, str], ...] = ()  # whether it is weak, and the quoted rest
+    tags: tuple[tuple[bool, str], ...] = ()
     any: bool = False
 
     def match(self, etag: str, *, weakly: bool) -> bool:

@@ -11,8 +11,12 @@ from ._fields import content_disposition, split_disposition
 INLINE = frozenset(
     ["audio/*", "image/avif", "image/gif", "image/jpeg", "image/png", "image/webp", "text/plain", "video/*"]
 )
+"""Content types that a browser shows in place, unless told otherwise: they cannot run scripts."""
+
 # SVG, HTML and XML run scripts; what opens in a viewer of its own (PDF) is for the application to allow.
 SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
+"""The Content-Security-Policy of every answer, unless told otherwise."""
+
 _MEDIA_TYPE = re.compile(r"([!#$&^_.+0-9A-Za-z-]+)/([!#$&^_.+0-9A-Za-z-]+)[ \t]*(?:;.*)?")
 
 

@@ -32,8 +32,8 @@ class EventsTrimmedError(RangeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One event of a log: its number (the first is 0), when its writer wrote it (UTC), its id, and what it says, as
-    JSON gives it back."""
+    """One event of a log: `seq`, its number (the first is 0); `at`, when its writer wrote it (UTC); its `id`; and
+    `data`, what it says, as JSON gives it back."""
 
     seq: int
     at: datetime

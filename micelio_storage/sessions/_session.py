@@ -22,13 +22,16 @@ _ENCODER = json.JSONEncoder(indent=2, sort_keys=True, ensure_ascii=False, allow_
 MAX_METADATA_BYTES = 1 << 20  # of the JSON text: parsing that much holds the event loop for about 10 ms
 
 Document: TypeAlias = dict[str, Any]  # JSON: what its values may be, JSON says
+"""A session's metadata, as a JSON object."""
+
 DocumentChange: TypeAlias = Callable[[Document], Awaitable[Mapping[str, Any] | None] | Mapping[str, Any] | None]
+"""What `update_metadata` does with it: change it in place, or return another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """How much a session stores: its files, and their bytes without the metadata. `skipped` more that other programs
-    stored there are not counted, for their names are not keys."""
+    """How much a session stores: the number of its `files`, and their `bytes`, without the metadata. `skipped` more
+    that other programs stored there are not counted, for their names are not keys."""
 
     files: int
     bytes: int

@@ -30,7 +30,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How one check went. `error` is None where the driver kept the promise."""
+    """How one check went: its `name`, the promise as a `sentence`, the `seconds` that it took. `error` is None where
+    the driver kept the promise."""
 
     name: str
     sentence: str

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from ._everything import everything
 from ._migrate import copy_below, migrate
-from ._outcomes import CONCURRENCY, MOST_CONCURRENCY, Advance, OnOutcome, Outcome, Report
-from ._verify import Finding, Tally, verify
+from ._outcomes import CONCURRENCY, MOST_CONCURRENCY, Advance, CopyResult, OnOutcome, Outcome, Report
+from ._verify import Finding, Tally, VerifyResult, verify
 
 __all__ = [
     "CONCURRENCY",
     "MOST_CONCURRENCY",
     "Advance",
+    "CopyResult",
     "Finding",
     "OnOutcome",
     "Outcome",
     "Report",
     "Tally",
+    "VerifyResult",
     "copy_below",
     "everything",
     "migrate",

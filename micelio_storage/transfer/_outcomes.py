@@ -6,34 +6,46 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-CONCURRENCY = 16  # objects at the same time, unless told otherwise
+CONCURRENCY = 16
+"""How many objects are taken at the same time, unless told otherwise."""
+
 MOST_CONCURRENCY = 1000
+"""How many may be."""
+
 KEPT = 20  # failures that a report names
 
-Result: TypeAlias = Literal["copied", "skipped", "conflict", "failed", "gone", "foreign"]
+CopyResult: TypeAlias = Literal["copied", "skipped", "conflict", "failed", "gone", "foreign"]
+"""What became of an object; `Outcome` says what each means."""
+
 Advance: TypeAlias = Callable[[int], object]
+"""Called with the number of bytes that have come since the last call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one key (None: of the listing). "gone": removed from the source before it was read; "foreign": it
-    was left, for its name, which is escaped in `key`, is not a key. `size` in bytes; `reason` says why it was not
-    copied; `deleted`: the source's object was, after its copy was verified."""
+    """What became of one `key` (None: of the listing): the `result`. "gone": removed from the source before it was
+    read; "foreign": it was left, for its name, which is escaped in `key`, is not a key. `size` in bytes; `reason` says
+    why it was not copied; `deleted`: the source's object was, after its copy was verified."""
 
     key: str | None
-    result: Result
+    result: CopyResult
     size: int = 0
     reason: str | None = None
     deleted: bool = False
 
 
 OnOutcome: TypeAlias = Callable[[Outcome], Awaitable[object]]
+"""Called with each outcome as soon as it is known."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """What a run did, or would have done: numbers of keys, and `bytes` of those copied. `unsolved` are the first
-    conflicts, failures and foreign names."""
+    """What a run did, or (`dry_run`) would have done.
+
+    Numbers of keys: `copied`; `skipped`, because they were there already; `conflicts` with other objects at the target;
+    `failed`; `gone` before they were read; `foreign` names that are not keys; `deleted` at the source. `bytes` of those
+    copied, in `seconds`. `unsolved` are the first conflicts, failures and foreign names.
+    """
 
     copied: int = 0
     skipped: int = 0

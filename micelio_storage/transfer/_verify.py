@@ -26,13 +26,15 @@ LARGE = 8 << 20  # bytes from which on a read from S3 holds several parts: 40 Mi
 LARGE_AT_ONCE = 4  # of those
 TRIES = 5  # of an object that is replaced while it is read
 
-Result: TypeAlias = Literal["verified", "unverified", "damaged", "failed", "gone", "foreign"]
+VerifyResult: TypeAlias = Literal["verified", "unverified", "damaged", "failed", "gone", "foreign"]
+"""How it is with an object; `Finding` says what each means."""
+
 Advance: TypeAlias = Callable[[int], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """How it is with one key (None: with the listing).
+    """How it is with one `key` (None: with the listing): the `result`.
 
     "verified": its bytes are those whose checksum the storage keeps; "unverified": they came, and there is no checksum
     to compare them with, as for what another tool wrote; "damaged": they are not what was stored; "failed": they could
@@ -41,14 +43,15 @@ class Finding:
     """
 
     key: str | None
-    result: Result
+    result: VerifyResult
     size: int = 0
     reason: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """Numbers of keys, and the bytes of those that were read to the end."""
+    """Numbers of keys by result (`verified`, `unverified`, `damaged`, `failed`, `gone`, `foreign`), and the `bytes` of
+    those that were read to the end."""
 
     verified: int = 0
     unverified: int = 0

@@ -108,7 +108,10 @@ class LocalDriver:
             await run_to_completion(self._give_up(lane))
             raise
         if world_writable:
-            text = f"everybody on this machine can write to the root of {self!r}: choose another place"
+            path = os.fsdecode(cached.root.path)
+            text = (
+                f"every user of this machine can write to {path!r}: take that away (chmod o-w) or use another directory"
+            )
             warnings.warn(text, UserWarning, stacklevel=2)
 
     async def _give_up(self, lane: Lane) -> None:

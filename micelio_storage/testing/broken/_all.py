@@ -14,3 +14,4 @@ _MODULES = (_writes, _headers, _conditions, _reads, _names, _lifecycle)
 BROKEN_DRIVERS: Mapping[type[Driver], frozenset[str]] = MappingProxyType(
     {driver: names for module in _MODULES for driver, names in found_by(module.__name__).items()}
 )
+"""Drivers that break one promise each, and the names of the checks that find it."""

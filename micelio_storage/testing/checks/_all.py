@@ -40,3 +40,4 @@ _THEMES = (
 )
 
 CHECKS: tuple[Check, ...] = tuple(check for theme in _THEMES for check in checks_of(theme.__name__))
+"""All checks of the kit: `async def check(storage, prefix)`, with the promise as its docstring."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from ._run import MOST, PROCESSES, TASKS, Report, soak
+from ._model import Kind, Loss
+from ._run import MOST, PROCESSES, TASKS, Report, Tell, soak
 
-__all__ = ["MOST", "PROCESSES", "TASKS", "Report", "soak"]
+__all__ = ["MOST", "PROCESSES", "TASKS", "Kind", "Loss", "Report", "Tell", "soak"]

@@ -29,6 +29,7 @@ _NOISE = 2 * LARGEST  # bytes that bodies are cut from
 Kind: TypeAlias = Literal[
     "missing", "wrong bytes", "older version", "back again", "listing", "counter", "answer", "left over", "worker"
 ]
+"""What is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ Possible: TypeAlias = set[Value | None]  # None: no object
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Something that is not as it must be. `text` is a sentence for people."""
+    """Something that is not as it must be: `kind` says what, `key` where, `text` both in a sentence."""
 
     kind: Kind
     key: str

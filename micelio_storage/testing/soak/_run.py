@@ -48,8 +48,14 @@ from ._model import (
 from ._worker import config_out
 
 PROCESSES = 3
-TASKS = 6  # in each
-MOST = 100  # processes, and tasks in each
+"""How many, unless told otherwise."""
+
+TASKS = 6
+"""In each process, unless told otherwise."""
+
+MOST = 100
+"""How many processes there may be, and how many tasks in each."""
+
 COUNTERS = 2  # that all processes count on
 PAUSES = 0.5, 4.0  # seconds between two kills, at least and at most
 LATE = 2.0  # seconds for which a request of a dead process may be on its way through an S3 store
@@ -67,12 +73,18 @@ _WORKER = f"{__package__}._worker"
 
 
 Tell: TypeAlias = Callable[[str], Awaitable[object]]
+"""Hears what is being done."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """What a soak did, by name of the operation; and what came of it. `refused` are calls that failed without doing
-    wrong, by error; `uploads` those that killed processes left open in the store, and the soak ended."""
+    """What a soak did, and what came of it.
+
+    `seed` repeats its choices, with as many `processes` and `tasks`. `operations` are numbers by name; `cancelled` ones
+    among them. `refused` are calls that failed without doing wrong, by error. `kills` of processes; `objects` in the
+    end; `uploads` that killed processes had left open in the store, and that were aborted. `lost` is the number of
+    losses, of which `losses` are the first of each kind. It took `seconds`.
+    """
 
     seed: str
     processes: int
@@ -88,6 +100,7 @@ class Report:
     seconds: float = 0.0
 
     def lose(self, loss: Loss) -> None:
+        """Count a loss, and keep it if there are few of its kind."""
         self.lost += 1
         if sum(one.kind == loss.kind for one in self.losses) < KEPT:
             self.losses.append(loss)

@@ -2,6 +2,6 @@
 before a thread does."""
 
 from ._examination import diagnose
-from ._findings import Finding
+from ._findings import Finding, Status
 
-__all__ = ["Finding", "diagnose"]
+__all__ = ["Finding", "Status", "diagnose"]

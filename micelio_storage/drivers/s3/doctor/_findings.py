@@ -8,13 +8,15 @@ from typing import Any, Literal, TypeAlias
 from ....driver import AccessDeniedError, NotSupportedError, StorageError
 
 Status: TypeAlias = Literal["ok", "note", "warning", "failed", "unknown"]
+"""How it is with something: only "failed" keeps the storage from working."""
 
 _LONGEST_WORDS = 200  # characters of what a server says that a finding repeats
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, how it is, and what to do about it (nothing if it is well)."""
+    """What was looked at (`check`), how it is (`status`, and `text` in words), and what to do about it (`advice`, empty
+    if there is nothing to do)."""
 
     check: str
     status: Status
