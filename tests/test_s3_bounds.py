@@ -42,12 +42,6 @@ def test_two_gib_in_and_out_take_no_more_memory_than_is_stated() -> None:
         assert measured(server, "download", SIZE) < STATED
 
 
-def test_opening_holds_the_loop_for_a_small_part_of_what_making_a_client_does(strict_server: Server) -> None:
-    naive = min(measured(strict_server, "naive-opening") for _ in range(3))
-    ours = min(measured(strict_server, "opening") for _ in range(3))
-    assert ours < naive / 8, (ours, naive)
-
-
 @pytest.mark.case("S33")
 @pytest.mark.parametrize("smallest", [5 * MIB, 8 * MIB, 64 * MIB])
 def test_parts_grow_so_that_the_largest_object_fits(smallest: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.cancelling import WAYS, cancel_everywhere
+from support.everything import EVERYTHING
 from support.leftovers import open_descriptors, other_tasks
 from support.s3_servers import Server
 from support.s3_storage import KIB, MIB, driver_for
@@ -165,12 +166,12 @@ async def _source(stop_after: int, stop: Callable[[], None]) -> AsyncGenerator[b
 
 @pytest.mark.case("X4")
 @pytest.mark.asyncio(loop_factories=["asyncio"])
-async def test_fifty_cancelled_puts_of_200_mib_leave_nothing_on_a_real_server(seaweedfs_server: Server) -> None:
+async def test_cancelled_puts_of_200_mib_leave_nothing_on_a_real_server(seaweedfs_server: Server) -> None:
     dice = random.Random(50)
     driver = driver_for(seaweedfs_server, prefix="cancelled", conditions="all")
     async with Storage(driver) as whole:
         storage = whole.under("cancelled")
-        for _ in range(50):
+        for _ in range(50 if EVERYTHING else 12):
             moment = int(TOTAL * dice.random() ** 3)  # all over, and more often early, which costs less
             task = asyncio.ensure_future(storage.put("a", _source(moment, _cancel_this_task)))
             await asyncio.wait([task])
@@ -191,7 +192,7 @@ async def test_a_source_that_fails_leaves_nothing_on_a_real_server(seaweedfs_ser
         def stop() -> None:
             raise SourceError
 
-        for _ in range(20):
+        for _ in range(20 if EVERYTHING else 6):
             with pytest.raises(SourceError):
                 await storage.put("a", _source(int(TOTAL * dice.random() ** 3), stop))
             assert other_tasks() == set()

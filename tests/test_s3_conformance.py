@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.s3_conformance import KNOWN, every_check, keep, on_loop
+from support.s3_conformance import KNOWN, every_check, keep, most_checks, on_loop
 from support.s3_servers import Server
 from support.s3_storage import KIB, driver_for
 
@@ -15,10 +15,10 @@ from micelio_storage.wrappers.prefixed import PrefixedDriver
 
 
 @pytest.mark.case("O68", "O72")
-@every_check
+@most_checks
 @on_loop("uvloop")
 async def test_below_a_prefix_it_keeps_every_promise(small_parts_server: Server, check: Check) -> None:
-    driver = PrefixedDriver(driver_for(small_parts_server, prefix="a b/c"), Prefix.parse("a b/c/"))
+    driver = PrefixedDriver(driver_for(small_parts_server, prefix="a b/c", **KNOWN), Prefix.parse("a b/c/"))
     await keep(check, driver, "strict")
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from support.s3_conformance import KNOWN, every_check, keep, on_loop
+from support.s3_conformance import KNOWN, keep, most_checks, on_loop
 from support.s3_servers import Server
 from support.s3_storage import driver_for
 
 from micelio_storage.testing import Check
 
 
-@every_check
-@on_loop("debug")
+@most_checks
+@on_loop("asyncio")
 async def test_it_keeps_every_promise(moto_server_: Server, check: Check) -> None:
     driver = driver_for(moto_server_, **KNOWN)
     driver.capabilities = replace(driver.capabilities, if_match_streams=False)  # as it is found out, with 20 requests
