@@ -187,6 +187,7 @@ async def test_a_type_error_of_put_says_what_to_pass(storage: Storage, data: Any
         await storage.put("k", data)
 
 
+@pytest.mark.case("O8")
 @pytest.mark.parametrize(
     "data", ["text", None, 1, ["a"], [b"a"], io.BytesIO(b"a"), {"a": b"b"}, iter([b"a"]), object()]
 )
