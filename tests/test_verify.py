@@ -122,6 +122,33 @@ async def test_what_another_tool_wrote_is_unverified_and_well(storage: Storage, 
     assert (tally.verified, tally.unverified, tally.bytes, tally.well) == (1, 1, 400_001, True)
 
 
+@pytest.mark.case("L12")
+@pytest.mark.parametrize("size", [1, 400_000, 3_000_000])
+async def test_strictly_what_has_no_checksum_is_a_failure_with_a_reason(
+    storage: Storage, place: Path, size: int
+) -> None:
+    for key in ("ours", "edited"):
+        await storage.put(key, b"x" * size)
+
+    async def tally() -> Tally:
+        tally = Tally()
+        async with aclosing(verify(storage, strict=True)) as findings:
+            async for finding in findings:
+                tally.add(finding)
+                assert (finding.reason is None) is (finding.result == "verified"), finding
+        return tally
+
+    assert (await tally()).complete
+    with (place / "root/edited").open("ab") as file:
+        file.write(b"more")
+    (place / "root/theirs").write_bytes(b"y" * size)
+    found = await tally()
+    assert (found.verified, found.unverified, found.well, found.complete) == (1, 2, True, False)
+    damage(place / "root/ours", at=0)
+    found = await tally()
+    assert (found.damaged, found.well, found.complete) == (1, False, False)
+
+
 async def test_only_the_prefix_is_read(storage: Storage, place: Path) -> None:
     for key in ("a/1", "a/2", "ab", "b/1"):
         await storage.put(key, b"x")
@@ -306,6 +333,8 @@ async def test_what_another_tool_put_without_a_checksum_is_unverified(strict: Se
     async with Storage(driver_for(strict)) as storage:
         await storage.put("ours", b"x" * 1000)
         assert await results(storage) == {"ours": "verified", "theirs": "unverified"}
+        strictly = [finding async for finding in verify(storage, strict=True)]
+        assert {finding.key for finding in strictly if finding.reason} == {"theirs"}
 
 
 def without_checksum(params: dict[str, dict[str, str]], **_: object) -> None:
@@ -387,6 +416,21 @@ def test_programs_are_told_of_every_object_and_of_the_numbers(said: Said, root: 
         "foreign": 0,
         "bytes": 10_001,
     }
+
+
+@pytest.mark.case("L12")
+def test_strictly_objects_without_a_checksum_are_named_and_the_command_ends_with_1(said: Said, root: Path) -> None:
+    assert said("verify", "--strict") == (0, "verified 3, unverified 0, damaged 0, failed 0 (15,000 bytes)\n", "")
+    with (root / "a/1").open("ab") as file:
+        file.write(b"!")
+    (root / "theirs").write_bytes(b"y")
+    assert said("verify")[0] == 0
+    code, out, err = said("verify", "--strict")
+    *named, tally = out.splitlines()
+    assert (code, err) == (1, "")
+    assert sorted(line.partition(": ")[0] for line in named) == ["unverified  'a/1'", "unverified  'theirs'"]
+    assert all("no checksum" in line for line in named)
+    assert tally == "verified 2, unverified 2, damaged 0, failed 0 (15,002 bytes)"
 
 
 def test_wrong_usage_ends_with_2(said: Said, root: Path) -> None:

@@ -28,29 +28,33 @@ def verify_all(
     url: UrlArgument = None,
     prefix: Annotated[str, typer.Option(metavar="PREFIX", help="only objects whose keys begin with it")] = "",
     concurrency: ConcurrencyOption = CONCURRENCY,
+    strict: Annotated[bool, typer.Option("--strict", help="objects without a checksum are failures")] = False,
     as_json: JsonOption = False,
     storage: StorageOption = None,
 ) -> None:
     """Read every object and compare it with the checksum that the storage keeps.
 
-    Objects that are damaged or cannot be read are named; with --json every object is. Nothing is changed."""
+    Objects that are damaged or cannot be read are named; with --json every object is. With --strict, so are those that
+    other programs wrote, which have no checksum. Nothing is changed."""
     config = Invocation.of(context, storage, url).config()
     require_storage(config)
     with report.transfer("verifying") as meter:
         meter.expect(None)
-        tally = run_on_loop(_verify(config, prefix, concurrency, meter, as_json=as_json))
+        tally = run_on_loop(_verify(config, prefix, concurrency, meter, strict=strict, as_json=as_json))
     say([json.dumps(dataclasses.asdict(tally))] if as_json else [_tally_line(tally)])
-    if not tally.well:
+    if not (tally.complete if strict else tally.well):
         raise typer.Exit(report.FAILED)
 
 
-async def _verify(config: Config, prefix: str, concurrency: int, meter: report.Meter, *, as_json: bool) -> Tally:
+async def _verify(
+    config: Config, prefix: str, concurrency: int, meter: report.Meter, *, strict: bool, as_json: bool
+) -> Tally:
     """Write what is found as soon as it is; gives the numbers."""
     tally = Tally()
     async with (
         Output() as output,
         open_storage(config) as storage,
-        aclosing(verify(storage, prefix, concurrency=concurrency, advance=meter.advance)) as findings,
+        aclosing(verify(storage, prefix, concurrency=concurrency, advance=meter.advance, strict=strict)) as findings,
     ):
         async for finding in findings:
             tally.add(finding)

@@ -25,6 +25,7 @@ CHUNK = 1 << 20  # bytes read at a time, as the drivers do
 LARGE = 8 << 20  # bytes from which on a read from S3 holds several parts: 40 MiB as it is configured by default
 LARGE_AT_ONCE = 4  # of those
 TRIES = 5  # of an object that is replaced while it is read
+NO_CHECKSUM = "there is no checksum to compare it with: another program wrote it, or a copy of the storage has lost it"
 
 VerifyResult: TypeAlias = Literal["verified", "unverified", "damaged", "failed", "gone", "foreign"]
 """How it is with an object; `Finding` says what each means."""
@@ -39,7 +40,8 @@ class Finding:
     "verified": its bytes are those whose checksum the storage keeps; "unverified": they came, and there is no checksum
     to compare them with, as for what another tool wrote; "damaged": they are not what was stored; "failed": they could
     not be read; "gone": it was deleted before it was read; "foreign": its name, escaped in `key`, is not a key,
-    so that nothing can read it here. `size` in bytes; `reason` says what came instead.
+    so that nothing can read it here. `size` in bytes; `reason` says what came instead, and of what is unverified why,
+    where that counts as a failure.
     """
 
     key: str | None
@@ -63,8 +65,13 @@ class Tally:
 
     @property
     def well(self) -> bool:
-        """Whether all that was there could be read, and was what was stored."""
+        """Whether all that was there could be read, and nothing was seen not to be what was stored."""
         return not (self.damaged or self.failed or self.foreign)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was there was compared with its checksum, and is what was stored: nothing is unverified."""
+        return self.well and not self.unverified
 
     def add(self, finding: Finding) -> None:
         """Count one more."""
@@ -74,16 +81,22 @@ class Tally:
 
 
 async def verify(
-    storage: Storage, prefix: str = "", *, concurrency: int = CONCURRENCY, advance: Advance = lambda _: None
+    storage: Storage,
+    prefix: str = "",
+    *,
+    concurrency: int = CONCURRENCY,
+    advance: Advance = lambda _: None,
+    strict: bool = False,
 ) -> AsyncGenerator[Finding, None]:
     """Read all objects whose keys begin with `prefix`, and give a finding for each, in the order in which they end.
 
     What is wrong with one does not stop the others; a listing that breaks is the last finding. Close it
     (`contextlib.aclosing`) if you do not read it to its end. At most `concurrency` objects are read at the same time.
-    `advance` hears of the bytes that have come.
+    `advance` hears of the bytes that have come. With `strict`, what is unverified is a failure like others: its finding
+    has a reason. `Tally.complete` says in the end whether there was none.
     """
     parse_count("concurrency", concurrency, least=1, most=MOST_CONCURRENCY)
-    window = _Window(storage, advance)
+    window = _Window(storage, advance, NO_CHECKSUM if strict else None)
     try:
         async with aclosing(_entries(storage, Prefix.parse(prefix))) as entries:
             async for entry in entries:
@@ -117,6 +130,7 @@ class _Window:
 
     storage: Storage
     advance: Advance
+    unverified: str | None  # the reason that is given
     tasks: set[asyncio.Task[Finding]] = field(default_factory=set)
     room_for_large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
 
@@ -161,5 +175,6 @@ class _Window:
                 self.advance(len(chunk))
             if left:
                 raise IntegrityError(f"{reader.size - left} bytes came of {reader.size}")
-            known = reader.info.checksum is not None
-            return Finding(key=key, result="verified" if known else "unverified", size=reader.size)
+            if reader.info.checksum is None:
+                return Finding(key=key, result="unverified", size=reader.size, reason=self.unverified)
+            return Finding(key=key, result="verified", size=reader.size)
