@@ -32,9 +32,10 @@ from ._keys import Key
 from ._open import config_from_environ, config_from_url, default_path, make_driver, open_storage
 from ._outcome import Outcome, Status
 from ._sources import AsyncReadable, Data
-from ._storage import Change, Storage
+from ._storage import Storage
 from ._streams import Reader, Writer
 from ._types import BytesLike, Capabilities, Entry, Page, Removed, WriteArguments
+from ._updating import Change
 from .sessions import Document, DocumentChange, Session, Usage, list_sessions
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
+import sys
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -244,6 +244,6 @@ def parse_deadline(value: float | None) -> float | None:
         return None
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"deadline must be a number of seconds, not {type(value).__name__}")
-    if not value > 0 or math.isinf(value):
+    if not 0 < value <= sys.float_info.max:
         raise InvalidArgumentError("deadline must be a finite number of seconds greater than 0, or None for no limit")
     return value

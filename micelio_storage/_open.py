@@ -138,13 +138,13 @@ def _from_url(url: str, what: str) -> Config:
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             raise ConfigError(f"a file URL needs three slashes and an absolute path: {_as_file_url(parts)}")
-        return _checked(LocalConfig, _placed(values, path=unquote(parts.path)), "url")
+        return _checked(LocalConfig, _placed(values, path=unquote(parts.path, errors="surrogateescape")), "url")
     if parts.scheme == "memory":
         if parts.netloc or parts.path:
             raise ConfigError("the URL of an in-memory storage is 'memory:'")
         return _checked(MemoryConfig, values, "url")
     if parts.scheme == "s3":
-        prefix = unquote(parts.path).strip("/")
+        prefix = unquote(parts.path, errors="surrogateescape").strip("/")
         if not parts.netloc and prefix:
             raise ConfigError(f"an S3 URL has two slashes before the bucket: {_shown(f's3://{prefix}')}")
         return _checked(S3Config, _placed(values, bucket=parts.netloc, prefix=prefix), "url")

@@ -3,26 +3,19 @@ and nothing here knows which driver it is."""
 
 from __future__ import annotations
 
-import inspect
 import os
-import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Literal, TypeAlias, Unpack
+from typing import Literal, Unpack
 
 import anyio
 
 from ._batches import for_each
 from ._call import Call, Lifecycle, parse_deadline
-from ._content_types import content_type_of
 from ._errors import (
     InvalidArgumentError,
     NotFoundError,
-    ObjectReplacedError,
-    PreconditionFailedError,
     raise_together,
 )
 from ._files import OnProgress, Progress, file_chunks, find_target, write_file
@@ -39,8 +32,8 @@ from ._parsing import (
     parse_read_options,
     parse_write_options,
 )
-from ._sources import Data, as_bytes, as_source
-from ._streams import Pull, Reader, Writer, read_whole, upload_chunks
+from ._sources import Data, as_source
+from ._streams import Pull, Reader, Writer, upload_chunks
 from ._types import (
     MAX_PAGE,
     Capabilities,
@@ -55,17 +48,12 @@ from ._types import (
     changes_nothing,
     check_if_match,
     check_write_condition,
-    successor_of,
 )
+from ._updating import Change, read_object, update_object
 from .driver import Download, Driver, Upload
 from .wrappers.prefixed import PrefixedDriver
 
-Change: TypeAlias = Callable[[bytes | None], Awaitable[bytes | None] | bytes | None]
-"""What `update` does with an object: the present bytes (None: no object) to the new ones (None: leave it)."""
-
 DELETED_AT_ONCE = 10_000  # keys: a flat directory is read anew after each removal, and these are a few MiB
-READS = 5  # of an object that others replace again and again
-LONGEST_PAUSE = 0.1  # seconds between two tries of `update`; the first pause is at most 1 ms
 
 
 class Storage(Openable):
@@ -140,7 +128,7 @@ class Storage(Openable):
         with self._call("get", key, deadline) as call:
             parsed = self._parse(key)
             options = parse_read_options(offset, length, if_match, if_none_match)
-            return call.read(*await self._read_all(parsed, options))
+            return call.read(*await read_object(self._driver, parsed, options))
 
     async def get_with_info(
         self, key: str, *, if_match: str | None = None, if_none_match: str | None = None, deadline: float | None = None
@@ -148,7 +136,7 @@ class Storage(Openable):
         """All the object's bytes, and what is known of the very version that they are of. Conditions as in `get`."""
         with self._call("get", key, deadline) as call:
             options = parse_read_options(0, None, if_match, if_none_match)
-            data, info = await self._read_all(self._parse(key), options)
+            data, info = await read_object(self._driver, self._parse(key), options)
             return call.read(data, info), info
 
     async def head(self, key: str, *, deadline: float | None = None) -> ObjectInfo:
@@ -377,26 +365,11 @@ class Storage(Openable):
         `change` gets the present bytes (None where there is no object) and returns, or awaits, those to write; it may
         be called several times. Returning None leaves things as they are: then the present object is returned, or
         `NotFoundError` raised. Metadata and headers stay, and so does the content type unless one is given.
+        `NotSupportedError` where the store refuses again and again, though nobody came between.
         """
         with self._call("update", key, deadline) as call:
-            parsed, given, pause = self._parse(key), parse_content_type(content_type), 0.001
-            while True:
-                data: bytes | None = None
-                seen: ObjectInfo | None = None
-                with suppress(NotFoundError):
-                    data, seen = await self._read_all(parsed, ReadOptions())
-                answer = change(data)
-                changed = await answer if inspect.isawaitable(answer) else answer
-                if changed is None:
-                    return seen if seen is not None else await self._driver.head(parsed)
-                try:
-                    options = successor_of(seen)
-                    kind = given or options.content_type or content_type_of(parsed)
-                    options = replace(options, content_type=kind)
-                    return call.wrote(await self._driver.put(parsed, as_bytes(changed), options))
-                except PreconditionFailedError:
-                    await anyio.sleep(random.uniform(0, pause))
-                    pause = min(2 * pause, LONGEST_PAUSE)
+            parsed, given = self._parse(key), parse_content_type(content_type)
+            return await update_object(self._driver, parsed, change, given, call.wrote)
 
     # -- the rest
 
@@ -449,17 +422,6 @@ class Storage(Openable):
         limit = self._deadline if deadline is None else parse_deadline(deadline)
         operation = Operation(name=name, key=shown, target=other, driver=self._driver.name)
         return Call(self._lifecycle, operation, self._hooks, limit)
-
-    async def _read_all(self, key: Key, options: ReadOptions) -> tuple[bytes, ObjectInfo]:
-        """All the bytes of one version. Nothing was handed out yet, so a version that is gone gives way to the next."""
-        for _ in range(READS - 1):
-            with suppress(ObjectReplacedError):
-                return await self._read_once(key, options)
-        return await self._read_once(key, options)
-
-    async def _read_once(self, key: Key, options: ReadOptions) -> tuple[bytes, ObjectInfo]:
-        download = await self._driver.read(key, options)
-        return await read_whole(download), download.info
 
     async def _copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         if source != target:

@@ -43,7 +43,7 @@ from ._errors import (
 from ._info import DEFAULT_CONTENT_TYPE, HTTP_HEADERS, HttpHeaders, ObjectInfo, headers_of
 from ._keys import MAX_KEY_BYTES, NO_PREFIX, Key, Prefix, is_key_segment
 from ._outcome import count_attempt
-from ._parsing import encode_metadata
+from ._parsing import encode_metadata, parse_content_type, parse_header, parse_metadata
 from ._shielding import publishing, run_to_completion, wait_uncancelled
 from ._types import (
     RESERVED_METADATA,
@@ -140,7 +140,10 @@ __all__ = [
     "is_key_segment",
     "not_a_cursor",
     "not_found",
+    "parse_content_type",
     "parse_cursor",
+    "parse_header",
+    "parse_metadata",
     "publishing",
     "resolve_span",
     "run_to_completion",

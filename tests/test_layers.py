@@ -37,6 +37,7 @@ CORE = (
         "_streams",
         "_turns",
         "_files",
+        "_updating",
         "_storage",
     ),
     "_open",

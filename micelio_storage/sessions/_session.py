@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -128,7 +129,7 @@ def _parse(data: bytes) -> Document:
     if len(data) > MAX_METADATA_BYTES:
         raise IntegrityError(f"metadata.json has more than {MAX_METADATA_BYTES} bytes: it is not a session's metadata")
     try:
-        document = json.loads(data, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+        document = json.loads(data, object_pairs_hook=_without_duplicates, **_NUMBERS)
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"metadata.json is not a session's metadata: {error}") from error
     if not isinstance(document, dict):
@@ -137,18 +138,23 @@ def _parse(data: bytes) -> Document:
 
 
 def _format(document: Mapping[str, Any]) -> bytes:
-    """The document for people and programs: indented, sorted, UTF-8, a newline at the end."""
+    """The document for people and programs: indented, sorted, UTF-8, a newline at the end. Lone surrogates, which are
+    not text though JSON can say them, are said as JSON does."""
     for name in document:
         if not isinstance(name, str):
             raise TypeError(f"names in a session's metadata must be str, not {type(name).__name__}")
     pieces, size = [], 0
-    for piece in _ENCODER.iterencode(document):  # piece by piece, so that what is too large does not hold the loop
-        pieces.append(piece.encode())
-        size += len(pieces[-1])
-        if size >= MAX_METADATA_BYTES:
-            raise ValueError(
-                f"a session's metadata must not exceed {MAX_METADATA_BYTES} bytes of JSON: store larger things as files"
-            )
+    try:
+        for piece in _ENCODER.iterencode(document):  # piece by piece, so that what is too large does not hold the loop
+            pieces.append(piece.encode(errors="backslashreplace"))
+            size += len(pieces[-1])
+            if size >= MAX_METADATA_BYTES:
+                raise ValueError(
+                    f"a session's metadata must not exceed {MAX_METADATA_BYTES} bytes of JSON:"
+                    " store larger things as files"
+                )
+    except RecursionError:
+        raise ValueError("a session's metadata must not be nested so deeply") from None
     return b"".join(pieces) + b"\n"
 
 
@@ -161,3 +167,13 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> Document:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+_NUMBERS: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _float}

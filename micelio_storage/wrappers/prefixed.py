@@ -136,12 +136,12 @@ class PrefixedDriver(Forwarding):
     def _unseal(self, cursor: str) -> str:
         try:
             sealed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+            plain = self._mask(sealed[SEAL_SIZE:])
+            if self._mark(plain) == sealed[:SEAL_SIZE]:
+                return plain.decode()
         except ValueError as error:
             raise not_a_cursor() from error
-        plain = self._mask(sealed[SEAL_SIZE:])
-        if self._mark(plain) != sealed[:SEAL_SIZE]:
-            raise not_a_cursor()
-        return plain.decode()
+        raise not_a_cursor()
 
     def _mark(self, plain: bytes) -> bytes:
         return hashlib.blake2b(self.prefix.encode() + b"\0" + plain, digest_size=SEAL_SIZE).digest()

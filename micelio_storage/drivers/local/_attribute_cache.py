@@ -79,4 +79,8 @@ class _Latest(Generic[T]):
 
 
 def _version(status: os.stat_result) -> bytes:
-    return _VERSION.pack(status.st_ctime_ns, status.st_mtime_ns, status.st_size)
+    times = status.st_ctime_ns, status.st_mtime_ns, status.st_size
+    try:
+        return _VERSION.pack(*times)
+    except struct.error:  # a time before 1677 or after 2262
+        return b"%d %d %d\n" % times

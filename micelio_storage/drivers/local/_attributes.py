@@ -15,19 +15,31 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from ...driver import HTTP_HEADERS, HttpHeaders, IntegrityError, Key, OutOfSpaceError, headers_of
+from ...driver import (
+    HTTP_HEADERS,
+    HttpHeaders,
+    IntegrityError,
+    Key,
+    OutOfSpaceError,
+    headers_of,
+    parse_content_type,
+    parse_header,
+    parse_metadata,
+)
 from .._checksums import ALGORITHM
-from ._root import MOST_RACES, OwnDirectory, release, root_is_gone
+from ._root import FILE_FLAGS, MOST_RACES, OwnDirectory, release, root_is_gone
 
 Keeping: TypeAlias = Literal["auto", "xattr", "file"]
 
 NAME = b"user.micelio"
 MOST_BYTES = 16384  # of JSON: eight times what the longest metadata and content type need
 _COARSER = (100, 1_000, 1_000_000, 1_000_000_000)  # ns
+_CRC = re.compile(r"[A-Za-z0-9+/]{11}=")
 _NONE_KEPT = (errno.ENODATA, errno.ENOTSUP, errno.ENOSYS)
 _NOT_KEPT = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM)
 
@@ -77,17 +89,20 @@ def decode(data: bytes) -> Attributes:
     """The attributes that `encode` wrote, or `IntegrityError`."""
     try:
         kept = json.loads(data)
-        content_type, metadata = kept.get("content_type"), kept.get("metadata", {})
         crc, size, stamp = kept.get(ALGORITHM), kept.get("size"), kept.get("t")
         headers = {name: value for name, value in kept.get("headers", {}).items() if name in HTTP_HEADERS}
-        texts = [content_type or "", *metadata, *metadata.values(), *headers.values(), crc or "", stamp or ""]
+        if not isinstance(size, int | None) or not (crc is None or _CRC.fullmatch(crc)):
+            raise ValueError("neither size nor checksum")
+        return Attributes(
+            content_type=parse_content_type(kept.get("content_type")),
+            metadata=parse_metadata(kept.get("metadata")) or {},
+            checksum=f"{ALGORITHM}:{crc}" if crc else None,
+            size=size,
+            stamp=_decode_stamp(stamp) if stamp else None,
+            **{name: parse_header(name, value) for name, value in headers.items()},
+        )
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise IntegrityError(f"the object's attributes are damaged: {error}") from error
-    if not all(isinstance(text, str) for text in texts) or not isinstance(size, int | None):
-        raise IntegrityError("the object's attributes are damaged: they are not text")
-    checksum = f"{ALGORITHM}:{crc}" if crc else None
-    time = _decode_stamp(stamp) if stamp else None
-    return Attributes(content_type=content_type, metadata=metadata, checksum=checksum, size=size, stamp=time, **headers)
+        raise IntegrityError(f"the object's attributes are damaged: {_shown(error)}") from error
 
 
 def is_stamp(time: int, stamp: int) -> bool:
@@ -102,10 +117,11 @@ def _encode_stamp(stamp: int) -> str:
 
 
 def _decode_stamp(text: str) -> int:
-    try:
-        return int.from_bytes(base64.b64decode(text + "=", validate=True), "big", signed=True)
-    except ValueError as error:
-        raise IntegrityError("the object's attributes are damaged: their time cannot be parsed") from error
+    return int.from_bytes(base64.b64decode(text + "=", validate=True), "big", signed=True)
+
+
+def _shown(error: Exception) -> str:
+    return ascii(str(error))[1:-1]
 
 
 def inode_keeps_attributes(descriptor: int) -> bool:
@@ -199,7 +215,7 @@ class AttributeFiles:
 
     def _read(self, path: bytes) -> bytes:
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+            descriptor = os.open(path, FILE_FLAGS, dir_fd=self._directory)
         except FileNotFoundError:
             return b""
         try:

@@ -49,5 +49,9 @@ def describe(key: Key, status: os.stat_result, attributes: Attributes) -> Object
 
 
 def modified_at(status: os.stat_result) -> datetime:
-    """The time of the version, to the microsecond that a datetime has."""
-    return datetime.fromtimestamp(status.st_mtime_ns // 1000 / 1e6, UTC)
+    """The time of the version, to the microsecond that a datetime has; the first or last that it can say, for a file
+    that another program gave one before or after that."""
+    try:
+        return datetime.fromtimestamp(status.st_mtime_ns // 1000 / 1e6, UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime.min.replace(tzinfo=UTC) if status.st_mtime_ns < 0 else datetime.max.replace(tzinfo=UTC)

@@ -86,9 +86,12 @@ async def _page(answer: Answer, after: str, following: str | None, pace: Pace) -
 
 
 def _entry(line: Answer) -> Entry:
+    size: int = answers.field(line, "Size")
+    if size < 0:
+        raise UnavailableError("not an S3 response: it lists a size below 0")
     return Entry(
-        key=Key.parse(line["Key"]),
-        size=line["Size"],
+        key=Key.parse(answers.field(line, "Key")),
+        size=size,
         etag=answers.etag_of(line),
-        modified=answers.whole_seconds(line["LastModified"]),
+        modified=answers.whole_seconds(answers.field(line, "LastModified")),
     )

@@ -390,8 +390,8 @@ def _extent(answer: Answer, *, ranged: bool) -> tuple[int, int]:
     content_range = answer.get("ContentRange")
     if not ranged or content_range is None:
         return 0, answers.field(answer, "ContentLength")
-    try:
-        first, size = content_range.removeprefix("bytes ").partition("-")[0], content_range.rpartition("/")[2]
-        return int(first), int(size)
-    except ValueError as error:
-        raise UnavailableError("not an S3 response: its Content-Range cannot be parsed") from error
+    texts = content_range.removeprefix("bytes ").partition("-")[0], content_range.rpartition("/")[2]
+    first, size = map(answers.count_in, texts)
+    if first is None or size is None:
+        raise UnavailableError("not an S3 response: its Content-Range cannot be parsed")
+    return first, size

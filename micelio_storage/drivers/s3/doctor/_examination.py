@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,6 +18,7 @@ from ...._shielding import run_to_completion
 from ....driver import AccessDeniedError, ConfigError, StorageError, UnavailableError
 from ..._lanes import Lane
 from .._driver import make_client
+from ..requests._answers import parse_time
 from ._findings import Finding, answer_behind, headers_of, not_told, refusal, shown
 
 if TYPE_CHECKING:
@@ -187,10 +187,10 @@ class _Examination:
         return [_answering(client.endpoint, answer), clock, *admission]
 
     def _clock(self, answer: dict[str, Any]) -> Finding:
-        try:
-            skew = parsedate_to_datetime(headers_of(answer)["date"]).timestamp() - time.time()
-        except (KeyError, ValueError):
+        told = parse_time(headers_of(answer).get("date", ""))
+        if told is None:
             return Finding("clock", "unknown", "the store does not say its time")
+        skew = told.timestamp() - time.time()
         self._skew = skew if abs(skew) > EXACTNESS else 0.0
         text = f"this machine's and the store's are {abs(skew):,.0f} s apart"
         if abs(skew) > LARGEST_SKEW:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.errors import HeaderParseError
 from email.header import decode_header
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import quote
 
 from ....driver import (
     DEFAULT_CONTENT_TYPE,
@@ -35,6 +37,8 @@ HEADER_FIELDS = {  # of answers and requests, by those of `ObjectInfo`
 }
 WRITE_ID = RESERVED_METADATA + "write"  # the metadata name of what tells one write of an object from all others
 CHECKSUM = "ChecksumCRC64NVME"
+_OPAQUE = re.compile(r"[\x21\x23-\x7e]+")  # what may stand between the quotes of an ETag
+_MOST_DIGITS = 19  # of a number of bytes: S3's have 14 at most, and the time that `int` takes grows with their square
 
 Answer: TypeAlias = Mapping[str, Any]
 Parameters: TypeAlias = dict[str, Any]
@@ -79,8 +83,16 @@ def field(answer: Answer, name: str) -> Any:
 
 
 def etag_of(answer: Answer) -> str:
-    """The ETag, in quotes even where a store forgets them (SeaweedFS does in the answer to a copy)."""
-    return f'"{str(field(answer, "ETag")).strip(chr(34))}"'
+    """The ETag, in quotes even where a store forgets them (SeaweedFS does in the answer to a copy).
+
+    A store's are strong: a weak one was made so on its way, as by a proxy that may compress, and the store knows it
+    by the rest of it. What may not stand in an ETag is escaped; the store, which is asked for that, refuses it.
+    """
+    text = str(field(answer, "ETag")).strip()
+    opaque = text.removeprefix("W/").strip('"')
+    if not opaque:
+        raise UnavailableError("not an S3 response: its ETag is empty")
+    return f'"{opaque if _OPAQUE.fullmatch(opaque) else quote(opaque, errors="backslashreplace")}"'
 
 
 def checksum_of(answer: Answer) -> str | None:
@@ -90,8 +102,28 @@ def checksum_of(answer: Answer) -> str | None:
 
 
 def whole_seconds(time: datetime) -> datetime:
-    """In UTC, as exact as HTTP says it: listings are more exact on some stores."""
-    return time.astimezone(UTC).replace(microsecond=0)
+    """In UTC, as exact as HTTP says it: listings are more exact on some stores. The first or last time that there is,
+    where UTC has none for it."""
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    try:
+        time = time.astimezone(UTC)
+    except OverflowError:
+        time = datetime.min.replace(tzinfo=UTC) if time.year == 1 else datetime.max.replace(tzinfo=UTC)
+    return time.replace(microsecond=0)
+
+
+def count_in(text: str) -> int | None:
+    """The number of bytes or seconds that a header says; None where it says none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
+
+
+def text_of(value: str) -> str:
+    """A header as text: UTF-8, or else Latin-1. Bytes that are not UTF-8 come as lone surrogates, which are no text."""
+    if value.isascii():
+        return value
+    data = value.encode("utf-8", "surrogateescape")
+    return value if data == value.encode("utf-8", "replace") else data.decode("latin-1")
 
 
 def _time_of(answer: Answer) -> datetime:
@@ -111,8 +143,8 @@ def parse_time(text: str) -> datetime | None:
     except ValueError:
         pass  # another form
     try:
-        return parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+        return whole_seconds(parsedate_to_datetime(text))
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
 
 
@@ -129,11 +161,13 @@ def _decode(value: str) -> str:
     if "=?" not in value:
         return value
     try:
-        return "".join(
+        text = "".join(
             part if isinstance(part, str) else part.decode(charset or "ascii") for part, charset in decode_header(value)
         )
-    except (HeaderParseError, LookupError, UnicodeDecodeError):
+        text.encode()  # lone surrogates are not text, though UTF-7 can say them
+    except (HeaderParseError, LookupError, ValueError):
         return value  # another tool's, which only looks encoded
+    return text
 
 
 def stored_with(

@@ -32,6 +32,7 @@ from ...._config import setting
 from ...._shielding import publishing as publishing_step
 from ...._shielding import run_to_completion
 from ....driver import BytesLike, ClosedError, ConfigError, IntegrityError, StorageError, UnavailableError
+from ._answers import field, whole_seconds
 from ._credentials import SourcedCredentials, find_credentials, limit_programs
 from ._errors import (
     ChecksumRefusedError,
@@ -202,7 +203,9 @@ class Client:
         marker: dict[str, Any] = {}
         while True:
             answer = await self.call("list_multipart_uploads", Prefix=prefix, **marker)
-            found += [(line["Key"], line["UploadId"], line["Initiated"]) for line in answer.get("Uploads", [])]
+            for line in answer.get("Uploads", []):
+                key, upload, began = (field(line, name) for name in ("Key", "UploadId", "Initiated"))
+                found.append((key, upload, whole_seconds(began)))
             last = {name: answer.get(f"Next{name}", "") for name in ("KeyMarker", "UploadIdMarker")}
             if not answer.get("IsTruncated") or last == marker:
                 return found

@@ -7,6 +7,7 @@ import asyncio
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,7 +30,9 @@ from ....driver import (
     StorageError,
     UnavailableError,
 )
+from ._answers import count_in
 
+_PARSERS = frozenset({"botocore.parsers", "aiobotocore.parsers"})
 _LONGEST_WORDS = 200  # characters of what a server says that an error repeats
 
 
@@ -183,7 +186,9 @@ def translate(error: Exception, place: str = "", advice: str = CHECK_ENDPOINT) -
                 )
                 break
         else:
-            raise error
+            if not _came_of_parsing(error):
+                raise error
+            failure = UnavailableError(f"not an S3 response: {shorten(str(error))}")
     failure.__cause__ = error
     return failure
 
@@ -202,6 +207,12 @@ def _reason_of(error: object) -> str:
     return f" ({said})" if said else ""
 
 
+def _came_of_parsing(error: Exception) -> bool:
+    """Whether the SDK met it in an answer: its parsers say of a number or a time that is none what Python says."""
+    frames = (frame.f_globals.get("__name__") for frame, _ in walk_tb(error.__traceback__))
+    return not _PARSERS.isdisjoint(frames)
+
+
 def _translate_answer(error: sdk.ClientError) -> StorageError:
     answer = error.response.get("Error", {})
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
@@ -216,7 +227,7 @@ def _translate_answer(error: sdk.ClientError) -> StorageError:
         if kind is UnavailableError and attempts > 1:
             words = f"{words} ({attempts} times)"
         region = answer.get("Region")
-        translated = kind(f"{words} (it says {region})" if region and kind is ConfigError else words)
+        translated = kind(f"{words} (it says {shorten(str(region))})" if region and kind is ConfigError else words)
         if isinstance(translated, RangeError):
             translated.size = _size_in(error.response)
         return translated
@@ -229,8 +240,8 @@ def _size_in(response: Mapping[str, Any]) -> int | None:
     """The size of the object that an answer to a range behind its end gives, in a header or in the error itself."""
     headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     for text in (headers.get("content-range", "").rpartition("/")[2], response["Error"].get("ActualObjectSize", "")):
-        if str(text).isdecimal():
-            return int(text)
+        if (size := count_in(str(text))) is not None:
+            return size
     return None
 
 

@@ -18,6 +18,7 @@ import aiohttp
 from botocore.exceptions import ClientError
 
 from ....driver import count_attempt
+from ._answers import count_in
 
 T = TypeVar("T")
 
@@ -151,7 +152,7 @@ class RetryPolicy:
             made_so_far = {"RetryAttempts": made - 1, "HTTPStatusCode": status}
             raise ClientError({**response[1], "ResponseMetadata": made_so_far}, operation.name)
         retry_after = str(headers.get("Retry-After", ""))
-        if made < self.attempts and (status == 429 or (status == 503 and retry_after.isdecimal())):
+        if made < self.attempts and (status == 429 or (status == 503 and count_in(retry_after) is not None)):
             return self.wait(made, retry_after)
         return None
 
@@ -179,7 +180,7 @@ def is_conditional(operation: str, parameters: Mapping[str, Any], headers: Mappi
 
 def seconds_in(retry_after: str) -> float:
     """What a Retry-After says; 0 if it says nothing, or a date."""
-    return float(retry_after) if retry_after.isdecimal() else 0.0
+    return float(count_in(retry_after) or 0)
 
 
 def _status_of(answer: Mapping[str, Any]) -> int:

@@ -19,7 +19,7 @@ from botocore.parsers import RestXMLParser
 from yarl import URL
 
 from ....driver import BytesLike
-from ._answers import parse_time
+from ._answers import count_in, parse_time, text_of
 from ._retries import NOT_DONE
 from ._signing import UNSIGNED, Credentials, Signer, encoded, encoded_path
 from ._transport import Answered, Transport
@@ -197,7 +197,7 @@ class ShortRoad:
         signer.sign(method, path, query, headers, UNSIGNED, keys, datetime.now(UTC))
 
     async def _parse(self, operation: str, response: Answered) -> Answer:
-        headers = {name.lower(): value for name, value in response.headers.items()}
+        headers = {name.lower(): text_of(value) for name, value in response.headers.items()}
         status = response.status
         if status >= 300:
             await self._refuse(NAMES[operation], status, headers, response)
@@ -209,8 +209,8 @@ class ShortRoad:
             answer["Metadata"] = {
                 name[len(_META) :]: value for name, value in headers.items() if name.startswith(_META)
             }
-            if "content-length" in headers:
-                answer["ContentLength"] = int(headers["content-length"])
+            if (size := count_in(headers.get("content-length", ""))) is not None:
+                answer["ContentLength"] = size
         if operation == "list_objects_v2":
             answer |= await self._read_listing(response)
         if operation == "get_object":

@@ -21,6 +21,7 @@ from yarl import URL
 
 from ....driver import StorageError
 from . import _exchange as exchange
+from ._answers import text_of
 from ._pace import Pace
 from ._retries import Attempt, this_attempt
 from ._tls import Authorities, VerifyingSession
@@ -60,6 +61,7 @@ class Transport(VerifyingSession):
             skip_auto_headers={"Content-Type"},
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
+            response_class=_Answer,
             **exchange.limits_of(aiohttp.ClientSession.__init__),
         )
         opened: aiohttp.ClientSession = await self._exit_stack.enter_async_context(session)
@@ -170,6 +172,18 @@ _NAMES: tuple[tuple[tuple[type[Exception], ...], Callable[..., Exception]], ...]
 def _named(error: Exception, url: str) -> Exception:
     name = next(name for kinds, name in _NAMES if isinstance(error, kinds))
     return name(error=error, endpoint_url=url)
+
+
+class _Answer(aiohttp.ClientResponse):
+    """Its headers are UTF-8, as the SDK takes them to be: with an object's metadata in Latin-1, it broke."""
+
+    @property
+    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        return tuple((name, _as_utf8(value)) for name, value in super().raw_headers)
+
+
+def _as_utf8(value: bytes) -> bytes:
+    return text_of(value.decode("utf-8", "surrogateescape")).encode()
 
 
 class _Straight:

@@ -15,8 +15,8 @@ from xml.sax.saxutils import escape
 
 import aiohttp
 from botocore.parsers import ResponseParserError
-from botocore.utils import parse_timestamp
 
+from ._answers import count_in, parse_time, whole_seconds
 from ._pace import IN_A_TURN, Pace
 
 Answer: TypeAlias = dict[str, Any]
@@ -106,7 +106,7 @@ def _add_to_page(element: Element, found: Answer) -> None:
             found["Contents"].append(
                 {
                     "Key": line["Key"],
-                    "Size": int(line["Size"]),
+                    "Size": _count(line["Size"]),
                     "LastModified": _time(line["LastModified"]),
                     "ETag": line["ETag"],
                 }
@@ -129,9 +129,18 @@ def _name(element: Element) -> str:
     return element.tag.rpartition("}")[2]
 
 
+def _count(text: str) -> int:
+    count = count_in(text)
+    if count is None:
+        raise ValueError("not a number of bytes")
+    return count
+
+
 def _time(text: str) -> datetime:
     try:
-        return datetime.fromisoformat(text)
+        return whole_seconds(datetime.fromisoformat(text))
     except ValueError:
-        parsed: datetime = parse_timestamp(text)
-        return parsed
+        time = parse_time(text)
+    if time is None:
+        raise ValueError("not a time")
+    return time
