@@ -55,18 +55,46 @@ async def findings(storage: Storage) -> dict[str | None, Finding]:
 async def test_what_another_program_wrote_in_place_is_a_new_version(
     storage: Storage, size: int, edit: Callable[[Path], None], tmpfs: Path
 ) -> None:
-    before = await storage.put("a", b"x" * size, metadata={"by": "us"})
+    said = {"content_type": "text/x-ours", "metadata": {"by": "us"}, "cache_control": "no-store"}
+    before = await storage.put("a", b"x" * size, **said)  # type: ignore[arg-type]  # they are what it takes
     assert await storage.get("a") == b"x" * size
     path = tmpfs / "root/a"
     edit(path)
     info = await storage.head("a")
     assert (info.size, info.checksum) == (path.stat().st_size, None)
     assert info.etag != before.etag
+    assert {name: getattr(info, name) for name in said} == said
     assert await storage.get("a", if_match=info.etag) == path.read_bytes()
     async with storage.open_read("a") as reader:
         assert (reader.info, await reader.read()) == (info, path.read_bytes())
     assert [entry.etag async for entry in storage.list()] == [info.etag]
     assert (await findings(storage))["a"].result == "unverified"
+
+
+@one_loop
+@pytest.mark.case("L6")
+async def test_a_file_that_another_program_puts_in_place_has_nothing_of_the_one_before(
+    storage: Storage, tmpfs: Path
+) -> None:
+    await storage.put("a", b"1", content_type="text/x-ours", metadata={"by": "us"})
+    (tmpfs / "root/new").write_bytes(b"2")
+    (tmpfs / "root/new").rename(tmpfs / "root/a")
+    info = await storage.head("a")
+    assert (info.content_type, info.metadata, info.checksum) == ("application/octet-stream", {}, None)
+
+
+@one_loop
+@pytest.mark.case("L6")
+async def test_what_was_edited_can_be_edited_again_and_replaced(storage: Storage, tmpfs: Path) -> None:
+    await storage.put("a", b"1", metadata={"by": "us"})
+    for _ in range(3):
+        append(tmpfs / "root/a")
+        assert (await storage.head("a")).metadata == {"by": "us"}
+    await storage.copy("a", "b")
+    assert (await storage.head("b")).metadata == {"by": "us"}
+    await storage.put("a", b"2")
+    append(tmpfs / "root/a")
+    assert (await storage.head("a")).metadata == {}
 
 
 @one_loop

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import resource
 import signal
 from collections.abc import Iterator
@@ -45,7 +47,7 @@ async def test_a_full_disk_is_said_and_loses_nothing(small_disk: Path) -> None:
         room = free(small_disk)
         works = (storage.put("a", b"2" * 4 * MIB), stream(storage, "a", 4), stream(storage, "new/b", 4))
         for work in works:
-            with pytest.raises(OutOfSpaceError) as caught:
+            with pytest.raises(OutOfSpaceError, match=re.escape(repr(str(small_disk / "root")))) as caught:
                 await work
             assert not isinstance(caught.value, UnavailableError), "waiting makes no room, so it is no error to retry"
             assert await storage._driver.unfinished() == []
@@ -89,8 +91,9 @@ async def test_a_disk_without_inodes_is_said_and_loses_nothing(tmpfs: Path) -> N
                     await storage.put(f"d{number}/f", b"")
             room = free(path)
             for work in (storage.put("new/f", b""), stream(storage, "new/f", 1), storage.copy("a", "new/f")):
-                with pytest.raises(OutOfSpaceError):
+                with pytest.raises(OutOfSpaceError, match=re.escape(repr(str(path / "root")))) as caught:
                     await work
+                assert caught.value.errno == errno.ENOSPC
                 assert await storage._driver.unfinished() == []
                 assert free(path) == room, "directories made for nothing stay"
             assert await storage.head("a") == before

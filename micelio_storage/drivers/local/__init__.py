@@ -152,7 +152,7 @@ class LocalDriver:
     async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
         opened = self._require_open()
         if len(data) <= LARGEST_PUT:
-            with system_errors():
+            with system_errors(opened.path):
                 return await opened.write_lane.finish(opened.writes.put(key, data, options))
         upload = await self.upload(key, options)
         try:
@@ -164,24 +164,25 @@ class LocalDriver:
 
     async def upload(self, key: Key, options: WriteOptions) -> LocalUpload:
         opened = self._require_open()
-        with system_errors():
+        with system_errors(opened.path):
             staged = await opened.write_lane.run(opened.stage, undo=Staged.discard)
         self._check_still(opened, staged.forget)
 
         def publish(size: int, checksum: str) -> Steps[ObjectInfo]:
             return opened.writes.publish(staged, key, options, size, checksum)
 
-        return LocalUpload(staged, publish, opened.copy_lane, opened.copiers, opened.transfers, durable=self._durable)
+        lanes = opened.copy_lane, opened.copiers, opened.transfers
+        return LocalUpload(staged, publish, *lanes, opened.path, durable=self._durable)
 
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         opened = self._require_open()
-        with system_errors():
+        with system_errors(opened.path):
             return await opened.copy_lane.finish(opened.writes.copy(source, target, options))
 
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
         opened = self._require_open()
         failures: dict[Key, StorageError] = {}
-        with system_errors():
+        with system_errors(opened.path):
             for start in range(0, len(keys), DELETE_STEP):
                 steps = opened.writes.delete(keys[start : start + DELETE_STEP], options.if_match)
                 failures |= await opened.write_lane.finish(steps)
@@ -224,6 +225,7 @@ class _Opened:
         self._keeping: Keeping = keeping
         self._store: Store | None = None
         self._making = threading.Lock()
+        self.path = root.path
         self.cached = cached
         self.reads = Reads(root, self.files, self.cached)
         self.writes = Writes(root, self.store, self.reads, self.cached, durable=durable)
@@ -248,26 +250,15 @@ class _Opened:
     def store(self, *, probed: bool = True) -> Store:
         """The driver's own files, made with the root where they are missing."""
         if self._store is None:
-            with self._making, self._said_of_root():
+            with self._making:
                 if self._store is None:
                     if not self._root.find():
                         with _said_of(self._root.path, self._setting):
                             make_root(self._root)
                     self._store = Store(self._root)
         if probed:
-            with self._said_of_root():
-                self._store.probe(self._keeping)
+            self._store.probe(self._keeping)
         return self._store
-
-    @contextmanager
-    def _said_of_root(self) -> Iterator[None]:
-        """Name the root in an error that it has no room for the driver's own files."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno in _NO_ROOM:
-                raise OutOfSpaceError(f"{os.fsdecode(self._root.path)!r}: {error.strerror}") from error
-            raise
 
     def files(self) -> AttributeFiles | None:
         """The attributes that are kept beside the objects, if any are."""
@@ -357,9 +348,7 @@ def _said_of(path: bytes, setting: str) -> Iterator[None]:
         ) from error
     except OSError as error:
         kind = translate(error)
-        if isinstance(kind, OutOfSpaceError):
-            raise OutOfSpaceError(f"{os.fsdecode(path)!r}: {error.strerror}") from error
-        if isinstance(kind, UnavailableError):
+        if isinstance(kind, (UnavailableError, OutOfSpaceError)):
             raise
         raise ConfigError(
             f"{os.fsdecode(path)!r} cannot be opened ({error.strerror}): change {setting} to a directory of yours"

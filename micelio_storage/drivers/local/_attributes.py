@@ -5,7 +5,9 @@ its right, and size and checksum say nothing of what is there now.
 
 Where the file system keeps no extended attributes, they go into a file of their own, named after key and stamp, and put
 in place before that version is published. So a copy of the root that keeps times has them too. A reader that finds a
-version finds its attributes; and the attributes of a version that was never published are never looked at.
+version finds its attributes; and the attributes of a version that was never published are never looked at. A file with
+another time was edited in place if it is the inode that was published: then it keeps its type and metadata, as one does
+that has them in the inode.
 """
 
 from __future__ import annotations
@@ -47,13 +49,15 @@ _NOT_KEPT = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attributes(HttpHeaders):
     """Content type, HTTP headers, metadata, and the checksum, size and time (ns since 1970) with which a version was
-    stored. No content type is kept where it is the one that the key's extension says."""
+    stored. No content type is kept where it is the one that the key's extension says. `inode`: that of the file, where
+    it does not keep them itself."""
 
     content_type: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
     checksum: str | None = None
     size: int | None = None
     stamp: int | None = None
+    inode: int | None = None
 
     def of(self, status: os.stat_result) -> Attributes:
         """What is true of the file with this status: without checksum and size if its time is not the stamp. A wrong
@@ -72,6 +76,8 @@ class Attributes(HttpHeaders):
             kept.append(f'"{ALGORITHM}":"{crc}","size":{size}')
             if self.stamp is not None:
                 kept.append(f'"t":"{_encode_stamp(self.stamp)}"')
+        if self.inode is not None:
+            kept.append(f'"inode":{self.inode}')
         if self.content_type is not None:
             kept.append(f'"content_type":{_json(self.content_type)}')
         if headers := headers_of(self):
@@ -89,9 +95,10 @@ def decode(data: bytes) -> Attributes:
     """The attributes that `encode` wrote, or `IntegrityError`."""
     try:
         kept = json.loads(data)
-        crc, size, stamp = kept.get(ALGORITHM), kept.get("size"), kept.get("t")
+        crc, size, stamp, inode = kept.get(ALGORITHM), kept.get("size"), kept.get("t"), kept.get("inode")
         headers = {name: value for name, value in kept.get("headers", {}).items() if name in HTTP_HEADERS}
-        if not isinstance(size, int | None) or not (crc is None or _CRC.fullmatch(crc)):
+        numbers_are_numbers = isinstance(size, int | None) and isinstance(inode, int | None)
+        if not numbers_are_numbers or not (crc is None or _CRC.fullmatch(crc)):
             raise ValueError("neither size nor checksum")
         return Attributes(
             content_type=parse_content_type(kept.get("content_type")),
@@ -99,6 +106,7 @@ def decode(data: bytes) -> Attributes:
             checksum=f"{ALGORITHM}:{crc}" if crc else None,
             size=size,
             stamp=_decode_stamp(stamp) if stamp else None,
+            inode=inode,
             **{name: parse_header(name, value) for name, value in headers.items()},
         )
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -207,10 +215,14 @@ class AttributeFiles:
             names = [os.fsencode(name) for name in os.listdir(descriptor)]
         finally:
             release(descriptor)
-        for name in names:
-            stamp = _stamp_in(name)
-            if stamp is not None and is_stamp(status.st_mtime_ns, stamp):
+        stamps = {stamp: name for name in names if (stamp := _stamp_in(name)) is not None}
+        for stamp, name in stamps.items():
+            if is_stamp(status.st_mtime_ns, stamp):
                 return self._read(shelf + b"/" + name)
+        for stamp in sorted(stamps, reverse=True):
+            kept = self._read(shelf + b"/" + stamps[stamp])
+            if kept and decode(kept).inode == status.st_ino:
+                return kept
         return b""
 
     def _read(self, path: bytes) -> bytes:

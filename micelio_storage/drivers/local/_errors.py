@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from types import TracebackType
 
 from ...driver import (
@@ -43,13 +44,17 @@ _WORDS = {
 }
 
 
-def translate(error: OSError | StorageError) -> StorageError:
-    """The library's error for the system's. Paths stay out of it: they are not the caller's business."""
+def translate(error: OSError | StorageError, root: bytes | None = None) -> StorageError:
+    """The library's error for the system's. Paths stay out of it, for they are not the caller's business; but which
+    disk is full is: then the `root` is named, if it is given."""
     if isinstance(error, StorageError):
         return error
     number = error.errno or 0
     kind = _KINDS.get(number, StorageError)
-    translated = kind(_WORDS.get(number, f"the file system says: {error.strerror or error}"))
+    words = _WORDS.get(number, f"the file system says: {error.strerror or error}")
+    if kind is OutOfSpaceError and root is not None:
+        words = f"{os.fsdecode(root)!r}: {error.strerror}"
+    translated = kind(words)
     if isinstance(translated, OSError) and error.errno:
         translated.errno = error.errno  # EROFS is not EACCES, nor EDQUOT ENOSPC
     translated.__cause__ = error
@@ -57,9 +62,12 @@ def translate(error: OSError | StorageError) -> StorageError:
 
 
 class system_errors:  # noqa: N801  # a context manager, used like a function
-    """Around everything that may meet the system's errors."""
+    """Around everything that may meet the system's errors; `root` is what is full where something is."""
 
-    __slots__ = ()
+    __slots__ = ("_root",)
+
+    def __init__(self, root: bytes | None = None) -> None:
+        self._root = root
 
     def __enter__(self) -> None:
         pass
@@ -68,4 +76,4 @@ class system_errors:  # noqa: N801  # a context manager, used like a function
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, OSError) and not isinstance(error, StorageError):
-            raise translate(error) from error
+            raise translate(error, self._root) from error

@@ -28,6 +28,7 @@ class LocalUpload:
         lane: Lane,
         executor: Executor,
         transfers: set[Transfer],
+        root: bytes,
         *,
         durable: bool,
     ) -> None:
@@ -36,6 +37,7 @@ class LocalUpload:
         self._lane = lane
         self._file = SharedFile(staged.descriptor, owned=False)
         self._executor = executor
+        self._root = root
         self._durable = durable
         self._joined = bytearray()
         self._queue = Queue()
@@ -46,7 +48,7 @@ class LocalUpload:
 
     async def write(self, data: BytesLike) -> None:
         self._check_open()
-        with system_errors():
+        with system_errors(self._root):
             if len(data) < JOINED:
                 self._joined += data
                 if len(self._joined) >= CHUNK:
@@ -60,7 +62,7 @@ class LocalUpload:
 
     async def commit(self) -> ObjectInfo:
         self._check_open()
-        with system_errors():
+        with system_errors(self._root):
             await self._add_joined()
             await self._land()
             info = await self._lane.finish(self._end())
@@ -75,7 +77,7 @@ class LocalUpload:
             self._joined = bytearray()
             self._queue.clear()
             with (
-                system_errors(),
+                system_errors(self._root),
                 contextlib.suppress(ClosedError),
             ):  # or the driver does, which is closing
                 await run_to_completion(self._forget(self._lane))

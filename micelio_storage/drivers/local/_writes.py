@@ -108,6 +108,7 @@ class Writes:
             checksum=checksum,
             size=size,
             stamp=status.st_mtime_ns,  # as the file system keeps it
+            inode=None if store.in_inode else status.st_ino,
             **headers_of(options),
         )
         encoded = attributes.encode()
@@ -134,7 +135,7 @@ class Writes:
                 try:
                     yield from self._delete_one(key, if_match, parents)
                 except (OSError, StorageError) as error:
-                    failures[key] = failure = translate(error)
+                    failures[key] = failure = translate(error, self._root.path)
                     if isinstance(failure, PreconditionFailedError):
                         failure.info = self._present(key)
                 if len(parents) == MOST_DIRECTORIES:
