@@ -397,7 +397,7 @@ async def test_a_reader_dropped_open_is_closed_with_its_storage(tmpfs: Path) -> 
         await storage.put("large", LARGE)
         reader = await storage.open_read("large").__aenter__()
         await anext(reader)
-        with pytest.warns(ResourceWarning, match="dropped open"):  # noqa: PT031  # both are what drops it
+        with pytest.warns(ResourceWarning, match="garbage-collected while open"):  # noqa: PT031  # both are what drops it
             del reader
             gc.collect()
     assert open_descriptors() == before

@@ -178,5 +178,8 @@ async def what_is_dropped_open_is_given_back(storage: Storage, prefix: str) -> N
         warnings.simplefilter("always", ResourceWarning)
         await asyncio.ensure_future(drop())
         gc.collect()
-    expect(sum("dropped open" in str(warning.message) for warning in caught) == 2, "nobody was warned of both")
+    expect(
+        sum("garbage-collected while open" in str(warning.message) for warning in caught) == 2,
+        "nobody was warned of both",
+    )
     equal(await names(storage, prefix), ["a"], "what is there")
