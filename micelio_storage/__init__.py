@@ -34,7 +34,7 @@ from ._outcome import Outcome, Status
 from ._sources import AsyncReadable, Data
 from ._storage import Storage
 from ._streams import Reader, Writer
-from ._types import BytesLike, Capabilities, Entry, Page, Removed, WriteArguments
+from ._types import BytesLike, Capabilities, Entry, Page, Removed, UrlArguments, WriteArguments
 from ._updating import Change
 from .sessions import Document, DocumentChange, Session, Usage, list_sessions
 
@@ -85,6 +85,7 @@ __all__ = [
     "Storage",
     "StorageError",
     "UnavailableError",
+    "UrlArguments",
     "Usage",
     "WriteArguments",
     "Writer",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
@@ -25,6 +26,8 @@ _VARIABLE = re.compile(r"\$[A-Za-z_{]")
 _GROUP = re.compile(r"[^\x00-\x20\x7f:,/\ud800-\udfff]{1,255}")  # what a line of /etc/group can begin with
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # a URL's, in a place for paths; one letter is a drive
 
+SIGNING = ("public_url", "url_keys")  # fields that are the same for every back end without URLs of its own
+
 Origin: TypeAlias = Literal["object", "environment", "url"]
 """Where a configuration was said, so that an error can name what to change."""
 
@@ -41,7 +44,11 @@ class LocalConfig:
 
     Who else may use what is made: `file_mode` of objects, `directory_mode` of directories and of the root if it is
     made, whatever the umask says, and their `group` (name or number), by default that of the directory above if it has
-    the setgid bit (`directory_mode=0o2750`), else the process's."""
+    the setgid bit (`directory_mode=0o2750`), else the process's.
+
+    For signed URLs: `public_url`, where a `StorageApp` serves this storage, and `url_keys`, secrets of 32 characters or
+    more (as text, with commas between them) of which the first signs. The environment has them as `STORAGE_PUBLIC_URL`
+    and `STORAGE_URL_KEYS`; no URL of a storage has keys in it."""
 
     path: str | os.PathLike[str] | None = None
     durable: bool = True
@@ -49,15 +56,19 @@ class LocalConfig:
     file_mode: Mode = 0o600
     directory_mode: Mode = 0o700
     group: str | int | None = None
+    public_url: str | None = None
+    url_keys: str | Sequence[str] | None = field(default=None, repr=False)
     _origin: Origin = field(default="object", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryConfig:
-    """Objects in this process, gone when the storage is closed: for tests. `deadline`: seconds for each call, or
-    None."""
+    """Objects in this process, gone when the storage is closed: for tests. `deadline`: seconds for each call, or None.
+    `public_url` and `url_keys` are `LocalConfig`'s."""
 
     deadline: float | None = None
+    public_url: str | None = None
+    url_keys: str | Sequence[str] | None = field(default=None, repr=False)
     _origin: Origin = field(default="object", compare=False, repr=False)
 
 
@@ -127,6 +138,8 @@ def named(kind: type[Config], name: str, origin: Origin) -> str:
 
 def variable(kind: type[Config], name: str) -> str:
     """The environment's name of a field."""
+    if name in SIGNING:
+        return f"STORAGE_{name.upper()}"
     return f"S3_{name.upper()}" if kind is S3Config else f"STORAGE_LOCAL_{name.upper()}"
 
 
@@ -185,6 +198,15 @@ def _check_mode(config: LocalConfig, name: str, *, least: int, most: int) -> Non
         raise ConfigError(f"{said} is {oct(mode)}: it may have the bits of {oct(most)} and no others{meant}")
     if mode & least != least:
         raise ConfigError(f"{said} is {oct(mode)}, which keeps the owner out: it must have the bits of {oct(least)}")
+
+
+def check_signing(config: LocalConfig | MemoryConfig) -> bool:
+    """Whether URLs are to be signed; a `ConfigError` for a half of what that needs."""
+    if (config.public_url is None) != (config.url_keys is None):
+        missing = setting(config, "url_keys" if config.url_keys is None else "public_url")
+        raise ConfigError(f"signed URLs need both public_url and url_keys: set {missing} too, or neither")
+    _check_endpoint(setting(config, "public_url"), config.public_url)
+    return config.public_url is not None
 
 
 def check_s3(config: S3Config) -> None:

@@ -23,6 +23,7 @@ import platformdirs
 from ._call import parse_deadline
 from ._config import (
     OCTAL,
+    SIGNING,
     Config,
     LocalConfig,
     MemoryConfig,
@@ -30,6 +31,7 @@ from ._config import (
     S3Config,
     check_local,
     check_s3,
+    check_signing,
     is_open_to_listeners,
     local_path,
     named,
@@ -91,10 +93,12 @@ def config_from_environ(environ: Mapping[str, str]) -> Config:
     given = {name: value for name, value in environ.items() if value and name.startswith(("STORAGE_", "S3_"))}
     url = given.get("STORAGE_URL")
     if url is not None:
-        others = sorted(name for name in given if name in {*_KNOWN, *_S3_VARIABLES.values()} - {"STORAGE_URL"})
+        signing = {field: given[name] for field in SIGNING if (name := variable(LocalConfig, field)) in given}
+        beside = {"STORAGE_URL", *(variable(LocalConfig, field) for field in SIGNING)}
+        others = sorted(name for name in given if name in {*_KNOWN, *_S3_VARIABLES.values()} - beside)
         if others:
             raise ConfigError(f"STORAGE_URL and {others[0]} are both set: put all of it into the URL, or unset one")
-        return _from_url(url, "STORAGE_URL")
+        return _with_signing(_from_url(url, "STORAGE_URL"), signing)
     backend = given.get("STORAGE_BACKEND", "local")
     if backend == "local":
         _refuse_unknown({name for name in given if not name.startswith("S3_")}, _KNOWN)
@@ -106,6 +110,13 @@ def config_from_environ(environ: Mapping[str, str]) -> Config:
             raise ConfigError("STORAGE_BACKEND is s3, but S3_BUCKET is not set")
         return _checked(S3Config, values, "environment")
     raise ConfigError(f"STORAGE_BACKEND is {backend!a}: it must be 'local' or 's3'")
+
+
+def _with_signing(config: Config, signing: Mapping[str, str]) -> Config:
+    """The configuration with what no URL may say. S3 signs URLs itself."""
+    if not signing or isinstance(config, S3Config):
+        return config
+    return dataclasses.replace(config, public_url=signing.get("public_url"), url_keys=signing.get("url_keys"))
 
 
 def _values(given: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
@@ -270,12 +281,21 @@ def make_driver(config: Config, environ: Mapping[str, str] | None = None) -> Dri
             group=config.group,
             setting=setting(config, "group"),
         )
-        return LocalDriver(place, durable=config.durable, access=access, setting=setting(config, "path"))
+        driver = LocalDriver(place, durable=config.durable, access=access, setting=setting(config, "path"))
+        return _signing(driver, config)
     if isinstance(config, MemoryConfig):
         from .drivers.memory import MemoryDriver
 
-        return MemoryDriver()
+        return _signing(MemoryDriver(), config)
     return _make_s3(config)
+
+
+def _signing(driver: Driver, config: LocalConfig | MemoryConfig) -> Driver:
+    if not check_signing(config):
+        return driver
+    from .wrappers.signing import SigningDriver, UrlSigner
+
+    return SigningDriver(driver, config.public_url or "", UrlSigner(config.url_keys or ()))
 
 
 def _make_s3(config: S3Config) -> Driver:

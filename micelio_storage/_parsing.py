@@ -22,6 +22,7 @@ from ._types import (
     ListOptions,
     PresignRequest,
     ReadOptions,
+    UrlArguments,
     WriteArguments,
     WriteOptions,
 )
@@ -29,6 +30,7 @@ from ._types import (
 MAX_CONTENT_TYPE = 255  # characters: RFC 6838 allows 127 + 127 for type and subtype
 MAX_METADATA_BYTES = 2000  # names and values as HTTP carries them: S3 allows 2,048, and some are the storage's own
 MAX_SIGNED_SECONDS = 7 * 24 * 3600  # the limit of S3's signatures
+SHA256_BYTES = 32
 _ETAG = re.compile(r'"[\x21\x23-\x7e]+"')
 _HEADER = re.compile(r"[!-~](?:[ -~]{0,1022}[!-~])?")
 _CONTENT_TYPE = re.compile(r"[!-.0-~]+/[!-.0-~]+(?: *; *[ -~]*[!-~])?")
@@ -125,35 +127,61 @@ def encode_metadata(value: str) -> str:
     return f"=?UTF-8?B?{base64.b64encode(value.encode()).decode()}?="
 
 
-def parse_presign(
-    expires: int | timedelta,
-    method: str,
-    content_type: str | None,
-    content_disposition: str | None,
-    content_length: int | None,
-) -> PresignRequest:
+def parse_presign(expires: int | timedelta, method: str, bound: UrlArguments) -> PresignRequest:
     """What a signed URL is to allow; what the method cannot bind is refused."""
+    unknown = bound.keys() - UrlArguments.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
     seconds = int(expires.total_seconds()) if isinstance(expires, timedelta) else expires
     if parse_count("expires", seconds, least=1, most=MAX_SIGNED_SECONDS) is None:
         raise TypeError("expires must be a number of seconds or a timedelta, not None")
     if method not in ("GET", "PUT"):
         raise InvalidArgumentError("method must be 'GET' or 'PUT'")
-    if method == "GET" and content_length is not None:
+    if method == "GET" and bound.get("content_length") is not None:
         raise InvalidArgumentError("content_length is only for PUT: the response to a GET is as long as the object")
-    if content_disposition is not None:
-        if method == "PUT":
-            raise InvalidArgumentError("content_disposition is only for GET: a signed PUT does not store one")
-        if not isinstance(content_disposition, str) or not _HEADER.fullmatch(content_disposition):
-            raise InvalidArgumentError(
-                "content_disposition must be printable ASCII, as in 'attachment; filename=\"a.txt\"'"
-            )
     return PresignRequest(
         expires=seconds,
         method="GET" if method == "GET" else "PUT",
-        content_type=parse_content_type(content_type),
-        content_disposition=content_disposition,
-        content_length=parse_count("content_length", content_length, least=0),
+        content_type=parse_content_type(bound.get("content_type")),
+        content_disposition=_parse_disposition(method, bound.get("content_disposition")),
+        content_length=parse_count("content_length", bound.get("content_length"), least=0),
+        sha256=_parse_sha256(method, bound.get("sha256")),
+        if_absent=_parse_one_shot(method, bound.get("if_absent", False)),
     )
+
+
+def _parse_disposition(method: str, value: str | None) -> str | None:
+    if value is None:
+        return None
+    if method == "PUT":
+        raise InvalidArgumentError("content_disposition is only for GET: a signed PUT does not store one")
+    if not isinstance(value, str) or not _HEADER.fullmatch(value):
+        raise InvalidArgumentError(
+            "content_disposition must be printable ASCII, as in 'attachment; filename=\"a.txt\"'"
+        )
+    return value
+
+
+def _parse_sha256(method: str, value: bytes | None) -> bytes | None:
+    if value is None:
+        return None
+    if not isinstance(value, bytes):
+        raise TypeError(
+            f"sha256 must be bytes, as hashlib.sha256(data).digest() gives them, not {type(value).__name__}"
+        )
+    if method == "GET":
+        raise InvalidArgumentError("sha256 is only for PUT: it binds what is stored")
+    if len(value) != SHA256_BYTES:
+        raise InvalidArgumentError(f"sha256 must be the {SHA256_BYTES} bytes of the digest, not {len(value)}")
+    return value
+
+
+def _parse_one_shot(method: str, value: bool) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"if_absent must be a bool, not {type(value).__name__}")
+    if value and method == "GET":
+        raise InvalidArgumentError("if_absent is only for PUT: a GET creates nothing")
+    return value
 
 
 def parse_count(name: str, value: int | None, *, least: int, most: int | None = None) -> int | None:

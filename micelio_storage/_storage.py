@@ -43,6 +43,7 @@ from ._types import (
     Page,
     ReadOptions,
     Removed,
+    UrlArguments,
     WriteArguments,
     WriteOptions,
     changes_nothing,
@@ -379,20 +380,14 @@ class Storage(Openable):
         *,
         expires: int | timedelta,
         method: Literal["GET", "PUT"] = "GET",
-        content_type: str | None = None,
-        content_disposition: str | None = None,
-        content_length: int | None = None,
         deadline: float | None = None,
+        **bound: Unpack[UrlArguments],
     ) -> str:
-        """A signed URL with which anybody can do this one thing for `expires` seconds (at most seven days).
-
-        The answer to a GET says `content_type` and `content_disposition` if they are given; a PUT must come with
-        `content_type` and `content_length` (bytes) if they are. `NotSupportedError` where the driver signs none.
-        """
+        """A signed URL with which anybody can do this one thing for `expires` seconds (at most seven days). What else
+        it binds is said in `UrlArguments`. `NotSupportedError` where the driver signs none."""
         with self._call("url", key, deadline):
             parsed = self._parse(key)
-            request = parse_presign(expires, method, content_type, content_disposition, content_length)
-            return await self._driver.presign(parsed, request)
+            return await self._driver.presign(parsed, parse_presign(expires, method, bound))
 
     def under(self, prefix: str) -> Storage:
         """A storage of what is below `prefix` ("a/b" and "a/b/" are the same), which can neither see nor touch anything

@@ -163,7 +163,8 @@ class PresignRequest:
     """A URL that lets whoever holds it do one thing, which `method` says, for `expires` seconds.
 
     For a GET, `content_type` and `content_disposition` are what the answer will say instead of what is stored; for a
-    PUT, `content_type` and `content_length` (bytes) are what the request must say.
+    PUT, `content_type`, `content_length` (bytes) and `sha256` are what the request must have, and `if_absent` lets it
+    create the object but not replace it.
     """
 
     expires: int
@@ -171,6 +172,24 @@ class PresignRequest:
     content_type: str | None = None
     content_disposition: str | None = None
     content_length: int | None = None
+    sha256: bytes | None = None
+    if_absent: bool = False
+
+
+class UrlArguments(TypedDict, total=False):
+    """What a signed URL binds, by keyword.
+
+    Of a GET, the answer says `content_type` and `content_disposition` instead of what is stored. A PUT has to come with
+    the very `content_type`, `content_length` (bytes), and content of the `sha256` (its 32 bytes), where they are given;
+    with `if_absent` it creates the object and never replaces one, so that the URL is good for once. For S3 the request
+    says all of it, too: `Content-Type`, `Content-Length`, `x-amz-checksum-sha256` (base64) and `If-None-Match: *`.
+    """
+
+    content_type: str | None
+    content_disposition: str | None
+    content_length: int | None
+    sha256: bytes | None
+    if_absent: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.memory import MemoryDriver
 from micelio_storage.testing import CHECKS, Check, run
 from micelio_storage.wrappers.prefixed import PrefixedDriver
+from micelio_storage.wrappers.signing import SigningDriver, UrlSigner
 
 
 class ModestDriver(MemoryDriver):
@@ -57,7 +58,7 @@ class ModestDriver(MemoryDriver):
         return await super().delete(keys, options)
 
 
-class SigningDriver(MemoryDriver):
+class LinkingDriver(MemoryDriver):
     """Has URLs, which lead nowhere."""
 
     def __init__(self) -> None:
@@ -73,7 +74,8 @@ DRIVERS: Mapping[str, Callable[[Path], Driver]] = {
     "memory": lambda place: MemoryDriver(),
     "memory-flat": lambda place: MemoryDriver(nested_keys=False),
     "memory-modest": lambda place: ModestDriver(),
-    "memory-signing": lambda place: SigningDriver(),
+    "memory-signing": lambda place: LinkingDriver(),
+    "memory-signed": lambda place: SigningDriver(MemoryDriver(), "https://files.example.org/x/", UrlSigner("k" * 32)),
     "memory-prefixed": lambda place: PrefixedDriver(MemoryDriver(), Prefix.parse("tenants/\u00e9 1/")),
     "local": lambda place: LocalDriver(place / "root"),
     "local-walk": lambda place: LocalDriver(place / "root", resolver="walk"),

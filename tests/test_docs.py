@@ -19,7 +19,8 @@ import micelio_storage
 from micelio_storage import open_storage
 
 PROJECT = Path(__file__).parent.parent
-SOURCES = [PROJECT / "README.md", *sorted(Path(micelio_storage.__file__).parent.rglob("*.py"))]
+PAGES = sorted((PROJECT / "docs").glob("*.md"))
+SOURCES = [PROJECT / "README.md", *PAGES, *sorted(Path(micelio_storage.__file__).parent.rglob("*.py"))]
 
 
 def evaluate(example: Example) -> None:

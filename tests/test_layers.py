@@ -77,7 +77,7 @@ def may_enter(module: str, target: str, at_the_top: bool) -> bool:
     room, other = module.partition(".")[0], target.partition(".")[0]
     is_door = not any(part.startswith("_") for part in target.split("."))
     if module in CORE:
-        lazily = module == "_open" and not at_the_top and room != "cli" and target in _drivers()
+        lazily = module == "_open" and not at_the_top and (target in _drivers() or target == "wrappers.signing")
         return target in CORE[: CORE.index(module)] or target == "wrappers.prefixed" or lazily
     if room in ("drivers", "wrappers"):
         own = module.split(".")[:2] if len(module.split(".")) > 2 or module in _drivers() else [room]

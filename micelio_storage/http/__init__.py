@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ..wrappers.signing import Grant, UrlSigner
 from ._conditions import Conditions
-from ._exchange import Answer, ReadRequest, Refused
+from ._exchange import Answer, Bound, ReadRequest, Refused
 from ._fields import ByteRange, EntityTags, Fields, content_disposition
 from ._policy import INLINE, SANDBOX, ContentPolicy
 from .asgi import StorageApp, serve_object
@@ -12,14 +13,17 @@ __all__ = [
     "INLINE",
     "SANDBOX",
     "Answer",
+    "Bound",
     "ByteRange",
     "Conditions",
     "ContentPolicy",
     "EntityTags",
     "Fields",
+    "Grant",
     "ReadRequest",
     "Refused",
     "StorageApp",
+    "UrlSigner",
     "content_disposition",
     "serve_object",
 ]

@@ -6,6 +6,7 @@ the conditions that a store can judge, and `ReadRequest.answer` decides on the `
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from .. import (
     UnavailableError,
 )
 from ..driver import ObjectInfo, ReadOptions, Span
+from ..wrappers.signing import Grant
 from ._conditions import Conditions, evaluate_if_range, evaluate_preconditions
 from ._fields import (
     ByteRange,
@@ -43,6 +45,7 @@ from ._fields import (
 from ._policy import ContentPolicy
 
 NO_STORE = ("cache-control", "no-store")
+_MAX_AGE = re.compile(r"(?:^|[, ])max-age=([0-9]{1,9})(?:$|[, ])")
 _VISIBLE = frozenset(map(chr, range(0x21, 0x7F)))
 
 
@@ -77,27 +80,65 @@ class Refused(Exception):  # noqa: N818  # it is an answer, and nothing that wen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """What a signed URL says of an object instead of what is stored (`content_type`, `content_disposition`, None for
+    what is), and how many seconds are `remaining` until it is over."""
+
+    content_type: str | None
+    content_disposition: str | None
+    remaining: int
+
+    @classmethod
+    def of(cls, grant: Grant, remaining: int) -> Self:
+        """What the grant binds."""
+        return cls(content_type=grant.content_type, content_disposition=grant.content_disposition, remaining=remaining)
+
+    def of_object(self, info: ObjectInfo) -> ObjectInfo:
+        """The object as it is to be described. No cache keeps it for longer than the URL is good."""
+        said = _MAX_AGE.search(info.cache_control or "")
+        kept = f"private, max-age={min(int(said[1]), self.remaining)}" if said else "private, no-cache"
+        return replace(
+            info,
+            content_type=self.content_type or info.content_type,
+            content_disposition=self.content_disposition or info.content_disposition,
+            cache_control=kept,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReadRequest:
     """A GET or HEAD (`method`) of an object, under `conditions`.
 
-    `ranges` are those of a Range that can be understood, else None; `if_range` is the field of this name.
+    `ranges` are those of a Range that can be understood, else None; `if_range` is the field of this name;
+    `bound` is what a signed URL says.
     """
 
     method: str
     conditions: Conditions
+    bound: Bound | None = None
     ranges: tuple[ByteRange, ...] | None = None
     if_range: str | None = None
 
     @classmethod
-    def parse(cls, method: str, fields: Fields) -> Self:
+    def parse(cls, method: str, fields: Fields, bound: Bound | None = None) -> Self:
         """The request with these header fields. A Range is for GET alone: RFC 9110, 14.2."""
         ranges = parse_range(fields.get("range")) if method == "GET" else None
-        return cls(method=method, conditions=Conditions.of(fields), ranges=ranges, if_range=fields.get("if-range"))
+        return cls(
+            method=method,
+            conditions=Conditions.of(fields),
+            bound=bound,
+            ranges=ranges,
+            if_range=fields.get("if-range"),
+        )
 
     @property
     def is_decided_by_range(self) -> bool:
         """Whether a range behind the end is the answer, as nothing else has a say."""
         return not self.conditions and self.if_range is None and self.ranges is not None and len(self.ranges) == 1
+
+    def described(self, info: ObjectInfo) -> ObjectInfo:
+        """The object as the answer is to describe it."""
+        return info if self.bound is None else self.bound.of_object(info)
 
     def hope(self) -> ReadOptions:
         """What to open the object with: the first range, and the conditions that have a single ETag."""
@@ -114,6 +155,7 @@ class ReadRequest:
     def answer(self, name: str, info: ObjectInfo, policy: ContentPolicy, now: datetime | None = None) -> Answer:
         """The answer for an object that is this, in a file of this name."""
         now = now or datetime.now(UTC)
+        info = self.described(info)
         verdict = evaluate_preconditions(self.conditions, info, reading=True)
         if verdict == 304:
             return not_modified(info.etag, info, policy)

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from .. import (
@@ -19,9 +19,10 @@ from .. import (
     WriteArguments,
 )
 from .._parsing import parse_write_options
+from ..wrappers.signing import Grant
 from ._conditions import Conditions, evaluate_preconditions
 from ._exchange import Answer, Refused, answer_of
-from ._fields import Fields, parse_digest
+from ._fields import EntityTags, Fields, parse_digest
 from ._policy import ContentPolicy
 
 SMALL = 256 << 10  # bytes of a body that are gathered, and put in one request of the store
@@ -64,6 +65,20 @@ class WriteRequest:
             raise Refused(400, "a header field has a value that cannot be stored") from error
         return cls(
             conditions=Conditions.of(fields), length=length, most=max_size, sha256=_parse_digests(fields), how=how
+        )
+
+    def bound_by(self, grant: Grant, fields: Fields) -> Self:
+        """The request, if it says what the signed URL binds; `Refused` otherwise."""
+        differs = grant.content_type is not None and fields.get("content-type") != grant.content_type
+        if differs or (grant.content_length is not None and self.length != grant.content_length):
+            raise Refused(403, "the URL is not signed for this")
+        if grant.sha256 is not None and self.sha256 not in (None, grant.sha256):
+            raise Refused(403, "the URL is not signed for this")
+        once = Conditions(if_none_match=EntityTags(any=True))
+        return replace(
+            self,
+            conditions=once if grant.if_absent else self.conditions,
+            sha256=self.sha256 if grant.sha256 is None else grant.sha256,
         )
 
     @classmethod

@@ -164,7 +164,8 @@ async def _open_pinned(storage: Storage, key: str, request: ReadRequest, policy:
             hope = replace(hope, offset=0, length=None)
             continue
         except NotModifiedError as error:
-            answer = not_modified(hope.if_none_match or "", error.info, policy)
+            info = None if error.info is None else request.described(error.info)
+            answer = not_modified(hope.if_none_match or "", info, policy)
             return answer, Body(answer)
         except PreconditionFailedError as error:
             answer = answer_of(error, policy)

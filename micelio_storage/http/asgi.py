@@ -12,8 +12,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Ite
 from typing import Literal, TypeAlias, cast
 
 from .. import Storage
-from ..driver import FileSlice
-from ._exchange import Answer, ReadRequest, Refused, answer_of
+from ..driver import AccessDeniedError, FileSlice, Key
+from ..wrappers.signing import Grant, UrlSigner, is_signed, refused
+from ._exchange import Answer, Bound, ReadRequest, Refused, answer_of
 from ._fields import Fields
 from ._paths import key_of_path
 from ._policy import ContentPolicy
@@ -45,7 +46,9 @@ class StorageApp:
     `authorize` is asked before anything else with the ASGI scope, "read", "write" or "delete", and the key; it may be
     a coroutine function. There is no default: nothing is public by accident. What may not be read is answered as if it
     was not there. `max_size` is the most bytes that a PUT may have. `trusted_origins` ("https://app.example.org") may
-    write from pages of theirs; other pages may not, whatever cookies the browser adds. `idle_timeout` is in seconds.
+    write from pages of theirs; other pages may not, whatever cookies the browser adds. With the `signer` of the
+    storage's URLs, a signed one is verified before any I/O, and nobody is asked then; one that is not good is a 403.
+    `idle_timeout` is in seconds.
 
     Alone under a server it opens the storage as the server starts, and closes it in the end; mounted in an application
     it leaves that to the application.
@@ -59,9 +62,11 @@ class StorageApp:
         policy: ContentPolicy = DEFAULT_POLICY,
         max_size: int | None = None,
         trusted_origins: Collection[str] = (),
+        signer: UrlSigner | None = None,
         idle_timeout: float = IDLE,
     ) -> None:
         self._storage = storage
+        self._signer = signer
         self._authorize = authorize
         self._policy = policy
         self._max_size = max_size
@@ -77,29 +82,41 @@ class StorageApp:
             raise NotImplementedError(f"StorageApp serves HTTP, not {scope['type']}")
         exchange = Exchange(scope, receive, send, policy=self._policy, idle_timeout=self._idle_timeout)
         try:
-            key, action = await self._admit(exchange)
-        except Refused as refused:
-            await exchange.send_answer(answer_of(refused, self._policy))
+            key, action, grant = await self._admit(exchange)
+        except Refused as error:
+            await exchange.send_answer(answer_of(error, self._policy, headless=exchange.method == "HEAD"))
             return
         if action == "read":
-            await exchange.serve(self._storage, key)
+            remaining = self._signer.remaining(grant) if self._signer is not None and grant is not None else 0
+            await exchange.serve(self._storage, key, None if grant is None else Bound.of(grant, remaining))
         elif action == "write":
-            await exchange.store(self._storage, key, self._max_size)
+            await exchange.store(self._storage, key, self._max_size, grant)
         else:
             await exchange.remove(self._storage, key)
 
-    async def _admit(self, exchange: Exchange) -> tuple[str, Action]:
-        """The key and what is to be done with it, if it may be done."""
+    async def _admit(self, exchange: Exchange) -> tuple[str, Action, Grant | None]:
+        """The key, what is to be done with it, and the signed URL that allows it; `Refused` if it may not be done."""
         action = _ACTIONS.get(exchange.method)
         if action is None:
             raise Refused(405, "objects have GET, HEAD, PUT and DELETE", [("allow", ", ".join(_ACTIONS))])
         key = key_of_path(exchange.raw_path, str(exchange.scope.get("root_path", "")))
+        query = exchange.query
+        if is_signed(query):
+            return key, action, self._verify(key, exchange.method, query)
         if action != "read":
             check_origin(exchange.fields, self._trusted_origins)
         allowed = self._authorize(exchange.scope, action, key)
         if not (await allowed if inspect.isawaitable(allowed) else allowed):
             raise Refused(404, "there is no such object") if action == "read" else Refused(403, "that is not allowed")
-        return key, action
+        return key, action, None
+
+    def _verify(self, key: Key, method: str, query: str) -> Grant:
+        try:
+            if self._signer is None:
+                raise refused()
+            return self._signer.verify(key, method, query)
+        except AccessDeniedError as error:
+            raise Refused(403, error.message) from error
 
 
 async def serve_object(
@@ -115,8 +132,8 @@ async def serve_object(
     """Answer one GET or HEAD with an object: for an ASGI application that has decided that it may be read."""
     exchange = Exchange(scope, receive, send, policy=policy, idle_timeout=idle_timeout)
     if exchange.method not in ("GET", "HEAD"):
-        refused = Refused(405, "this has GET and HEAD", [("allow", "GET, HEAD")])
-        await exchange.send_answer(answer_of(refused, policy))
+        wrong = Refused(405, "this has GET and HEAD", [("allow", "GET, HEAD")])
+        await exchange.send_answer(answer_of(wrong, policy))
         return
     await exchange.serve(storage, key)
 
@@ -166,22 +183,29 @@ class Exchange:
             raise TypeError("the server gives no raw_path, without which paths cannot be told apart: use another one")
         return raw.partition(b"?")[0]
 
-    async def serve(self, storage: Storage, key: str) -> None:
-        """Answer with the object."""
-        request = ReadRequest.parse(self.method, self.fields)
+    @property
+    def query(self) -> str:
+        """The query, as it came over the wire."""
+        return cast("bytes", self.scope.get("query_string", b"")).decode("latin-1")
+
+    async def serve(self, storage: Storage, key: str, bound: Bound | None = None) -> None:
+        """Answer with the object, of which a signed URL may say other things than are stored with it."""
+        request = ReadRequest.parse(self.method, self.fields, bound)
         answer, body = await open_answer(storage, key, request, self._policy)
         try:
             await self.send_answer(answer, body)
         finally:
             await body.aclose()
 
-    async def store(self, storage: Storage, key: str, max_size: int | None) -> None:
-        """Store the request's body as the object."""
+    async def store(self, storage: Storage, key: str, max_size: int | None, grant: Grant | None = None) -> None:
+        """Store the request's body as the object, if it is what the signed URL binds."""
         try:
             request = WriteRequest.parse_put(self.fields, max_size)
+            if grant is not None:
+                request = request.bound_by(grant, self.fields)
             answer = await store(storage, key, request, self._chunks(), self._policy)
-        except Refused as refused:
-            answer = answer_of(refused, self._policy)
+        except Refused as error:
+            answer = answer_of(error, self._policy)
         except DisconnectedError:
             return  # nobody is there to be answered
         await self.send_answer(answer)

@@ -3,6 +3,7 @@ driver is opened, and then in a thread."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -134,6 +135,8 @@ class S3Driver:
             content_type: request.content_type,
             "ResponseContentDisposition": request.content_disposition,
             "ContentLength": request.content_length,
+            "ChecksumSHA256": None if request.sha256 is None else base64.b64encode(request.sha256).decode(),
+            "IfNoneMatch": "*" if request.if_absent else None,
         }
         parameters = {"Key": str(key)} | {name: value for name, value in bound.items() if value is not None}
         return await client.sign("get_object" if reading else "put_object", request.expires, parameters)
