@@ -12,7 +12,7 @@ AT_ONCE = 16
 T = TypeVar("T")
 
 
-async def for_each(things: Collection[T], work: Callable[[T], Awaitable[object]]) -> None:
+async def for_each(things: Collection[T], work: Callable[[T], Awaitable[object]], at_once: int = AT_ONCE) -> None:
     """Do the work for all of them, and raise what failed together at the end. No task for each: a few share them."""
     failures: list[StorageError] = []
     left = iter(things)
@@ -25,6 +25,6 @@ async def for_each(things: Collection[T], work: Callable[[T], Awaitable[object]]
                 failures.append(error)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(min(AT_ONCE, len(things))):
+        for _ in range(min(at_once, len(things))):
             group.create_task(some())
     raise_together(failures, f"{len(failures)} of {len(things)} failed")

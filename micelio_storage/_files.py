@@ -33,10 +33,12 @@ _Mode: TypeAlias = Literal["rb", "xb"]
 
 
 async def file_chunks(
-    path: str | os.PathLike[str], on_progress: OnProgress | None = None
+    path: str | os.PathLike[str],
+    on_progress: OnProgress | None = None,
+    opener: Callable[[str, int], int] | None = None,
 ) -> AsyncGenerator[BytesLike, None]:
     """The bytes of a file, a chunk at a time."""
-    async with _opened(path, "rb", opener=_open_regular) as (file, run):
+    async with opened(path, "rb", opener=opener or _open_regular) as (file, run):
         progress = None
         if on_progress is not None:
             progress = Progress(on_progress, await run(partial(_size_of, file.fileno())))
@@ -79,7 +81,7 @@ async def write_file(target: str, read: Callable[[], Awaitable[bytes]]) -> None:
     """Write what `read` gives, until that is nothing, to a file that appears when all of it is on the disk, or takes
     another's place, and its owner and mode. `find_target` has found the name."""
     part = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.part")
-    async with _opened(part, "xb", opener=partial(_create, target), at_the_end=partial(_remove, part)) as (file, run):
+    async with opened(part, "xb", opener=partial(_create, target), at_the_end=partial(_remove, part)) as (file, run):
         while chunk := await read():
             rest = memoryview(chunk)
             while rest:
@@ -104,7 +106,7 @@ def descriptor_named(path: str) -> tuple[str, int] | None:
 
 
 @asynccontextmanager
-async def _opened(
+async def opened(
     path: str | os.PathLike[str],
     mode: _Mode,
     *,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ._everything import everything
 from ._migrate import copy_below, migrate
 from ._outcomes import CONCURRENCY, MOST_CONCURRENCY, Advance, CopyResult, OnOutcome, Outcome, Report
+from ._tree_outcomes import TreeOutcome, TreeReport, TreeResult
+from ._trees import download_tree, upload_tree
 from ._verify import Finding, Tally, VerifyResult, verify
 
 __all__ = [
@@ -17,9 +19,14 @@ __all__ = [
     "Outcome",
     "Report",
     "Tally",
+    "TreeOutcome",
+    "TreeReport",
+    "TreeResult",
     "VerifyResult",
     "copy_below",
+    "download_tree",
     "everything",
     "migrate",
+    "upload_tree",
     "verify",
 ]

@@ -1,0 +1,212 @@
+"""A directory of the local disk, and what is beneath it: entered by its own names only, so that no link leads out.
+
+Each function blocks: run them in a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from .._keys import MAX_KEY_BYTES
+from ..driver import KeyConflictError, NotSupportedError
+
+_ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe that somebody puts there makes nobody wait
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+PART = ".part"  # how names of files end that are being written
+EXECUTABLE = 0o111
+
+Kind = Literal["file", "link", "special", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a regular file is like: enough to see that it was changed."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    executable: bool
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self:
+        return cls(
+            inode=status.st_ino,
+            size=status.st_size,
+            mtime_ns=status.st_mtime_ns,
+            ctime_ns=status.st_ctime_ns,
+            executable=bool(status.st_mode & stat.S_IXUSR),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A name beneath the directory, with "/" between its parts. Only a file has a look."""
+
+    path: str
+    kind: Kind
+    look: Look | None = None
+    reason: str = ""
+
+
+class Beneath:
+    """The directory, open until `close`."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._top)
+
+    def walk(self, is_ignored: Callable[[str], bool]) -> Iterator[Found]:
+        """Everything beneath that is no directory, but for what is ignored. A directory is ignored as "name/"."""
+        return self._walk(self._top, "", is_ignored)
+
+    def _walk(self, directory: int, above: str, is_ignored: Callable[[str], bool]) -> Iterator[Found]:
+        with os.scandir(directory) as entries:
+            names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+        for name, is_directory in names:
+            path = above + name
+            if is_ignored(f"{path}/" if is_directory else path):
+                continue
+            if len(path) > MAX_KEY_BYTES:
+                yield Found(path=path, kind="unreadable", reason="its name is longer than any key")
+                continue
+            if not is_directory:
+                yield _look_at(directory, name, path)
+                continue
+            try:
+                inner = os.open(name, _ENTER, dir_fd=directory)
+            except OSError as error:
+                yield Found(path=path, kind="unreadable", reason=error.strerror or str(error))
+                continue
+            try:
+                yield from self._walk(inner, f"{path}/", is_ignored)
+            finally:
+                os.close(inner)
+
+    def look(self, path: str) -> Look | None:
+        """What the file is like; None where there is none. `KeyConflictError` for what is no regular file."""
+        try:
+            with self._parent(path) as (directory, name):
+                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            raise KeyConflictError(f"a {_kind(status.st_mode)} stands there, and is left as it is")
+        return Look.of(status)
+
+    def open(self, path: str) -> int:
+        """A descriptor of the file, for reading."""
+        with self._parent(path) as (directory, name):
+            descriptor = os.open(name, _READ, dir_fd=directory)
+        if stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        raise KeyConflictError(f"a {_kind(mode)} stands there now")
+
+    def read(self, path: str) -> tuple[bytes, bool]:
+        """The bytes of a small file, and whether it was left alone while they were read."""
+        descriptor = self.open(path)
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            before = Look.of(os.fstat(descriptor))
+            data = file.readall()
+            return data, before == Look.of(os.fstat(descriptor)) and before.size == len(data)
+
+    def create(self, path: str) -> tuple[str, int]:
+        """A part that is to become the file, beside it: its path and descriptor. Directories are made."""
+        with self._parent(path, make=True) as (directory, name):
+            part = f".{secrets.token_hex(8)}{PART}"
+            return path[: len(path) - len(name)] + part, os.open(part, _CREATE, 0o666, dir_fd=directory)
+
+    def publish(self, part: str, path: str, descriptor: int, *, mtime_ns: int, executable: bool) -> int:
+        """Let the part take the file's place; returns its inode."""
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode) & ~EXECUTABLE
+        os.fchmod(descriptor, mode | (mode & 0o444) >> 2 if executable else mode)
+        os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+        self.look(path)  # raises for what is no file
+        with self._parent(path) as (directory, name):
+            os.replace(os.path.basename(part), name, src_dir_fd=directory, dst_dir_fd=directory)
+        return os.fstat(descriptor).st_ino
+
+    def write(self, path: str, data: bytes, *, mtime_ns: int, executable: bool) -> int:
+        """Write a small file, whole or not at all; returns its inode."""
+        part, descriptor = self.create(path)
+        try:
+            with os.fdopen(descriptor, "wb", buffering=0) as file:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[file.write(rest) or 0 :]
+                return self.publish(part, path, descriptor, mtime_ns=mtime_ns, executable=executable)
+        except BaseException:
+            self.remove(part)
+            raise
+
+    def remove(self, path: str) -> None:
+        """Remove the file, if it is there, and directories that are empty then."""
+        with suppress(FileNotFoundError), self._parent(path) as (directory, name):
+            os.unlink(name, dir_fd=directory)
+        while "/" in path:
+            path = path.rpartition("/")[0]
+            try:
+                with self._parent(path) as (directory, name):
+                    os.rmdir(name, dir_fd=directory)
+            except OSError:
+                return  # it holds something, or is gone
+
+    @contextmanager
+    def _parent(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+        """The directory that the name is in, reached from the top part by part, and the last part."""
+        *parts, name = path.split("/")
+        directory = os.dup(self._top)
+        try:
+            for part in parts:
+                if make:
+                    with suppress(FileExistsError):
+                        os.mkdir(part, dir_fd=directory)
+                inner = _enter(part, directory)
+                os.close(directory)
+                directory = inner
+            yield directory, name
+        finally:
+            os.close(directory)
+
+
+def _enter(part: str, directory: int) -> int:
+    try:
+        return os.open(part, _ENTER, dir_fd=directory)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise KeyConflictError(f"{part!a} is no directory, and nothing is done through a link") from error
+        raise
+
+
+def _look_at(directory: int, name: str, path: str) -> Found:
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        return Found(path=path, kind="unreadable", reason=error.strerror or str(error))
+    if stat.S_ISREG(status.st_mode):
+        return Found(path=path, kind="file", look=Look.of(status))
+    kind = _kind(status.st_mode)
+    return Found(path=path, kind="link" if kind == "link" else "special", reason=f"it is a {kind}")
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFLNK: "link", stat.S_IFDIR: "directory", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+    return kinds.get(stat.S_IFMT(mode), "device")
+
+
+def check_supported() -> None:
+    """Raise where the system lacks calls that a directory is entered safely with."""
+    if os.open not in os.supports_dir_fd or not hasattr(os, "O_NOFOLLOW"):
+        raise NotSupportedError("directories are transferred on systems that have openat(2) only")
