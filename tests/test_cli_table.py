@@ -55,6 +55,13 @@ TABLE = {
     "rm": Row(arguments=["k"], keys=["key", "removed"], quiet=True),
     "cp": Row(arguments=["k", "new"], keys=["key", "etag", "size"], quiet=True, missing=["none", "new"]),
     "mv": Row(arguments=["k", "new"], keys=["key", "etag", "size"], quiet=True, missing=["none", "new"]),
+    "sync": Row(
+        arguments=["directory", "memory:"],
+        keys=["copied", "unchanged", "removed", "skipped", "failed", "bytes", "seconds"],
+        on_storage=False,
+        missing=["file://{root}/none", "directory"],
+    ),
+    "events": Row(arguments=["abc"], keys=["seq", "at", "id", "data"]),
     "migrate": Row(
         arguments=["file://{root}", "memory:"],
         keys=["copied", "skipped", "failed", "bytes", "seconds"],
@@ -79,6 +86,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = use_storage(tmp_path, monkeypatch)
     root.mkdir(mode=0o700)
     (root / "k").write_text("abc")
+    log = root / "sessions/abc/events/00000000000000000000.jsonl"
+    log.parent.mkdir(parents=True)
+    log.write_text('{"v":1,"seq":0,"at":"2026-11-28T00:57:56.123Z","id":"a","data":{"n":1}}\n')
     (tmp_path / "source").write_text("new")
     (tmp_path / "directory").mkdir()
     (tmp_path / "directory" / "file").write_text("text")
@@ -287,7 +297,7 @@ def test_the_demo_asks_before_it_writes_into_a_storage_that_the_environment_name
     got, shown = on_a_terminal("demo", "directory", "--artifact-mib", "0", answer=b"n\n")
     assert got == 1
     assert f"in {root}?" in shown
-    assert not (root / "sessions").exists()
+    assert [path.name for path in (root / "sessions").iterdir()] == ["abc"]
 
 
 def test_the_demo_asks_nothing_where_it_was_told_where_or_nothing_is_yet(

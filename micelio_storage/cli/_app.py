@@ -36,12 +36,14 @@ from ..transfer import everything
 from . import _operations as operations
 from . import _report as report
 from ._changes import cp, mv, rm
+from ._directories import get_directory, put_directory, sync
 from ._doctor import doctor
 from ._help import SETTINGS, Command, Group
 from ._integrity import soak_it, verify_all
 from ._invocation import Invocation, StoppedError, ask, require_storage, run_on_loop
-from ._options import IfAbsentOption, JsonOption, KeyArgument, StorageOption, UrlArgument, YesOption
+from ._options import IfAbsentOption, JsonOption, KeyArgument, RecursiveOption, StorageOption, UrlArgument, YesOption
 from ._pipes import ClosedPipeError, Output, encoded, say, write_lines
+from ._sessions import events
 from ._transfer import receive, send
 
 NOT_THE_LIBRARY = frozenset({"site-packages", "__pycache__"})  # what the standard library's directory has besides it
@@ -134,10 +136,17 @@ def put(
         str | None, typer.Option(metavar="ETAG", help="fail unless the object that is there has this ETag")
     ] = None,
     metadata: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="may be given several times")] = None,
+    recursive: RecursiveOption = False,
     as_json: JsonOption = False,
     storage: StorageOption = None,
-) -> None:
-    """Store a file, or standard input, under a key: all of it or nothing. Prints the new ETag."""
+) -> int:
+    """Store a file, or standard input, under a key: all of it or nothing. Prints the new ETag.
+
+    With -r, store what is in a directory below a prefix, as `sync` does."""
+    if recursive:
+        if content_type or if_absent or if_match or metadata:
+            raise InvalidArgumentError("-r stores many objects: leave out the options for one")
+        return put_directory(Invocation.of(context, storage), source, key, as_json=as_json)
     pairs = _parse_metadata(metadata or [])
     with report.transfer(key) as meter:
         store = partial(
@@ -152,6 +161,7 @@ def put(
         )
         info = Invocation.of(context, storage).run(store)
     say([report.info_json(key, info) if as_json else info.etag])
+    return 0
 
 
 def _parse_metadata(texts: Sequence[str]) -> dict[str, str]:
@@ -173,10 +183,15 @@ def get(
     target: Annotated[
         Path | None, typer.Argument(metavar="TARGET", help="a file or directory; default: the last part of the key")
     ] = None,
+    recursive: RecursiveOption = False,
     as_json: JsonOption = False,
     storage: StorageOption = None,
-) -> None:
-    """Write an object to a file: all of it or nothing."""
+) -> int:
+    """Write an object to a file: all of it or nothing.
+
+    With -r, write what is below a prefix to a directory, as `sync` does."""
+    if recursive:
+        return get_directory(Invocation.of(context, storage), key, str(target or "."), as_json=as_json)
     name = Key.parse(key).name
     if target == Path("-"):
         raise InvalidArgumentError("use `cat` to write an object to standard output")
@@ -185,6 +200,7 @@ def get(
         size = Invocation.of(context, storage).run(partial(receive, key=key, path=path, meter=meter))
     if as_json:
         say([report.file_json(key, str(path), size)])
+    return 0
 
 
 @command()
@@ -299,6 +315,8 @@ def url(
 command()(rm)
 command()(cp)
 command()(mv)
+command()(sync)
+command()(events)
 command()(operations.migrate)
 command()(operations.policy)
 command()(doctor)

@@ -21,6 +21,7 @@ JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="write JSON,
 OverwriteOption: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="replace objects at TARGET that differ")]
 DryRunOption: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="report what would be done, change nothing")]
 YesOption: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+RecursiveOption: TypeAlias = Annotated[bool, typer.Option("--recursive", "-r", help="a directory, and a prefix")]
 IfAbsentOption: TypeAlias = Annotated[bool, typer.Option("--if-absent", help="fail if there is an object already")]
 ConcurrencyOption: TypeAlias = Annotated[
     int, typer.Option(min=1, max=MOST_CONCURRENCY, metavar="N", help="objects at the same time")

@@ -34,12 +34,12 @@ from .. import (
     default_path,
 )
 from ..driver import show_key
-from ..sessions import Usage
+from ..sessions import Event, Usage
 from ._pipes import say
 
 if TYPE_CHECKING:
     from ..testing import Result
-    from ..transfer import Outcome, Report
+    from ..transfer import Outcome, Report, TreeReport
     from ._demo import Figures, Rate
 
 COMMAND = "micelio-storage"
@@ -333,6 +333,40 @@ def migration_lines(done: Report) -> Iterator[str]:
     speed = f"{done.bytes / MIB / done.seconds:,.1f} MiB/s" if done.seconds and not done.dry_run else ""
     yield ", ".join(parts)
     yield ", ".join(filter(None, [f"{done.bytes:,} bytes", f"{done.seconds:.1f} s", speed]))
+
+
+def tree_json(done: TreeReport) -> str:
+    document = {name: getattr(done, name) for name in (*_OF_A_TREE, "bytes")}
+    unsolved = [{"path": each.path, "result": each.result, "reason": each.reason} for each in done.unsolved]
+    return json.dumps(document | {"seconds": round(done.seconds, 3), "dry_run": done.dry_run, "unsolved": unsolved})
+
+
+_OF_A_TREE = ("copied", "unchanged", "removed", "skipped", "failed")
+
+
+def tree_lines(done: TreeReport) -> Iterator[str]:
+    """What was left and why, then the numbers."""
+    for outcome in done.unsolved:
+        yield f"{outcome.result:<8}  {show_key(outcome.path)}: {_one_line(outcome.reason or '')}"
+    more = done.skipped + done.failed - len(done.unsolved)
+    if more > 0:
+        yield f"and {more:,} more"
+    would = "would be " if done.dry_run else ""
+    numbers = ", ".join(f"{name} {getattr(done, name):,}" for name in _OF_A_TREE)
+    yield f"{would}{numbers}; {done.bytes:,} bytes, {done.seconds:.1f} s"
+
+
+# -- events
+
+
+def event_json(event: Event) -> str:
+    at = event.at.isoformat(timespec="milliseconds")
+    return json.dumps({"seq": event.seq, "at": at, "id": event.id, "data": event.data})
+
+
+def event_line(event: Event) -> str:
+    data = json.dumps(event.data, ensure_ascii=False)
+    return f"{event.seq:>9}  {event.at:%Y-%m-%d %H:%M:%S}Z  {data}"
 
 
 def whereabouts(key: str | None, *, escaped: bool = False) -> str:

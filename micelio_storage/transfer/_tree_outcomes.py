@@ -13,7 +13,8 @@ TreeResult: TypeAlias = Literal["copied", "unchanged", "removed", "skipped", "fa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeOutcome:
-    """What became of the file at `path`, beneath the directory: `size` in bytes, and the `reason` why it was left."""
+    """What became of the file at `path`, beneath the directory: the `result`, its `size` in bytes, and the `reason` why
+    it was left."""
 
     path: str
     result: TreeResult

@@ -56,8 +56,8 @@ async def upload_tree(
 
     A file is known again by its size, its time of modification and whether it can be executed, which are kept in the
     object's metadata. Links, devices, names that are not keys, and what cannot be read are in the report, and left.
-    `ignore` has patterns as in .gitignore (needs `pathspec`). With `delete`, objects without a file are removed, if
-    nobody has written them since they were listed. More than `max_files` or `max_bytes` is an `InvalidArgumentError`
+    `ignore` has patterns as in .gitignore (extra `trees`). With `delete`, objects without a file are removed, if nobody
+    has written them since they were listed. More than `max_files` or `max_bytes` is an `InvalidArgumentError`
     before anything is stored. `on_progress` gets the bytes of files that are done, and of all.
     """
     upload = _Upload(storage, _ignoring(ignore), concurrency, on_progress, TreeReport(dry_run=dry_run))
@@ -342,7 +342,7 @@ def _ignoring(patterns: Iterable[str]) -> IsIgnored:
     try:
         from pathspec import GitIgnoreSpec
     except ImportError as error:
-        raise InvalidArgumentError("ignore= needs pathspec: pip install pathspec") from error
+        raise InvalidArgumentError("ignore= needs an extra: pip install 'micelio_storage[trees]'") from error
     return GitIgnoreSpec.from_lines([*lines, ".*.part"]).match_file
 
 

@@ -12,7 +12,21 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent.parent
 # Of each letter's numbers:
-LAST = {"K": 28, "O": 74, "D": 33, "C": 18, "S": 38, "X": 13, "R": 12, "Z": 10, "L": 12, "N": 5, "V": 10, "F": 7}
+LAST = {
+    "K": 28,
+    "O": 74,
+    "D": 33,
+    "C": 18,
+    "S": 38,
+    "X": 13,
+    "R": 12,
+    "Z": 10,
+    "L": 12,
+    "N": 5,
+    "V": 10,
+    "F": 7,
+    "T": 7,
+}
 
 NUMBERS = tuple(f"{letter}{number}" for letter, last in LAST.items() for number in range(1, last + 1))
 
