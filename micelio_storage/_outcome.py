@@ -19,9 +19,9 @@ class Outcome:
     """What came of an operation. Whole when the hook's context manager is left; None is what does not apply.
 
     `bytes` went in or out, all of a stream together. `entries` were listed or deleted. `etag` is that of the object
-    that was read or written. `attempts` are requests to a store, repeated ones too: those of opening a reader, but
-    not those that fetch the rest of it. Of all `status`es only "failed" is a failure: that an object is missing, is
-    known already, or is not in the state that was asked for, is an answer.
+    that was read or written. `attempts` are requests to a store, repeated ones too: those of opening a reader, but not
+    those that fetch the rest of it. Of the values of `status`, only "failed" is a failure: that an object is missing,
+    is known already, or is not in the state that was asked for, is an answer.
     """
 
     status: Status = "under way"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -24,6 +25,7 @@ from benchmarks.areas import Area  # noqa: E402
 from benchmarks.contestants import LOCAL, S3, Entrant, NotOfferedError, Target  # noqa: E402
 from benchmarks.contestants.base import Contestant, spread  # noqa: E402
 from benchmarks.measuring import Figures, Place, Results, Turn, Venue, Workload, measure_all  # noqa: E402
+from benchmarks.pictures import as_picture  # noqa: E402
 from benchmarks.records import Record, groups, middle, ratio  # noqa: E402
 
 NOBODY = "a-distribution-that-nobody-has"
@@ -289,3 +291,21 @@ def measured(
     )
     assert written.write(directory / "out") == [directory / "out/area.json", directory / "out/area.md"]
     return results, (directory / "out/area.md").read_text()
+
+
+def test_a_picture_of_the_demo_says_what_it_said_and_nothing_of_this_machine() -> None:
+    picture = as_picture(
+        ["storing /somewhere as session demo-1 in /elsewhere", "│ put │ 1,376 files/s │", "removed again from /there"]
+    )
+    shown = "".join(ElementTree.fromstring(picture).itertext()).replace("\xa0", " ")
+    assert "$ micelio-storage demo" in shown
+    assert "│ put │ 1,376 files/s │" in shown
+    assert not re.search(r"/(somewhere|elsewhere|there)", picture)
+    assert re.findall(r"https?://[^\"]*", picture) == ["http://www.w3.org/2000/svg"]  # nothing is fetched
+
+
+@pytest.mark.parametrize("name", ["demo", "peers"])
+def test_the_pictures_of_the_readme_are_small_and_whole(name: str) -> None:
+    path = PROJECT / "docs" / "pictures" / f"{name}.svg"
+    ElementTree.parse(path)
+    assert path.stat().st_size < 64 << 10

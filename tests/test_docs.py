@@ -1,26 +1,56 @@
-"""Every block of Python in the README and in docstrings runs, and README's commands are those that CI runs."""
+"""Every block of Python in the README, the documentation and docstrings runs, as it stands there."""
 
 from __future__ import annotations
 
 import ast
 import asyncio
+import dataclasses
 import inspect
+import io
+import os
+import re
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+import uvicorn
+from aiohttp import ClientSession, FormData
+from aiohttp.test_utils import TestClient, TestServer
+from support.s3_storage import set_credentials
 from sybil import Example, Sybil
 from sybil.document import Document
 from sybil.parsers.markdown import CodeBlockParser
 
 import micelio_storage
-from micelio_storage import open_storage
+from micelio_storage import (
+    Key,
+    LocalConfig,
+    S3Config,
+    UnavailableError,
+    driver,
+    http,
+    open_storage,
+    sessions,
+    testing,
+    transfer,
+)
+from micelio_storage.cli import _app
+from micelio_storage.drivers.s3 import doctor
+from micelio_storage.testing import soak
 
+DOORS = (micelio_storage, driver, http, sessions, testing, soak, transfer, doctor)
 PROJECT = Path(__file__).parent.parent
-PAGES = sorted((PROJECT / "docs").glob("*.md"))
+PAGES = sorted((PROJECT / "docs").rglob("*.md"))
 SOURCES = [PROJECT / "README.md", *PAGES, *sorted(Path(micelio_storage.__file__).parent.rglob("*.py"))]
+STORE = "http://127.0.0.1:8333"  # where the documentation has a SeaweedFS
+LONGEST_README = 9_000  # characters: one page
 
 
 def evaluate(example: Example) -> None:
@@ -51,8 +81,20 @@ async def surroundings(directory: Path) -> AsyncIterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("example", BLOCKS)
-def test_a_block_of_python_runs(example: Example, tmpfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_of_python_runs(
+    example: Example, tmpfs: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.setenv("STORAGE_LOCAL_PATH", str(tmpfs / "root"))
+    monkeypatch.chdir(tmpfs)
+    if STORE in example.parsed:
+        server = request.getfixturevalue("seaweedfs_server")
+        set_credentials(monkeypatch, server)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", server.region)
+        monkeypatch.setattr(
+            example,
+            "parsed",
+            example.parsed.replace(STORE, server.endpoint).replace("//artifacts", f"//{server.bucket}"),
+        )
     with asyncio.Runner() as runner:
         around = surroundings(tmpfs)
         example.namespace.clear()
@@ -65,13 +107,188 @@ def test_a_block_of_python_runs(example: Example, tmpfs: Path, monkeypatch: pyte
 
 
 def test_there_are_blocks_to_run() -> None:
-    assert len(BLOCKS) >= 6
+    assert len(BLOCKS) >= 40
 
 
-def test_every_error_is_in_the_readme() -> None:
-    readme = (PROJECT / "README.md").read_text()
+def block(path: str, number: int = 0) -> str:
+    """A block of Python of a page, by its number."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", (PROJECT / path).read_text(), flags=re.DOTALL | re.MULTILINE)
+    return str(blocks[number])
+
+
+# -- the README
+
+
+def test_the_readme_is_one_page() -> None:
+    assert len((PROJECT / "README.md").read_text()) <= LONGEST_README
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/index.md", "docs/getting-started.md"])
+def test_the_first_program_runs_when_pasted_into_a_file(path: str, tmp_path: Path) -> None:
+    (tmp_path / "first.py").write_text(block(path))
+    done = subprocess.run([sys.executable, "-W", "error", "first.py"], cwd=tmp_path, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout
+    assert (tmp_path / "data").is_dir()
+
+
+@pytest.mark.parametrize(("number", "begin", "most"), [(1, "FastAPI", 15), (2, "list_sessions", 10), (3, "s3://", 5)])
+def test_the_readme_says_it_in_few_lines(number: int, begin: str, most: int) -> None:
+    code = block("README.md", number)
+    assert begin in code
+    assert len([line for line in code.splitlines() if line.strip()]) <= most
+
+
+def test_the_readmes_two_commands_are_one_line_each() -> None:
+    section = (PROJECT / "README.md").read_text().partition("## Two commands\n")[2].partition("\n## ")[0]
+    commands = [line for line in section.splitlines() if "python3 -m venv" in line]
+    assert len(commands) == 2
+    assert commands[0].endswith(" demo")
+    assert " && .venv/bin/pytest" in commands[1]
+
+
+def test_what_the_readme_and_the_pages_link_to_is_there() -> None:
+    for page in [PROJECT / "README.md", *PAGES]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            assert target.startswith("https://") or (page.parent / target).exists(), (page.name, target)
+
+
+# -- recipes
+
+
+async def test_a_session_is_stored_and_streamed_back_by_the_readmes_fastapi(
+    tmpfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmpfs)
+    app = program(block("README.md", 1))["app"]
+    data = os.urandom(3 << 20)
+    async with served(app) as url, ClientSession() as client:
+        async with client.put(f"{url}/sessions/abc123/files/src/main.ex", data=io.BytesIO(data)) as answer:
+            assert (answer.status, (await answer.json())["size"]) == (200, len(data))
+        async with client.get(f"{url}/sessions/abc123/files/src/main.ex") as answer:
+            assert (answer.status, await answer.read()) == (200, data)
+        async with client.get(f"{url}/sessions/abc123/files/src/main.ex", headers={"Range": "bytes=1-3"}) as answer:
+            assert (answer.status, await answer.read()) == (206, data[1:4])
+        async with client.get(f"{url}/sessions/abc123/files/missing") as answer:
+            assert answer.status == 404
+    assert (tmpfs / "data/sessions/abc123/files/src/main.ex").read_bytes() == data
+
+
+async def test_the_recipe_for_fastapi_takes_forms(tmpfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_LOCAL_PATH", str(tmpfs))
+    app = program(block("docs/recipes/fastapi.md"))["app"]
+    async with served(app) as url, ClientSession() as client:
+        form = FormData()
+        form.add_field("file", b"%PDF", filename="report.pdf", content_type="application/pdf")
+        async with client.post(f"{url}/sessions/abc123/files", data=form) as answer:
+            assert (answer.status, (await answer.json())["size"]) == (200, 4)
+        async with client.get(f"{url}/sessions/abc123/files/report.pdf") as answer:
+            assert (answer.content_type, await answer.read()) == ("application/pdf", b"%PDF")
+
+
+async def test_the_recipe_for_fastapi_has_answers_for_errors() -> None:
+    app = program(block("docs/recipes/fastapi.md", 1))["app"]
+
+    @app.get("/{key:path}")
+    async def get(key: str) -> None:
+        if key == "busy":
+            raise UnavailableError("the store does not answer")
+        Key.parse(key)
+
+    async with served(app) as url, ClientSession() as client:
+        for path, status in (("a//b", 400), ("busy", 503), ("good", 200)):
+            async with client.get(f"{url}/{path}") as answer:
+                assert answer.status == status
+
+
+async def test_the_recipe_for_streaming_responses_streams_and_misses() -> None:
+    async with open_storage("memory:") as storage:
+        await storage.put("a/b", b"some bytes", content_type="text/plain")
+        app = program(block("docs/recipes/fastapi.md", 2), storage=storage)["app"]
+        async with served(app) as url, ClientSession() as client:
+            async with client.get(f"{url}/files/a/b") as answer:
+                assert (answer.headers["content-length"], await answer.read()) == ("10", b"some bytes")
+            async with client.get(f"{url}/files/missing") as answer:
+                assert answer.status == 404
+
+
+async def test_the_recipe_for_aiohttp_stores_and_serves(tmpfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_LOCAL_PATH", str(tmpfs))
+    app = program(block("docs/recipes/aiohttp.md"))["app"]
+    async with TestServer(app) as server, TestClient(server) as client:
+        async with client.put("/files/a/b", data=b"some bytes") as answer:
+            assert (answer.status, (await answer.json())["size"]) == (201, 10)
+        async with client.get("/files/a/b") as answer:
+            assert (answer.status, await answer.read()) == (200, b"some bytes")
+
+
+@pytest.mark.parametrize(
+    ("path", "number", "some", "passed"),
+    [("docs/drivers.md", 0, "put_returns or copy_goes", 2), ("docs/recipes/testing.md", 0, "job", 1)],
+)
+def test_tests_in_the_documentation_pass_as_pasted(
+    path: str, number: int, some: str, passed: int, tmp_path: Path
+) -> None:
+    (tmp_path / "test_mine.py").write_text(block(path, number))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")  # none of this project's settings
+    command = [sys.executable, "-m", "pytest", "-q", "-k", some, "test_mine.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert f"{passed} passed" in done.stdout, done.stdout + done.stderr
+
+
+def program(code: str, **names: Any) -> dict[str, Any]:
+    """What a program has defined once it has run."""
+    names["__name__"] = "program"
+    exec(compile(code, "program", "exec"), names)
+    return names
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[str]:
+    """The application on a server, with its lifespan; gives the URL."""
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None, ws="none"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.ensure_future(server._serve([listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await serving
+
+
+# -- what else is said
+
+
+def test_every_error_is_described() -> None:
+    text = (PROJECT / "docs" / "errors.md").read_text()
     errors = [name for name in micelio_storage.__all__ if name.endswith("Error")]
-    assert [name for name in errors if f"`{name}`" not in readme] == []
+    assert [name for name in errors if f"`{name}`" not in text] == []
+
+
+def test_every_public_name_has_its_place_in_the_reference() -> None:
+    text = "".join(page.read_text() for page in (PROJECT / "docs" / "api").glob("*.md"))
+    described = set(re.findall(r"^\.\. auto\w+:: ([\w.]+)$", text, flags=re.MULTILINE))
+    values = [getattr(import_module(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in described]
+    missing = [
+        f"{door.__name__}.{name}"
+        for door in DOORS
+        for name in door.__all__
+        if f"{door.__name__}.{name}" not in described and not any(getattr(door, name) is value for value in values)
+    ]
+    assert missing == []
+
+
+def test_every_field_of_a_configuration_is_described() -> None:
+    for page, config in (("disk.md", LocalConfig), ("s3.md", S3Config)):
+        text = (PROJECT / "docs" / page).read_text()
+        fields = [field.name for field in dataclasses.fields(config) if not field.name.startswith("_")]
+        assert [field for field in fields if f"`{field}`" not in text] == []
+
+
+def test_every_command_is_described() -> None:
+    group: Any = typer.main.get_command(_app.app)
+    text = (PROJECT / "docs" / "command.md").read_text()
+    assert [name for name in group.commands if f"micelio-storage {name}" not in text] == []
 
 
 def test_nothing_names_a_path_of_a_machine_or_a_secret() -> None:

@@ -299,7 +299,8 @@ def url(
 ) -> None:
     """Print a signed URL that lets anybody who has it fetch (or store) one object.
 
-    S3 has them. Local files and memory have none: serve their objects from your application."""
+    The store verifies it on S3. A local storage has signed URLs where public_url and url_keys are set, and your
+    application serves them; without, this says so."""
     sign = partial(
         Storage.url,
         key=key,
