@@ -65,10 +65,13 @@ class ConnectProxy(Counter):
                 await reader.read()
                 return
             status = self._judge(first.split(" ")[0], rest)
-            writer.write(f"HTTP/1.1 {status} As told\r\nContent-Length: 0\r\n\r\n".encode())
+            fields = "" if status == 200 else "Content-Length: 0\r\nConnection: close\r\n"  # none with a tunnel
+            writer.write(f"HTTP/1.1 {status} As told\r\n{fields}\r\n".encode())
             await writer.drain()
             if status == 200:
                 await self._pass_on(reader, writer, int(first.split(" ")[1].rpartition(":")[2]))
+            else:  # a connection that is ended while a body comes is reset, and the answer with it
+                await reader.read()
 
     def _judge(self, method: str, lines: list[str]) -> int:
         if self.login is not None:

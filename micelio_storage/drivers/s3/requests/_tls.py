@@ -170,6 +170,9 @@ class _Connector(aiohttp.TCPConnector):
         self._latest.append((made[0], made[0].get_extra_info("socket")))
         return made
 
+    def _warn_about_tls_in_tls(self, *_: Any) -> None:
+        """Say nothing: both loops can do it. aiohttp 3.10 knows that of asyncio's alone."""
+
     async def _create_proxy_connection(self, req: Any, traces: Any, timeout: Any) -> Any:
         """A proxy that takes the connection and says nothing, aiohttp would wait for as long as it lives."""
         async with asyncio.timeout(timeout.sock_connect and _BY_PROXY * timeout.sock_connect):
