@@ -101,12 +101,14 @@ class publishing:  # noqa: N801  # a context manager, used like a function
     A deadline that passes inside leaves the step `patience` seconds more (5 by default). If the answer comes, that is
     what the call returns; else the call raises `AmbiguousWriteError`. An `UnavailableError` out of the block leaves it
     open as well whether something was done (unless `nothing_done` was called); any other error says that nothing was.
+    Where it takes time to get there, the block is entered with `at_once=False`, and `begin` says when it is reached.
     """
 
-    __slots__ = ("_before", "_deadline", "_patience", "_until")
+    __slots__ = ("_at_once", "_before", "_deadline", "_patience", "_until")
 
-    def __init__(self, patience: float | None = None) -> None:
+    def __init__(self, patience: float | None = None, *, at_once: bool = True) -> None:
         self._patience = ANSWER_WAIT if patience is None else patience
+        self._at_once = at_once
         self._deadline = current_deadline()
 
     def __enter__(self) -> Self:
@@ -114,24 +116,34 @@ class publishing:  # noqa: N801  # a context manager, used like a function
             if deadline.scope.cancel_called:
                 raise deadline.error()
             self._before, self._until = deadline.begun, deadline.scope.deadline
+            if self._at_once:
+                self.begin()
+        return self
+
+    def begin(self) -> None:
+        """From here on others may see it."""
+        if (deadline := self._deadline) is not None:
             deadline.begun = True
             deadline.scope.deadline = max(self._until, deadline.at + self._patience)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._deadline is not None:
-            if isinstance(error, StorageError) and not (
-                isinstance(error, UnavailableError) and not isinstance(error, DeadlineError)
-            ):
-                self.nothing_done()
-            self._deadline.scope.deadline = self._until
+        is_open = isinstance(error, UnavailableError) and not isinstance(error, DeadlineError)
+        if isinstance(error, StorageError) and not is_open:
+            self.nothing_done()
+        self.no_answer()
 
     def nothing_done(self) -> None:
-        """Whatever error comes now, nothing was published."""
+        """Nothing was published so far, whatever error comes now."""
         if self._deadline is not None:
             self._deadline.begun = self._before
+        self.no_answer()
+
+    def no_answer(self) -> None:
+        """No answer comes any more to what was sent, so that there is nothing to be patient for."""
+        if self._deadline is not None:
+            self._deadline.scope.deadline = self._until
 
     @property
     def is_late(self) -> bool:

@@ -25,8 +25,10 @@ from micelio_storage import (
     AccessDeniedError,
     AlreadyExistsError,
     AmbiguousWriteError,
+    DeadlineError,
     PreconditionFailedError,
     UnavailableError,
+    _shielding,
 )
 
 from .scale import scaled
@@ -372,6 +374,129 @@ async def test_a_plain_refusal_is_one_even_for_who_may_not_ask_again(small_parts
                 await at.storage.head("lost/a")
         finally:
             referee.change(deny=set())
+
+
+# -- without a condition, nothing tells whose an object is
+
+CHANGES: dict[str, Callable[..., Awaitable[Any]]] = {
+    "put": lambda at, **given: at.storage.put("lost/a", SMALL, **given),
+    "large put": lambda at, **given: at.storage.put("lost/a", SMALL * 60, **given),  # sent in slices
+    "copy": lambda at, **given: at.storage.copy("lost/source", "lost/a", **given),
+    "delete": lambda at, **given: at.storage.delete("lost/a", **given),
+    "delete of many": lambda at, **given: at.storage.delete("lost/a", "lost/another", **given),
+}
+ROADS = ["short", "sdk"]
+
+
+@asynccontextmanager
+async def without_condition(server: Server, road: str, **fields: Any) -> AsyncIterator[Line]:
+    async with line(server, **({"part_size": 8 * MIB} | fields)) as at:
+        await at.beside.put("lost/source", SMALL)
+        await at.storage.put("lost/a", b"old")
+        if road == "sdk":
+            at.storage._driver._opened.client.short_road = None
+        yield at
+
+
+def _unless_it_is_head(fault: Fault, exchange: fault_proxy.Exchange) -> Fault | None:
+    return None if exchange.method == "HEAD" else fault
+
+
+@pytest.mark.case("S1", "S6")
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_change_whose_answers_are_all_lost_is_ambiguous(server: Server, change: str, road: str) -> None:
+    """It was sent again, which does no harm; but whether the old or the new object stands, nobody knows."""
+    for fault in (LOST["RST"], LOST["500"], LOST["502"], Cut("forward")):
+        async with without_condition(server, road, retries=1) as at:
+            at.proxy.rule = partial(_unless_it_is_head, fault)
+            with pytest.raises(AmbiguousWriteError, match="it is unknown whether") as caught:
+                await CHANGES[change](at)
+            assert not caught.value.retryable
+            assert len(at.proxy.faults) >= 2
+
+
+@pytest.mark.case("S1")
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_change_whose_first_answer_is_lost_is_made_again(server: Server, change: str, road: str) -> None:
+    for fault in (LOST["RST"], LOST["500"]):
+        async with without_condition(server, road) as at:
+            at.proxy.rule = first(fault)
+            await CHANGES[change](at)
+            at.proxy.rule = lambda exchange: None
+            wanted = None if "delete" in change else SMALL * 60 if "large" in change else SMALL
+            assert (await at.beside.get("lost/a") if await at.beside.exists("lost/a") else None) == wanted
+
+
+@pytest.mark.case("S1", "S21")
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_change_that_was_surely_not_made_is_worth_a_retry(
+    small_parts_server: Server, change: str, road: str
+) -> None:
+    async with without_condition(small_parts_server, road, retries=1) as at:
+        at.proxy.rule = first(fault_proxy.error("SlowDown"), times=99)
+        with pytest.raises(UnavailableError) as caught:
+            await CHANGES[change](at)
+        assert caught.value.retryable
+        assert await at.beside.get("lost/a") == b"old"
+
+
+@pytest.mark.case("S1", "S6")
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("change", CHANGES)
+async def test_one_lost_answer_counts_though_later_attempts_surely_did_nothing(
+    small_parts_server: Server, change: str, road: str
+) -> None:
+    async with without_condition(small_parts_server, road, retries=2) as at:
+        lost: list[fault_proxy.Exchange] = []
+
+        def rule(exchange: fault_proxy.Exchange) -> Fault | None:
+            if exchange.method == "HEAD":
+                return None
+            lost.append(exchange)
+            return Cut("head") if len(lost) == 1 else fault_proxy.error("SlowDown")
+
+        at.proxy.rule = rule
+        with pytest.raises(AmbiguousWriteError):
+            await CHANGES[change](at)
+        assert len(lost) >= 3  # aiohttp repeats by itself what a kept connection loses
+
+
+@pytest.mark.case("S24")
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_deadline_that_passes_before_the_request_is_sent_changes_nothing(
+    small_parts_server: Server, monkeypatch: pytest.MonkeyPatch, change: str, road: str
+) -> None:
+    """The only connection is busy with another's answer. Nobody waits for an answer to what was not sent."""
+    monkeypatch.setattr(_shielding, "ANSWER_WAIT", 600.0)
+    async with without_condition(small_parts_server, road, connections=1, read_timeout=60.0) as at:
+        at.proxy.rule = lambda exchange: Stall("head")
+        holding = asyncio.ensure_future(at.storage.get("lost/a"))
+        asked = len(at.proxy.log)
+        while len(at.proxy.log) == asked:
+            await asyncio.sleep(0.001)
+        async with asyncio.timeout(60):
+            with pytest.raises(DeadlineError) as caught:
+                await CHANGES[change](at, deadline=0.2)
+        assert caught.value.retryable
+        holding.cancel()
+        await asyncio.wait([holding])
+
+
+@pytest.mark.case("S6", "S24")
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_deadline_that_passes_before_the_answer_is_ambiguous(
+    small_parts_server: Server, monkeypatch: pytest.MonkeyPatch, change: str, road: str
+) -> None:
+    monkeypatch.setattr(_shielding, "ANSWER_WAIT", 0.1)
+    async with without_condition(small_parts_server, road, read_timeout=60.0) as at:
+        at.proxy.rule = partial(_unless_it_is_head, Stall("head"))
+        with pytest.raises(AmbiguousWriteError, match="the deadline of 0"):
+            await CHANGES[change](at, deadline=0.2)
 
 
 # -- deletes

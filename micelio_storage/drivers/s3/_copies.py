@@ -70,9 +70,8 @@ class Copies:
             stored = {name: seen[name] for name in _PASSED_ON if name in seen}
             stored |= self._writes.stored_with(target, options, None)
         try:
-            answer = await self._client.call(
+            answer = await self._writes.change(
                 "copy_object",
-                publishing=True,
                 Key=str(target),
                 MetadataDirective="COPY" if same else "REPLACE",
                 **self._from(source, info),

@@ -13,12 +13,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...driver import (
     AmbiguousWriteError,
     BytesLike,
     Capabilities,
+    DeadlineError,
     DeleteOptions,
     IfAbsent,
     IfMatch,
@@ -66,10 +67,10 @@ class Writes:
         checksum = {answers.CHECKSUM: checksum_text(await self.sums.of(data))} if self.client.checksums else {}
 
         async def attempt() -> ObjectInfo:
-            answer = await self.client.call(
+            answer = await self.change(
                 "put_object",
+                findable=write_id is not None,
                 checksum=checksum,
-                publishing=True,
                 Key=str(key),
                 body=data,
                 **self.stored_with(key, options, write_id),
@@ -78,6 +79,18 @@ class Writes:
             return answers.info_written(answer, len(data), options)
 
         return await self.publish(attempt, key, options, write_id)
+
+    async def change(self, operation: str, *, findable: bool = False, **parameters: Any) -> Answer:
+        """What the store answers to a request that changes what others see. If the answer is lost, nobody can say
+        whether it was done, unless that can be found out afterwards (`findable`)."""
+        try:
+            return await self.client.call(operation, publishing=True, **parameters)
+        except (AmbiguousWriteError, DeadlineError):
+            raise
+        except UnavailableError as error:
+            if findable or not _is_lost(error):
+                raise
+            raise _ambiguous(error) from error
 
     def stored_with(self, key: Key, options: WriteOptions, write_id: str | None) -> answers.Parameters:
         """What is sent with the bytes of an object under this key."""
@@ -146,7 +159,7 @@ class Writes:
         if options.if_match is not None:
             return await self._delete_if_match(keys[0], options.if_match)
         if len(keys) == 1:
-            await self.client.call("delete_object", publishing=True, Key=str(keys[0]))
+            await self.change("delete_object", Key=str(keys[0]))
             return {}
         failures: dict[Key, StorageError] = {}
         for start in range(0, len(keys), MOST_KEYS):
@@ -157,9 +170,7 @@ class Writes:
         left: Mapping[Key, StorageError] = dict.fromkeys(keys, StorageError())
         async for _ in self.client.retries.tries():
             objects = [{"Key": str(key)} for key in left]
-            answer = await self.client.call(
-                "delete_objects", publishing=True, Delete={"Objects": objects, "Quiet": True}
-            )
+            answer = await self.change("delete_objects", Delete={"Objects": objects, "Quiet": True})
             left = self._failures(answer, left)
             if not any(error.retryable for error in left.values()):
                 break

@@ -12,7 +12,7 @@ import copy
 import hashlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 CANCELLED_WAIT = 5.0  # seconds that a cancelled write waits for its answer, so that it does not come back later
 
 Answer: TypeAlias = dict[str, Any]
+Answering: TypeAlias = Coroutine[Any, Any, Answer]
 _Make: TypeAlias = "Callable[[S3Config, str | None], Awaitable[Any]]"
 
 logger = logging.getLogger("micelio_storage")
@@ -122,51 +123,66 @@ class Client:
         for has been done, or its connection is closed. `undo` gets an answer that came too late. `late` ones are taken
         while the driver is being closed. `checksum` are parameters more, for stores that take them.
 
-        A write with a condition is sent again only after a failure that shows that it was not done; if the last one
-        shows that, it is a `NotDoneError`.
+        A write with a condition is sent again only after a failure that shows that it was not done. Where all attempts
+        at a write show that, it is a `NotDoneError`; any other `UnavailableError` says that it may have been done.
         """
 
-        def attempt() -> asyncio.Task[Answer]:
+        def new() -> Attempt:
+            return Attempt(
+                key=parameters.get("Key"),
+                body=memoryview(body) if body and not self._signs_bodies else None,
+                headers=headers,
+                conditional=is_conditional(operation, parameters, headers),
+            )
+
+        def send(attempt: Attempt) -> Answering:
             more = checksum if checksum and self.checksums else {}
-            return asyncio.ensure_future(self._send(operation, parameters | dict(more), body, headers))
+            return self._send(attempt, operation, parameters | dict(more), body)
 
         try:
-            return await self._wait_for(attempt, publishing, late, undo)
+            return await self._wait_for(send, new(), publishing, late, undo)
         except ChecksumRefusedError:
             if not self._may_do_without():
                 raise
         except IntegrityError:
             if body is None:
                 raise  # else it was spoilt on its way, and the store has not taken it
-        return await self._wait_for(attempt, publishing, late, undo)
+        return await self._wait_for(send, new(), publishing, late, undo)
 
     async def _wait_for(
         self,
-        attempt: Callable[[], asyncio.Task[Answer]],
+        send: Callable[[Attempt], Answering],
+        attempt: Attempt,
         publishing: bool,
         late: bool,
         undo: Callable[[Answer], object] | None,
     ) -> Answer:
         if not publishing or undo is not None:
-            return await self._outcome(attempt, late, undo, lambda: CANCELLED_WAIT if publishing else 0)
-        with publishing_step() as step:
+            return await self._outcome(send(attempt), late, undo, lambda: CANCELLED_WAIT if publishing else 0)
+        with publishing_step(at_once=False) as step:
+            attempt.step = step
             try:
-                return await self._outcome(attempt, late, None, lambda: 0 if step.is_late else CANCELLED_WAIT)
+                return await self._outcome(send(attempt), late, None, lambda: 0 if step.is_late else CANCELLED_WAIT)
             except (ConflictError, NotDoneError):
                 step.nothing_done()
+                raise
+            except asyncio.CancelledError:
+                if not attempt.may_be_done:
+                    step.nothing_done()
                 raise
 
     async def _outcome(
         self,
-        attempt: Callable[[], asyncio.Task[Answer]],
+        answering: Answering,
         late: bool,
         undo: Callable[[Answer], object] | None,
         patience: Callable[[], float],
     ) -> Answer:
-        """What comes of the attempt. Cancelled, it is given so much patience."""
+        """What comes of the request. Cancelled, it is given so much patience."""
         if self._closed or (self._refusing and not late):
+            answering.close()
             raise ClosedError("the driver is closed")
-        task = attempt()
+        task = asyncio.ensure_future(answering)
         self._requests[task] = patience() > 0
         try:
             await asyncio.wait([task])
@@ -252,34 +268,25 @@ class Client:
             await self._signer.__aexit__(None, None, None)
 
     async def _send(
-        self,
-        operation: str,
-        parameters: dict[str, Any],
-        body: BytesLike | None,
-        headers: Mapping[str, str] | None,
+        self, attempt: Attempt, operation: str, parameters: dict[str, Any], body: BytesLike | None
     ) -> Answer:
         """The SDK would copy a body, wrap it in a file and announce it by `Expect: 100-continue`, so it goes around the
         SDK; unless that has to sign it."""
         if body is not None and self._signs_bodies:
             parameters = parameters | {"Body": bytearray(body)}
-        attempt = Attempt(
-            key=parameters.get("Key"),
-            body=memoryview(body) if body and not self._signs_bodies else None,
-            headers=headers,
-            conditional=is_conditional(operation, parameters, headers),
-        )
         set_attempt(attempt)  # of this task alone
         try:
             with translated(self.place):
                 answer = await self._attempt(attempt, operation, parameters, body)
         except StorageError as failure:
-            cause = failure.__cause__
+            attempt.failed(failure.__cause__)
             code = self.code_of(failure)
             self._bucket_seen |= code == "NoSuchKey"
             if operation == "head_object" and (code in ("400", "403") or (code == "404" and not self._bucket_seen)):
                 return await self._head_again(parameters)
-            if attempt.conditional and isinstance(failure, UnavailableError) and attempt.was_not_done(cause):
-                raise NotDoneError(failure.message) from cause
+            is_open = isinstance(failure, UnavailableError) and not isinstance(failure, ConflictError)
+            if attempt.step is not None and is_open and not attempt.lost:
+                raise NotDoneError(failure.message) from failure.__cause__
             raise
         self._bucket_seen = True
         return answer
@@ -292,7 +299,9 @@ class Client:
             try:
                 return await self.short_road.request(operation, parameters, body, checksums=self.checksums)
             except NotPlainError as error:
+                attempt.over = error.failure is None  # it was refused, or not sent
                 if error.failure is not None:
+                    attempt.failed(error.failure)
                     if self.retries.is_over(attempt, 1, error.failure):
                         raise error.failure from error
                     await asyncio.sleep(self.retries.wait(1, error.retry_after))

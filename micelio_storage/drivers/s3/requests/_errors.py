@@ -172,8 +172,9 @@ def translate(error: Exception, place: str = "", advice: str = CHECK_ENDPOINT) -
     elif isinstance(error, sdk.ProxyConnectionError):
         failure = UnavailableError(str(error.kwargs.get("error", "the proxy cannot be reached")))  # in `_tls`'s words
     else:
+        seen = _as_cut_off(error)
         for kind, wanted, words in _KINDS:
-            if isinstance(error, kind):
+            if isinstance(seen, kind):
                 details: Mapping[str, Any] = getattr(error, "kwargs", {})
                 place = place_of(str(details.get("endpoint_url", ""))) or place
                 failure = wanted(
@@ -196,6 +197,16 @@ def translate(error: Exception, place: str = "", advice: str = CHECK_ENDPOINT) -
 def place_of(url: str) -> str:
     """Host and port of it, and no more."""
     return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _as_cut_off(error: Exception) -> Exception:
+    """The error; or, if it is what the SDK calls a failure to connect and there was a connection, what that is."""
+    if not isinstance(error, sdk.EndpointConnectionError):
+        return error
+    details: dict[str, Any] = error.kwargs
+    was_reached = not isinstance(details.get("error"), aiohttp.ClientConnectorError | str | None)
+    seen: Exception = sdk.ConnectionClosedError(**details) if was_reached else error
+    return seen
 
 
 def _reason_of(error: object) -> str:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import aiohttp
 from botocore.exceptions import ClientError
 
+from ...._shielding import publishing
 from ....driver import count_attempt
 from ._answers import count_in
 
@@ -42,21 +43,48 @@ class Attempt:
     body: memoryview | None = None  # which goes around the SDK
     headers: Mapping[str, str] | None = None  # that the SDK does not know
     conditional: bool = False  # a write with a condition
+    step: publishing | None = None  # of a write that others see
     made: int = 0  # attempts, before the SDK was asked
     written: bool = False  # whether any of it was handed to a connection
     whole: bool = True  # whether the store may have all of it
+    over: bool = False  # whether it is known what came of it
+    lost: bool = False  # whether one that is over may have been done all the same
 
     def begin(self) -> None:
         """An attempt more."""
         count_attempt()
-        self.written, self.whole = False, True
+        self.written, self.whole, self.over = False, True, False
 
     def write(self) -> None:
         """It is handed to a connection now. Raises if that is a second time in one attempt (the HTTP client repeats
         what it takes for idempotent when a connection breaks), unless that may be."""
         if self.written and self.conditional:
             raise aiohttp.ServerDisconnectedError("the connection broke, and the request is not sent a second time")
+        self.lost |= self.written and self.whole
         self.written = True
+        if self.whole and self.step is not None:
+            self.step.begin()
+
+    def write_last(self) -> None:
+        """The last of a body that is sent in pieces is handed to a connection now."""
+        self.whole = True
+        if self.step is not None:
+            self.step.begin()
+
+    def failed(self, error: BaseException | None) -> None:
+        """The latest attempt is over, and this came of it."""
+        refused = isinstance(error, ClientError) and 300 <= _status_of(error.response) < 500
+        self.lost |= not (self.over or refused or self.was_not_done(error))
+        self.over = True
+        if self.step is not None and self.lost:
+            self.step.no_answer()
+        elif self.step is not None:
+            self.step.nothing_done()
+
+    @property
+    def may_be_done(self) -> bool:
+        """Whether the store may have done what it was asked for."""
+        return self.lost or (self.written and self.whole and not self.over)
 
     def was_not_done(self, error: BaseException | None) -> bool:
         """Whether the failure shows that the store has not done what it was asked for: it says so, or was never asked,
@@ -133,9 +161,12 @@ class RetryPolicy:
         """Asked by the SDK, after an attempt, whether to send the request again, and when: raises if that could do it
         twice; None leaves it to the SDK, which knows neither 429 nor Retry-After, nor of attempts before its own."""
         attempt = this_attempt()
+        is_own = operation.name != "HeadBucket"  # by which the SDK asks, in between, for the bucket's region
         made = attempts + attempt.made
         is_last = attempt.made > 0 and made >= self.attempts
         if response is None:
+            if is_own:
+                attempt.failed(caught_exception)
             if caught_exception is not None and (
                 is_last or (attempt.conditional and not attempt.was_not_done(caught_exception))
             ):
@@ -143,10 +174,12 @@ class RetryPolicy:
             return None
         status, headers = _status_of(response[1]), response[0].headers
         error = ClientError(response[1], operation.name)
+        if is_own and status >= 300:
+            attempt.failed(error)
         was_not_done = attempt.was_not_done(error)
         if attempt.conditional and status >= 500 and not was_not_done:
             raise error
-        if status in (301, 302, 307) and operation.name == "HeadBucket" and "x-amz-bucket-region" not in headers:
+        if status in (301, 302, 307) and not is_own and "x-amz-bucket-region" not in headers:
             raise error  # the SDK asks this to learn the region, and after such an answer it would ask again, for ever
         if is_last and (status >= 500 or was_not_done):
             made_so_far = {"RetryAttempts": made - 1, "HTTPStatusCode": status}

@@ -126,13 +126,13 @@ class Transport(VerifyingSession):
     async def _watched(self, attempt: Attempt, body: memoryview) -> AsyncIterator[_Slices]:
         """The body in slices, each of which has to be taken in time."""
         patience = self._times.sock_read or 0
+        attempt.whole = False
         async with asyncio.timeout(patience) as limit:
-            slices = _Slices(body, limit, patience, self.pace)
+            slices = _Slices(body, limit, patience, self.pace, attempt)
             try:
                 yield slices
             finally:
                 slices.watched = False  # a store may answer before it has taken all
-                attempt.whole = slices.last_taken
 
     async def send(self, request: Any) -> Any:
         attempt = this_attempt()
@@ -202,20 +202,21 @@ class _Slices:
     """A body that is sent piece by piece, and again from the start if need be. A server that does not take the next
     piece in time is given up; nobody else would notice."""
 
-    def __init__(self, body: memoryview, limit: asyncio.Timeout, patience: float, pace: Pace) -> None:
+    def __init__(self, body: memoryview, limit: asyncio.Timeout, patience: float, pace: Pace, attempt: Attempt) -> None:
         self._body = body
         self._limit = limit
         self._patience = patience
         self._pace = pace
+        self._attempt = attempt
         self.watched = True
-        self.last_taken = False
 
     async def __aiter__(self) -> AsyncIterator[memoryview]:
         clock = asyncio.get_running_loop().time
         for start in range(0, len(self._body), SLICE):
             self._watch(clock() + self._patience)
-            self.last_taken = start + SLICE >= len(self._body)
             await self._pace.take(SLICE)
+            if start + SLICE >= len(self._body):
+                self._attempt.write_last()
             yield self._body[start : start + SLICE]
         self._watch(None)  # from here on aiohttp watches the time
 
