@@ -12,12 +12,13 @@ import pytest
 from blockbuster import blockbuster_ctx
 from support import s3_servers
 from support.everything import Loops, header, loops_of
+from support.everywhere import storage_everywhere
 from support.fast_paths import turn_off
 from support.s3_fixtures import moto_server_, s3_server, seaweedfs_server, strict_server
 from support.s3_servers import Server
 from support.signals import let_children_be_ended
 
-__all__ = ["moto_server_", "s3_server", "seaweedfs_server", "strict_server"]  # fixtures
+__all__ = ["moto_server_", "s3_server", "seaweedfs_server", "storage_everywhere", "strict_server"]  # fixtures
 
 
 def pytest_configure(config: pytest.Config) -> None:

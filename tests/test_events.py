@@ -7,15 +7,12 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
-from itertools import count
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from support.s3_servers import Server
-from support.s3_storage import driver_for
 
 from micelio_storage import (
     AmbiguousWriteError,
@@ -33,20 +30,10 @@ from micelio_storage.driver import Key, ObjectInfo, WriteOptions
 from micelio_storage.drivers.memory import MemoryDriver
 from micelio_storage.sessions import Event, EventLog, EventsTrimmedError, _events, _segments
 
-SESSIONS = count()
 
-
-@pytest.fixture(params=["memory", "disk", "strict", "seaweedfs"])
-async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Storage]:
-    if request.param == "memory":
-        made = open_storage("memory:")
-    elif request.param == "disk":
-        made = open_storage(LocalConfig(path=tmp_path / "root"))
-    else:
-        server: Server = request.getfixturevalue(f"{request.param}_server")
-        made = Storage(driver_for(server, conditions="all"))
-    async with made as storage:
-        yield storage.under(f"events/{next(SESSIONS)}-{id(storage)}")
+@pytest.fixture
+def storage(storage_everywhere: Storage) -> Storage:
+    return storage_everywhere
 
 
 @pytest.fixture

@@ -8,34 +8,21 @@ import random
 import socket
 import stat
 import sys
-from collections.abc import AsyncIterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.leftovers import open_descriptors
-from support.s3_servers import Server
-from support.s3_storage import driver_for
 
 from micelio_storage import InvalidArgumentError, LocalConfig, Storage, open_storage
 from micelio_storage.transfer import TreeReport, _trees, download_tree, upload_tree
 
-PLACES = count()
 LARGE = random.Random(1).randbytes((1 << 20) * 2 + 17)
 
 
-@pytest.fixture(params=["memory", "disk", "strict", "seaweedfs"])
-async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Storage]:
-    if request.param == "memory":
-        made = open_storage("memory:")
-    elif request.param == "disk":
-        made = open_storage(LocalConfig(path=tmp_path / "root"))
-    else:
-        server: Server = request.getfixturevalue(f"{request.param}_server")
-        made = Storage(driver_for(server, conditions="all"))
-    async with made as storage:
-        yield storage.under(f"trees/{next(PLACES)}-{id(storage)}")
+@pytest.fixture
+def storage(storage_everywhere: Storage) -> Storage:
+    return storage_everywhere
 
 
 @pytest.fixture
