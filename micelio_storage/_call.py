@@ -46,9 +46,11 @@ class Lifecycle:
     __slots__ = (
         "__weakref__",
         "abandoned",
+        "blocks",
         "closing",
         "companions",
         "driver",
+        "kept",
         "loop",
         "state",
         "streams",
@@ -59,6 +61,8 @@ class Lifecycle:
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.driver: object = None
+        self.blocks = 0  # that are entered, inside one another or at once
+        self.kept = False  # opened by `open`, to be closed by `aclose`
         self.abandoned = False  # to the process that forked this one: then there is nothing to close
         self.state = "not open yet: use `async with storage:` or `await storage.open()`"
         self.streams: weakref.WeakSet[Closable] = weakref.WeakSet()  # one that is dropped open warns at once
@@ -67,18 +71,15 @@ class Lifecycle:
         self.turn = anyio.Lock()
         self.closing: set[asyncio.Future[None]] = set()  # streams that were dropped open
 
-    def __reduce__(self) -> tuple[type[Lifecycle], tuple[()]]:
-        """In another process a storage is not open."""
-        return Lifecycle, ()
-
     def opened(self, driver: object) -> None:
         """The storage is open from now on."""
-        self.loop, self.driver, self.abandoned = asyncio.get_running_loop(), driver, False
+        self.loop, self.driver, self.abandoned = running_loop(), driver, False
         when_forked(self, Lifecycle.abandon)
 
     def closed(self) -> None:
         """The storage is closed from now on."""
         self.loop, self.driver, self.state = None, None, "closed"
+        self.blocks, self.kept = 0, False
         self.companions = weakref.WeakValueDictionary()
 
     def abandon(self) -> None:
@@ -89,8 +90,17 @@ class Lifecycle:
                 stream.abandon()
             self.loop, self.streams, self.abandoned = None, weakref.WeakSet(), True
             self.companions = weakref.WeakValueDictionary()
+            self.blocks, self.kept = 0, False
             self.state = "open in the process that forked this one, and not in this one: open it here, after the fork"
         self.turn = anyio.Lock()
+
+    def others_stay(self, blocks: int) -> bool:
+        """Whether it stays open for others when so many blocks are left. Those that were entered before it was closed
+        in their middle, and opened again, are not counted."""
+        if blocks == 0 or self.blocks == 0:
+            return False
+        self.blocks -= blocks
+        return self.kept or self.blocks > 0
 
     @property
     def is_stranded(self) -> bool:
@@ -136,10 +146,19 @@ class Lifecycle:
 
     def check(self) -> None:
         """Raise unless the storage is open on this very loop."""
+        running = running_loop()
         if self.loop is None:
             raise ClosedError(f"the storage is {self.state}")
-        if asyncio.get_running_loop() is not self.loop:
+        if running is not self.loop:
             raise ClosedError("the storage is open on another event loop: open one per loop")
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """The event loop, or a `RuntimeError` for who awaits a call on another kind of loop."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError("asyncio only: no asyncio event loop is running here (trio's is not one)") from None
 
 
 class Call:

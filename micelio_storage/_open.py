@@ -46,6 +46,7 @@ from .driver import Driver
 from .wrappers.prefixed import PrefixedDriver
 
 PRODUCTION_PATH = "/var/micelio/storage"
+_PLACES = ("HOME", "XDG_DATA_HOME")  # variables that say where a storage is whose path is not configured
 _SECRETS = ("key", "secret", "token", "password", "credential", "signature")
 _LONGEST_SHOWN = 200  # characters of what an error tells to write
 _MOST_DIGITS = 20  # of a number: Python reads no more than 4,300
@@ -84,7 +85,12 @@ def open_storage(
         config = target
     else:
         raise TypeError(f"open_storage takes a URL, a path, a config object or nothing, not {type(target).__name__}")
-    return Storage(make_driver(config, environ), hooks=hooks, deadline=parse_deadline(config.deadline))
+    storage = Storage(make_driver(config, environ), hooks=hooks, deadline=parse_deadline(config.deadline))
+    if not isinstance(config, MemoryConfig):
+        places = None if environ is None else {name: environ[name] for name in _PLACES if name in environ}
+        again = partial(open_storage, config, environ=places, hooks=tuple(hooks))
+        storage._recipe = again  # noqa: SLF001  # nobody else has one
+    return storage
 
 
 def config_from_environ(environ: Mapping[str, str]) -> Config:

@@ -222,7 +222,8 @@ class Driver(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Give everything back: threads, descriptors, connections. Idempotent."""
+        """Give everything back: threads, descriptors, connections. Idempotent. It may run on another event loop than
+        `open` did, when that one is closed: then what hangs on it is dropped, not waited for, and `open` may follow."""
         ...
 
     async def head(self, key: Key) -> ObjectInfo:

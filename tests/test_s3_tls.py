@@ -445,7 +445,7 @@ async def test_a_connection_that_is_ending_ends_with_its_client(place: Place) ->
     """A loop that only makes a client ends before TLS has said goodbye, and would leave the socket open."""
     _, counter = place.bucket(place.authority.certificate("localhost"))
     authorities = await asyncio.to_thread(_tls.find_authorities, AioSession())
-    connector = _tls._Connector(authorities, None)
+    connector = _tls.VerifyingConnector(authorities, None)
     way = aiohttp.ClientRequest("GET", URL(f"https://localhost:{counter.port}"), loop=asyncio.get_running_loop())
     connection = await connector.connect(way, [], aiohttp.ClientTimeout())
     assert connection.transport is not None

@@ -249,6 +249,7 @@ async def test_readers_and_writers_work_only_inside_their_blocks(storage: Storag
     await reader.aclose()
 
 
+@pytest.mark.case("E1")
 @pytest.mark.parametrize("place", ["memory:", "local"])
 @pytest.mark.parametrize("ending", ["open", "aclose"])
 def test_a_storage_left_open_on_a_closed_loop_can_be_opened_and_closed_on_another(

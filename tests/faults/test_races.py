@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-import pickle
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -382,7 +381,10 @@ def test_a_storage_that_is_not_open_goes_to_a_spawned_process_and_works_there(ro
 
 
 @pytest.mark.case("C16")
-async def test_an_open_storage_cannot_go_to_a_spawned_process(root: Path) -> None:
+async def test_an_open_storage_goes_to_a_spawned_process_and_is_not_open_there(root: Path) -> None:
     async with open_storage(LocalConfig(path=root)) as storage:
-        with pytest.raises(TypeError):
-            pickle.dumps(storage)
+        child = multiprocessing.get_context("spawn").Process(target=_use, args=(storage, root))
+        await asyncio.to_thread(child.start)
+        await asyncio.to_thread(child.join, NO_HANG)
+        assert child.exitcode == 0
+        assert await storage.get("counter") == b"2"

@@ -26,6 +26,7 @@ LAST = {
     "V": 10,
     "F": 7,
     "T": 7,
+    "E": 4,
 }
 
 NUMBERS = tuple(f"{letter}{number}" for letter, last in LAST.items() for number in range(1, last + 1))
@@ -186,6 +187,7 @@ KIT: Mapping[str, tuple[str, ...]] = {
     "Z9": ("what_is_no_etag_is_refused", "a_content_type_that_is_none_is_refused"),
     "Z10": ("a_storage_under_a_prefix_sees_nothing_else", "a_storage_under_a_prefix_is_the_same_storage"),
     "N5": ("a_cursor_is_good_for_its_own_listing_alone",),
+    "E1": ("a_storage_left_on_a_loop_that_ended_is_closed_on_another",),
 }
 
 # Tests that show, beside what they are there for, a case of another field than theirs; and machines.

@@ -40,7 +40,7 @@ def _those(checks: Iterable[Check]) -> pytest.MarkDecorator:
 
 
 every_check = _those(CHECKS)
-most_checks = _those(check for check in CHECKS if EVERYTHING or check.__name__ not in LONG)
+most_checks = _those([check for check in CHECKS if EVERYTHING or check.__name__ not in LONG])
 
 
 def on_loop(name: str) -> pytest.MarkDecorator:

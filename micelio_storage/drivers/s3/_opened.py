@@ -73,6 +73,9 @@ class Opened:
         """Begin nothing more, let what is being published end, and leave nothing of the rest. Where the loop was closed
         no connection can be used: its uploads stay open at the store, as a killed process leaves them."""
         if self.lane.is_stranded:
+            await self.client.drop()
+            for download in list(self.reads.downloads):
+                download.drop()
             await asyncio.to_thread(self.lane.end_stranded)
             return
         self.client.refuse_new()

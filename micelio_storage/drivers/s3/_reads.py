@@ -267,13 +267,18 @@ class S3Download:
         taken, self._rest = self._rest[:size], self._rest[size:]
         return taken
 
-    async def aclose(self) -> None:
+    def drop(self) -> list[asyncio.Task[None]]:
+        """Be closed, without waiting for what is under way: that is returned."""
         self._open = False
         self._reads.downloads.discard(self)
         self._first.let_go()
         tasks = [ahead.collecting for ahead in self._window if ahead.collecting is not None]
         self._window.clear()
         self._ready.clear()
+        return tasks
+
+    async def aclose(self) -> None:
+        tasks = self.drop()
         for task in tasks:
             task.cancel()
         if tasks:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from ...driver import BytesLike, Key, ObjectInfo, ReadOptions, WriteOptions
 from ...drivers.memory import MemoryDownload, MemoryDriver
 from .._scheduling import loop_cycles
@@ -22,6 +24,25 @@ class StaysHalfOpen(MemoryDriver):
         self._opening = True
         await loop_cycles(3)
         self._opening = False
+
+
+@fails("a_storage_left_on_a_loop_that_ended_is_closed_on_another")
+class StaysOnItsLoop(MemoryDriver):
+    """Can be closed only where it was opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    async def aclose(self) -> None:
+        if self._loop is not None:
+            self._loop.call_soon(self._forget)
+
+    def _forget(self) -> None:
+        pass
 
 
 @fails("reads_under_way_end_when_the_storage_is_closed")

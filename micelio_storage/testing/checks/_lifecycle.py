@@ -80,6 +80,31 @@ async def a_storage_can_be_closed_twice_and_opened_again(storage: Storage, prefi
 
 
 @check
+async def a_storage_left_on_a_loop_that_ended_is_closed_on_another(storage: Storage, prefix: str) -> None:
+    """Where the loop on which a driver was opened is closed, `aclose` runs on another, and `open` works after it."""
+    for closed_first in (True, False):
+        await storage.aclose()
+        await asyncio.to_thread(_open_and_leave, storage, prefix + "a")
+        if closed_first:
+            await storage.aclose()
+        await storage.open()
+        await storage.put(prefix + "a", b"2")
+        equal(await storage.get(prefix + "a"), b"2", "an object of a storage that was opened on another loop")
+
+
+def _open_and_leave(storage: Storage, key: str) -> None:
+    async def work() -> None:
+        await storage.open()
+        await storage.put(key, b"1")
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(work())
+    finally:
+        loop.close()
+
+
+@check
 async def closing_what_is_under_a_storage_closes_nothing(storage: Storage, prefix: str) -> None:
     """A storage under another is open as long as that one is, and cannot close it."""
     async with storage.under(prefix) as below:

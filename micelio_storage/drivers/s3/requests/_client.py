@@ -81,6 +81,7 @@ class Client:
         self.place = place_of(self.endpoint)  # in errors
         self.region: str = sdk.meta.region_name
         transport: Transport = sdk._endpoint.http_session  # noqa: SLF001  # the SDK hides it
+        self._transport = transport
         self.pace = transport.pace
         sdk.meta.events.register("before-call.s3.GetObject", self._ask_for_checksum)
         sdk.meta.events.register("before-call.s3.HeadObject", self._ask_for_checksum)
@@ -257,6 +258,11 @@ class Client:
         publishing = [task for task, waits in self._requests.items() if waits]
         if publishing:
             await asyncio.wait(publishing, timeout=CANCELLED_WAIT)
+
+    async def drop(self) -> None:
+        """Close the connections where the loop is closed. What was sent on them has no answer."""
+        self._refusing = self._closed = True
+        await self._transport.drop()
 
     async def aclose(self) -> None:
         """End all requests and connections."""

@@ -118,7 +118,7 @@ class VerifyingSession(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no 
 
     def _create_connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
         options = {name: value for name, value in (self._connector_args or {}).items() if name != "ssl_context"}
-        return _Connector(self.authorities, proxy_url, limit=self._max_pool_connections, **options)
+        return VerifyingConnector(self.authorities, proxy_url, limit=self._max_pool_connections, **options)
 
     def _proxy_for(self, url: str) -> str | None:
         """The proxy as it may be shown: without user and password."""
@@ -148,7 +148,7 @@ class VerifyingSession(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no 
         raise failure
 
 
-class _Connector(aiohttp.TCPConnector):
+class VerifyingConnector(aiohttp.TCPConnector):
     """Says what is wrong with a certificate, and then tries no other address of that host."""
 
     def __init__(self, authorities: Authorities, proxy_url: str | None, **options: Any) -> None:
@@ -178,6 +178,14 @@ class _Connector(aiohttp.TCPConnector):
         async with asyncio.timeout(timeout.sock_connect and _BY_PROXY * timeout.sock_connect):
             return await super()._create_proxy_connection(req, traces, timeout)
 
+    def drop(self) -> None:
+        """Close all connections where the loop is closed. Only asyncio's own could leave any, and end none by then."""
+        protocols = [protocol for kept in self._conns.values() for protocol, _ in kept] + list(self._acquired)
+        for transport in (*(protocol.transport for protocol in protocols), *(latest for latest, _ in self._latest)):
+            _drop(transport)
+        self._conns.clear()
+        self._acquired.clear()
+
     def close(self, **options: Any) -> Any:
         """Also those that were given back and are ending by and by: the loop that a client is made on ends first."""
         for transport, socket in self._latest:
@@ -203,6 +211,16 @@ class _Connector(aiohttp.TCPConnector):
         if not isinstance(fault, ssl.SSLError) or isinstance(fault, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return None  # the connection broke
         return f"there is no secure connection to it ({fault.reason or 'TLS failed'}): does it speak TLS?"
+
+
+def _drop(transport: Any) -> None:
+    while (tls := getattr(transport, "_ssl_protocol", None)) is not None:
+        transport._closed = True  # noqa: SLF001  # else it warns that it was not
+        transport = tls._transport  # noqa: SLF001  # what it is spoken over
+    sock = getattr(transport, "_sock", None)
+    if sock is not None:
+        transport._sock = None  # noqa: SLF001
+        sock.close()
 
 
 def _let_end(transport: Any) -> None:

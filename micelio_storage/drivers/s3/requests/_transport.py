@@ -24,7 +24,7 @@ from . import _exchange as exchange
 from ._answers import text_of
 from ._pace import Pace
 from ._retries import Attempt, this_attempt
-from ._tls import Authorities, VerifyingSession
+from ._tls import Authorities, VerifyingConnector, VerifyingSession
 
 SLICE = 256 << 10  # bytes handed to the socket at a time: 8 MiB at once stalled the loop for 0.1-2.4 s (measured)
 AT_ONCE = (
@@ -66,6 +66,11 @@ class Transport(VerifyingSession):
         )
         opened: aiohttp.ClientSession = await self._exit_stack.enter_async_context(session)
         return opened
+
+    async def drop(self) -> None:
+        """Close everything where the loop is closed."""
+        for straight in self._ready.values():
+            await straight.drop()
 
     def is_direct(self, url: str) -> bool:
         """Whether no proxy stands in between."""
@@ -193,6 +198,11 @@ class _Straight:
         assert session.connector is not None
         self._session = session
         self.connector = session.connector
+
+    async def drop(self) -> None:
+        assert isinstance(self.connector, VerifyingConnector)
+        self.connector.drop()
+        await self._session.close()
 
     def request(self, method: str, **options: Any) -> Any:
         return self._session.request(method, allow_redirects=False, **options)
