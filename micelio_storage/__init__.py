@@ -31,6 +31,7 @@ from ._info import HttpHeaders, ObjectInfo
 from ._keys import Key
 from ._open import config_from_environ, config_from_url, default_path, make_driver, open_storage
 from ._outcome import Outcome, Status
+from ._signed_urls import SignedUrl, SignedUrlWarning
 from ._sources import AsyncReadable, Data
 from ._storage import Storage
 from ._streams import Reader, Writer
@@ -81,6 +82,8 @@ __all__ = [
     "Removed",
     "S3Config",
     "Session",
+    "SignedUrl",
+    "SignedUrlWarning",
     "Status",
     "Storage",
     "StorageError",

@@ -32,6 +32,7 @@ from ._parsing import (
     parse_read_options,
     parse_write_options,
 )
+from ._signed_urls import SignedUrl, with_end
 from ._sources import Data, as_source
 from ._streams import Pull, Reader, Writer, upload_chunks
 from ._types import (
@@ -382,12 +383,15 @@ class Storage(Openable):
         method: Literal["GET", "PUT"] = "GET",
         deadline: float | None = None,
         **bound: Unpack[UrlArguments],
-    ) -> str:
+    ) -> SignedUrl:
         """A signed URL with which anybody can do this one thing for `expires` seconds (at most seven days). What else
-        it binds is said in `UrlArguments`. `NotSupportedError` where the driver signs none."""
+        it binds is said in `UrlArguments`, and what a request has to bring in its `headers`. `SignedUrlWarning` if it
+        ends earlier, with its credentials. `NotSupportedError` where the driver signs none."""
         with self._call("url", key, deadline):
             parsed = self._parse(key)
-            return await self._driver.presign(parsed, parse_presign(expires, method, bound))
+            request = parse_presign(expires, method, bound)
+            signed = await self._driver.presign(parsed, request)
+        return with_end(signed, request.expires)
 
     def under(self, prefix: str) -> Storage:
         """A storage of what is below `prefix` ("a/b" and "a/b/" are the same), which can neither see nor touch anything

@@ -182,7 +182,7 @@ class UrlArguments(TypedDict, total=False):
     Of a GET, the answer says `content_type` and `content_disposition` instead of what is stored. A PUT has to come with
     the very `content_type`, `content_length` (bytes), and content of the `sha256` (its 32 bytes), where they are given;
     with `if_absent` it creates the object and never replaces one, so that the URL is good for once. For S3 the request
-    says all of it, too: `Content-Type`, `Content-Length`, `x-amz-checksum-sha256` (base64) and `If-None-Match: *`.
+    says all of it, too: `Content-Length`, and what the URL has in its `headers`.
     """
 
     content_type: str | None

@@ -45,6 +45,7 @@ from ._keys import MAX_KEY_BYTES, NO_PREFIX, Key, Prefix, is_key_segment
 from ._outcome import count_attempt
 from ._parsing import encode_metadata, parse_content_type, parse_header, parse_metadata
 from ._shielding import publishing, run_to_completion, wait_uncancelled
+from ._signed_urls import SignedUrl
 from ._types import (
     RESERVED_METADATA,
     BytesLike,
@@ -120,6 +121,7 @@ __all__ = [
     "PresignRequest",
     "RangeError",
     "ReadOptions",
+    "SignedUrl",
     "Span",
     "StorageError",
     "UnavailableError",
@@ -257,8 +259,9 @@ class Driver(Protocol):
         number of what is left out. `InvalidArgumentError` for a cursor that no page of this listing gave."""
         ...
 
-    async def presign(self, key: Key, request: PresignRequest) -> str:
-        """A signed URL for the object, whether or not it exists."""
+    async def presign(self, key: Key, request: PresignRequest) -> SignedUrl:
+        """A signed URL for the object, whether or not it exists, with the headers that a request has to bring, and
+        until when it holds if that is not for as long as was asked."""
         ...
 
     async def unfinished(self) -> Sequence[str]:

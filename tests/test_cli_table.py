@@ -51,7 +51,7 @@ TABLE = {
     "cat": Row(arguments=["k"], keys=["key", "offset", "base64"], missing=["none"]),
     "ls": Row(keys=["key", "etag", "size", "modified"]),
     "stat": Row(arguments=["k"], keys=["key", "etag", "size", "modified", "content_type"], missing=["none"]),
-    "url": Row(arguments=["k"], keys=["key", "url", "method", "expires"], code=1),
+    "url": Row(arguments=["k"], keys=["key", "url", "method", "expires", "until", "headers"], code=1),
     "rm": Row(arguments=["k"], keys=["key", "removed"], quiet=True),
     "cp": Row(arguments=["k", "new"], keys=["key", "etag", "size"], quiet=True, missing=["none", "new"]),
     "mv": Row(arguments=["k", "new"], keys=["key", "etag", "size"], quiet=True, missing=["none", "new"]),

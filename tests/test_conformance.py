@@ -20,6 +20,7 @@ from micelio_storage.driver import (
     ObjectInfo,
     Prefix,
     PresignRequest,
+    SignedUrl,
     StorageError,
     WriteOptions,
 )
@@ -65,8 +66,8 @@ class LinkingDriver(MemoryDriver):
         super().__init__()
         self.capabilities = Capabilities(signed_urls=True)
 
-    async def presign(self, key: Key, request: PresignRequest) -> str:
-        return f"https://storage.invalid/{quote(key)}?method={request.method}&expires={request.expires}"
+    async def presign(self, key: Key, request: PresignRequest) -> SignedUrl:
+        return SignedUrl(f"https://storage.invalid/{quote(key)}?method={request.method}&expires={request.expires}")
 
 
 # Each is given a fresh directory: in memory, but for the one that says disk.

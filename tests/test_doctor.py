@@ -589,6 +589,20 @@ def test_an_endpoint_is_shown_without_a_password(url: str) -> None:
     assert without_user(url) == "https://store.example.org:9000"
 
 
+# -- another command that only S3 has
+
+
+def test_the_command_says_what_has_to_be_sent_with_a_url(said: Said, strict_server: Server) -> None:
+    asked = ("-s", f"{url_of(strict_server)}&conditions=all&storage_class=GLACIER_IR", "url", "a", "--method", "PUT")
+    code, out, err = said(strict_server, *asked)
+    assert (code, out.count("\n"), err) == (0, 1, "send with it: x-amz-storage-class: GLACIER_IR\n")
+    assert out.startswith(f"{strict_server.endpoint}/bucket/")
+    code, out, _ = said(strict_server, *asked, "--json")
+    told = json.loads(out)
+    assert (code, told["headers"]) == (0, {"x-amz-storage-class": "GLACIER_IR"})
+    assert datetime.fromisoformat(told["until"]) > datetime.now(UTC)
+
+
 # -- the end
 
 

@@ -21,6 +21,7 @@ CORE = (
         "_outcome",
         "_keys",
         "_types",
+        "_signed_urls",
         "_buffers",
         "_sources",
         "_parsing",

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import aiohttp
 import pytest
 import pytest_asyncio
+from aiobotocore.credentials import AioRefreshableCredentials
 from support import fault_proxy, s3_servers
 from support.s3_servers import ACCESS_KEY, SECRET_KEY, Server
-from support.s3_storage import driver_for
+from support.s3_storage import config_for, driver_for, session_for
 
-from micelio_storage import InvalidArgumentError, InvalidKeyError, Storage
+from micelio_storage import InvalidArgumentError, InvalidKeyError, SignedUrl, SignedUrlWarning, Storage
+from micelio_storage.drivers.s3 import S3Driver
 from micelio_storage.testing._corpus import KEPT_KEYS
 
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
@@ -203,6 +206,92 @@ async def test_a_url_begins_with_the_public_endpoint(server: Server, anybody: ai
             assert url.startswith(f"{front.endpoint}/bucket/a?")
             assert await outcome(anybody.get(url)) == (200, "")
             assert len(front.log) == 1
+
+
+# What the configuration asks of the store, of those servers that know it.
+ASKED: dict[str, dict[str, str]] = {
+    "strict": {"sse": "AES256", "storage_class": "STANDARD_IA"},
+    "seaweedfs": {"storage_class": "STANDARD_IA"},
+    "moto": {"sse": "AES256", "storage_class": "STANDARD_IA"},
+}
+HEADERS = {"sse": "x-amz-server-side-encryption", "storage_class": "x-amz-storage-class"}
+
+
+@pytest.mark.case("Z4")
+async def test_a_put_is_bound_to_what_the_configuration_asks_of_the_store(
+    s3_server: Server, anybody: aiohttp.ClientSession
+) -> None:
+    asked = ASKED[s3_server.name]
+    async with storage_of(s3_server, **asked) as storage:
+        url = await storage.url("urls/bound", expires=60, method="PUT", content_type="image/png")
+        wanted = {HEADERS[name]: value for name, value in asked.items()} | {"content-type": "image/png"}
+        assert url.headers == wanted
+        if s3_server.name != "moto":  # which verifies no signature
+            for name in wanted:
+                lacking = {header: value for header, value in wanted.items() if header != name}
+                for wrong in (lacking, lacking | {name: "AES512"}):
+                    assert (await outcome(anybody.put(url, data=b"1", headers=wrong)))[0] == 403
+            assert not await storage.exists("urls/bound")
+        assert await outcome(anybody.put(url, data=b"1", headers=url.headers)) == (200, "")
+        seen = await storage._driver._opened.client.call("head_object", Key="urls/bound")  # type: ignore[attr-defined]
+        assert seen["ContentType"] == "image/png"
+        if s3_server.name != "seaweedfs":  # which does not say it of an object
+            assert seen["StorageClass"] == asked["storage_class"]
+            assert seen["ServerSideEncryption"] == asked["sse"]
+
+
+async def test_a_put_is_bound_to_the_key_that_encrypts(server: Server, anybody: aiohttp.ClientSession) -> None:
+    async with storage_of(server, sse="aws:kms", sse_kms_key_id="alias/tests") as storage:
+        url = await storage.url("a", expires=60, method="PUT")
+        assert url.headers == {
+            "x-amz-server-side-encryption": "aws:kms",
+            "x-amz-server-side-encryption-aws-kms-key-id": "alias/tests",
+        }
+        other = dict(url.headers) | {"x-amz-server-side-encryption-aws-kms-key-id": "alias/other"}
+        assert await outcome(anybody.put(url, data=b"1", headers=other)) == (403, "SignatureDoesNotMatch")
+        assert await outcome(anybody.put(url, data=b"1", headers=url.headers)) == (200, "")
+
+
+@pytest.mark.case("Z4")
+async def test_the_headers_of_a_url_are_all_that_its_signature_binds(server: Server) -> None:
+    async with storage_of(server, **ASKED["strict"]) as storage:
+        bound = await storage.url(
+            "a", expires=60, method="PUT", content_type="a/b", content_length=3, sha256=bytes(32), if_absent=True
+        )
+        for url in (bound, await storage.url("a", expires=60, method="PUT"), await storage.url("a", expires=60)):
+            signed = set(parse_qs(urlsplit(url).query)["X-Amz-SignedHeaders"][0].split(";"))
+            assert signed - {"host", "content-length"} == url.headers.keys()
+        again = pickle.loads(pickle.dumps(bound))
+        assert (type(again), again, again.headers, again.until) == (SignedUrl, bound, bound.headers, bound.until)
+
+
+async def test_a_url_says_until_when_it_holds(server: Server) -> None:
+    async with storage_of(server) as storage:
+        before = datetime.now(UTC)
+        url = await storage.url("a", expires=600)
+        assert url.until is not None
+        assert before <= url.until - timedelta(seconds=600) <= datetime.now(UTC)
+
+
+@pytest.mark.case("Z4")
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+async def test_a_url_that_outlives_its_credentials_warns_and_says_until_when_it_holds(
+    server: Server, method: Literal["GET", "PUT"]
+) -> None:
+    session = session_for(server)
+    ends = (datetime.now(UTC) + timedelta(hours=5)).replace(microsecond=0)
+    session._session._credentials = AioRefreshableCredentials(
+        server.access_key, server.secret_key, None, ends, None, "assume-role"
+    )
+    config = config_for(server, conditions="all")
+    async with Storage(S3Driver(config, session=session)) as storage:
+        short = await storage.url("a", expires=timedelta(hours=4), method=method)
+        assert short.until is not None
+        assert short.until < ends
+        with pytest.warns(SignedUrlWarning, match=f"holds until {ends:%Y-%m-%d %H:%M:%S} UTC") as caught:
+            long = await storage.under("p").url("a", expires=timedelta(hours=6), method=method)
+        assert caught[0].filename == __file__
+        assert long.until == ends
 
 
 PUBLIC = [

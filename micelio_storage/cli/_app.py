@@ -310,7 +310,13 @@ def url(
         content_disposition=content_disposition,
     )
     signed = Invocation.of(context, storage).run(sign)
-    say([json.dumps({"key": key, "url": signed, "method": method, "expires": expires}) if as_json else signed])
+    if as_json:
+        until = None if signed.until is None else signed.until.isoformat(timespec="seconds")
+        told = {"key": key, "url": signed, "method": method, "expires": expires, "until": until}
+        say([json.dumps(told | {"headers": dict(signed.headers)})])
+        return
+    say([signed])
+    report.print_errors([f"send with it: {name}: {value}" for name, value in signed.headers.items()])
 
 
 command()(rm)

@@ -28,6 +28,7 @@ from ..driver import (
     Prefix,
     PresignRequest,
     ReadOptions,
+    SignedUrl,
     Span,
     StorageError,
     WriteOptions,
@@ -142,7 +143,7 @@ class MemoryDriver:
                 at += 1
         return Page(entries=entries, prefixes=folded)
 
-    async def presign(self, key: Key, request: PresignRequest) -> str:
+    async def presign(self, key: Key, request: PresignRequest) -> SignedUrl:
         raise NotSupportedError("the memory back end has no URLs")
 
     async def unfinished(self) -> Sequence[str]:

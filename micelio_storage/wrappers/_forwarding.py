@@ -17,6 +17,7 @@ from ..driver import (
     Prefix,
     PresignRequest,
     ReadOptions,
+    SignedUrl,
     StorageError,
     Upload,
     WriteOptions,
@@ -67,7 +68,7 @@ class Forwarding:
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         return await self.inner.list_page(prefix, options)
 
-    async def presign(self, key: Key, request: PresignRequest) -> str:
+    async def presign(self, key: Key, request: PresignRequest) -> SignedUrl:
         return await self.inner.presign(key, request)
 
     async def unfinished(self) -> Sequence[str]:

@@ -22,6 +22,7 @@ from ..driver import (
     Prefix,
     PresignRequest,
     ReadOptions,
+    SignedUrl,
     StorageError,
     Upload,
     WriteOptions,
@@ -98,7 +99,7 @@ class PrefixedDriver(Forwarding):
                 sealed = None if cursor is None else self._seal(cursor)
                 return replace(page, skipped=skipped, foreign=foreign, cursor=sealed)
 
-    async def presign(self, key: Key, request: PresignRequest) -> str:
+    async def presign(self, key: Key, request: PresignRequest) -> SignedUrl:
         return await self.inner.presign(self._below(key), request)
 
     def _below(self, key: Key) -> Key:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from urllib.parse import parse_qsl, quote, urlencode
 
-from ..driver import AccessDeniedError, Capabilities, ConfigError, Driver, Key, PresignRequest
+from ..driver import AccessDeniedError, Capabilities, ConfigError, Driver, Key, PresignRequest, SignedUrl
 from ._forwarding import Forwarding
 
 SHORTEST_KEY = 32  # characters: as many bytes as the digest has, even if each had but four bits of chance
@@ -171,5 +171,8 @@ class SigningDriver(Forwarding):
         """Those of the inner driver, and signed URLs."""
         return replace(self.inner.capabilities, signed_urls=True)
 
-    async def presign(self, key: Key, request: PresignRequest) -> str:
-        return f"{self._public_url}/{quote(key, safe='/~')}?{self._signer.sign(key, request)}"
+    async def presign(self, key: Key, request: PresignRequest) -> SignedUrl:
+        is_bound = request.method == "PUT" and request.content_type is not None
+        headers = {"content-type": str(request.content_type)} if is_bound else {}
+        url = f"{self._public_url}/{quote(key, safe='/~')}?{self._signer.sign(key, request)}"
+        return SignedUrl(url, headers=headers)

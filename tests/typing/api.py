@@ -11,7 +11,19 @@ import aiofiles
 from aiohttp import StreamReader
 from starlette.datastructures import UploadFile
 
-from micelio_storage import Entry, Key, ObjectInfo, Page, Removed, Session, Storage, Usage, list_sessions, open_storage
+from micelio_storage import (
+    Entry,
+    Key,
+    ObjectInfo,
+    Page,
+    Removed,
+    Session,
+    SignedUrl,
+    Storage,
+    Usage,
+    list_sessions,
+    open_storage,
+)
 from micelio_storage.driver import Download, Driver, FileSlice, Upload
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.memory import MemoryDriver
@@ -35,7 +47,7 @@ async def whole_objects(storage: Storage, upload: UploadFile, reader: StreamRead
     assert_type(await storage.head("a"), ObjectInfo)
     assert_type(await storage.delete("a", "b"), None)
     assert_type(await storage.delete_prefix("a"), Removed)
-    assert_type(await storage.url("a", expires=60), str)
+    assert_type(await storage.url("a", expires=60), SignedUrl)
     assert_type(storage.under("a"), Storage)
 
 

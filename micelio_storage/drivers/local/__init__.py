@@ -31,6 +31,7 @@ from ...driver import (
     Prefix,
     PresignRequest,
     ReadOptions,
+    SignedUrl,
     StorageError,
     UnavailableError,
     WriteOptions,
@@ -193,7 +194,7 @@ class LocalDriver:
         with system_errors():
             return await opened.read_lane.run(opened.listings.page, prefix, options)
 
-    async def presign(self, key: Key, request: PresignRequest) -> str:
+    async def presign(self, key: Key, request: PresignRequest) -> SignedUrl:
         raise NotSupportedError(
             "files have no signed URLs: serve them with your web server; file_mode and directory_mode let it read"
         )

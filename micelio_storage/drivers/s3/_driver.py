@@ -3,7 +3,6 @@ driver is opened, and then in a thread."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from ...driver import (
     Prefix,
     PresignRequest,
     ReadOptions,
+    SignedUrl,
     StorageError,
     WriteOptions,
 )
@@ -127,19 +127,8 @@ class S3Driver:
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         return await self._require_open().list_page(prefix, options)
 
-    async def presign(self, key: Key, request: PresignRequest) -> str:
-        client = self._require_open().client
-        reading = request.method == "GET"
-        content_type = "ResponseContentType" if reading else "ContentType"
-        bound = {
-            content_type: request.content_type,
-            "ResponseContentDisposition": request.content_disposition,
-            "ContentLength": request.content_length,
-            "ChecksumSHA256": None if request.sha256 is None else base64.b64encode(request.sha256).decode(),
-            "IfNoneMatch": "*" if request.if_absent else None,
-        }
-        parameters = {"Key": str(key)} | {name: value for name, value in bound.items() if value is not None}
-        return await client.sign("get_object" if reading else "put_object", request.expires, parameters)
+    async def presign(self, key: Key, request: PresignRequest) -> SignedUrl:
+        return await self._require_open().presign(key, request)
 
     async def unfinished(self) -> Sequence[str]:
         client = self._require_open().client

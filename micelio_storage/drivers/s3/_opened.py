@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ...driver import Capabilities, Key, ListOptions, Page, Prefix, WriteOptions
+from ...driver import Capabilities, Key, ListOptions, Page, Prefix, PresignRequest, SignedUrl, WriteOptions
 from .._checksums import Sums
 from .._lanes import Lane
 from ._copies import LARGEST_AT_ONCE, Copies
@@ -17,6 +18,7 @@ from ._reads import FAST_ENOUGH, Reads
 from ._writes import Writes
 from .requests._answers import asked_of_store
 from .requests._client import Client, make_client
+from .requests._short_road import SENT
 
 if TYPE_CHECKING:
     import aioboto3
@@ -68,6 +70,24 @@ class Opened:
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         """The next page."""
         return await list_page(self.client, prefix, options)
+
+    async def presign(self, key: Key, request: PresignRequest) -> SignedUrl:
+        """A URL signed for what the request asks; that of a PUT also for what the configuration asks of the store."""
+        reading = request.method == "GET"
+        content_type = "ResponseContentType" if reading else "ContentType"
+        bound = {
+            "Key": str(key),
+            content_type: request.content_type,
+            "ResponseContentDisposition": request.content_disposition,
+            "ContentLength": request.content_length,
+            "ChecksumSHA256": None if request.sha256 is None else base64.b64encode(request.sha256).decode(),
+            "IfNoneMatch": "*" if request.if_absent else None,
+        } | ({} if reading else asked_of_store(self._config))
+        parameters = {name: value for name, value in bound.items() if value is not None}
+        operation = "get_object" if reading else "put_object"
+        url, until = await self.client.sign(operation, request.expires, parameters)
+        headers = {SENT[name]: str(value) for name, value in parameters.items() if name in SENT}
+        return SignedUrl(url, headers=headers, until=until)
 
     async def aclose(self) -> None:
         """Begin nothing more, let what is being published end, and leave nothing of the rest. Where the loop was closed

@@ -15,7 +15,7 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -206,13 +206,15 @@ class Client:
             logger.warning("the store %s refuses checksums: continuing without them (checksums='off')", self.endpoint)
         return True
 
-    async def sign(self, operation: str, expires: int, parameters: Mapping[str, Any]) -> str:
-        """A URL that does the operation."""
+    async def sign(self, operation: str, expires: int, parameters: Mapping[str, Any]) -> tuple[str, datetime | None]:
+        """A URL that does the operation; and when the credentials that sign it end, if that is before it does."""
+        asked = datetime.now(UTC) + timedelta(seconds=expires)
         with translated(self.place):
             url = await self._signer.generate_presigned_url(
                 operation, Params={"Bucket": self.bucket, **parameters}, ExpiresIn=expires
             )
-        return str(url)
+        until = self._credentials.expires
+        return str(url), None if until is None or until >= asked else until.astimezone(UTC)
 
     async def open_uploads(self, prefix: str) -> list[tuple[str, str, datetime]]:
         """Key, id and beginning of the multipart uploads below the prefix that are open."""

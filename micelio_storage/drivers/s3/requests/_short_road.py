@@ -61,7 +61,7 @@ _QUERY = {
     "StartAfter": "start-after",
     "UploadId": "uploadId",
 }  # in the order of their names, which signatures want
-_SENT = {
+SENT = {
     "CacheControl": "cache-control",
     "ContentDisposition": "content-disposition",
     "ContentEncoding": "content-encoding",
@@ -72,12 +72,13 @@ _SENT = {
     "Range": "range",
     "ChecksumAlgorithm": "x-amz-checksum-algorithm",
     "ChecksumCRC64NVME": "x-amz-checksum-crc64nvme",
+    "ChecksumSHA256": "x-amz-checksum-sha256",
     "ChecksumType": "x-amz-checksum-type",
     "ServerSideEncryption": "x-amz-server-side-encryption",
     "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
     "StorageClass": "x-amz-storage-class",
 }
-_KNOWN = {"Delete", "Key", "Metadata", *_QUERY, *_SENT}
+_KNOWN = {"Delete", "Key", "Metadata", *_QUERY, *SENT}
 _RETURNED = {
     "etag": "ETag",
     "content-type": "ContentType",
@@ -251,9 +252,7 @@ class ShortRoad:
 
 
 def _headers_of(parameters: Mapping[str, Any]) -> Headers:
-    headers = Headers(
-        {name: str(parameters[parameter]) for parameter, name in _SENT.items() if parameter in parameters}
-    )
+    headers = Headers({name: str(parameters[parameter]) for parameter, name in SENT.items() if parameter in parameters})
     for name, value in parameters.get("Metadata", {}).items():
         headers[_META + name] = value
     return headers
