@@ -29,6 +29,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"_asyncio\.Future"),
     # The arguments of readers and writers, which a storage makes and applications do not.
     (r"py:.*", r"micelio_storage\._call\.(Call|Lifecycle)"),
+    (r"py:.*", r"micelio_storage\.transfer\._archives\._(Object|Piece)"),
     (r"py:.*", r"micelio_storage\._shielding\.T"),  # a type variable
 ]
 

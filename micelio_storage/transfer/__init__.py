@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._archives import Archive, ArchiveKind, ArchiveReader, archive
 from ._everything import everything
 from ._migrate import copy_below, migrate
 from ._outcomes import CONCURRENCY, MOST_CONCURRENCY, Advance, CopyResult, OnOutcome, Outcome, Report
@@ -13,6 +14,9 @@ __all__ = [
     "CONCURRENCY",
     "MOST_CONCURRENCY",
     "Advance",
+    "Archive",
+    "ArchiveKind",
+    "ArchiveReader",
     "CopyResult",
     "Finding",
     "OnOutcome",
@@ -23,6 +27,7 @@ __all__ = [
     "TreeReport",
     "TreeResult",
     "VerifyResult",
+    "archive",
     "copy_below",
     "download_tree",
     "everything",
