@@ -206,6 +206,10 @@ class Capabilities:
     `checksums`, each object that is written has a checksum of all of its bytes (else some may, and it is compared
     where there is one). `max_key_bytes` is the longest key in bytes of UTF-8, without the prefix of a
     storage that is under one.
+
+    S3's conditions are tried out when a storage is opened, but on AWS itself. `ordered` and `checksums` are not: on
+    AWS they are what it documents, and of any other store they are False, whatever it does; to find out would take a
+    dozen requests more, as `micelio-storage doctor` makes them.
     """
 
     if_absent: bool = True

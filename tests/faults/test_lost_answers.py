@@ -30,6 +30,7 @@ from micelio_storage import (
     UnavailableError,
     _shielding,
 )
+from micelio_storage.drivers.s3.requests import _client
 
 from .scale import scaled
 
@@ -497,6 +498,23 @@ async def test_a_deadline_that_passes_before_the_answer_is_ambiguous(
         at.proxy.rule = partial(_unless_it_is_head, Stall("head"))
         with pytest.raises(AmbiguousWriteError, match="the deadline of 0"):
             await CHANGES[change](at, deadline=0.2)
+
+
+@pytest.mark.case("S6")
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_change_that_the_end_of_the_storage_cuts_off_is_ambiguous(
+    small_parts_server: Server, monkeypatch: pytest.MonkeyPatch, change: str, road: str
+) -> None:
+    monkeypatch.setattr(_client, "CANCELLED_WAIT", 0.1)
+    async with without_condition(small_parts_server, road, read_timeout=60.0) as at:
+        at.proxy.rule = partial(_unless_it_is_head, Stall("head"))
+        changing = asyncio.ensure_future(CHANGES[change](at))
+        while not at.proxy.faults:
+            await asyncio.sleep(0.001)
+        await at.storage.aclose()
+        with pytest.raises(AmbiguousWriteError, match="it is unknown whether"):
+            await changing
 
 
 # -- deletes

@@ -31,7 +31,15 @@ from botocore.loaders import create_loader
 from ...._config import setting
 from ...._shielding import publishing as publishing_step
 from ...._shielding import run_to_completion
-from ....driver import BytesLike, ClosedError, ConfigError, IntegrityError, StorageError, UnavailableError
+from ....driver import (
+    AmbiguousWriteError,
+    BytesLike,
+    ClosedError,
+    ConfigError,
+    IntegrityError,
+    StorageError,
+    UnavailableError,
+)
 from ._answers import field, whole_seconds
 from ._credentials import SourcedCredentials, find_credentials, limit_programs
 from ._errors import (
@@ -170,6 +178,10 @@ class Client:
             except asyncio.CancelledError:
                 if not attempt.may_be_done:
                     step.nothing_done()
+                raise
+            except ClosedError as error:
+                if attempt.may_be_done:
+                    raise AmbiguousWriteError(f"{error.message}: it is unknown whether the write was done") from error
                 raise
 
     async def _outcome(
