@@ -20,12 +20,11 @@ from support import s3_servers
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))  # the benchmarks are beside the tests and in no package that is installed
 
-from benchmarks import charts, child, measuring, report, venues  # noqa: E402
+from benchmarks import charts, child, measuring, pictures, report, venues  # noqa: E402
 from benchmarks.areas import Area  # noqa: E402
 from benchmarks.contestants import LOCAL, S3, Entrant, NotOfferedError, Target  # noqa: E402
 from benchmarks.contestants.base import Contestant, spread  # noqa: E402
 from benchmarks.measuring import Figures, Place, Results, Turn, Venue, Workload, measure_all  # noqa: E402
-from benchmarks.pictures import as_picture  # noqa: E402
 from benchmarks.records import Record, groups, middle, ratio  # noqa: E402
 
 NOBODY = "a-distribution-that-nobody-has"
@@ -294,7 +293,7 @@ def measured(
 
 
 def test_a_picture_of_the_demo_says_what_it_said_and_nothing_of_this_machine() -> None:
-    picture = as_picture(
+    picture = pictures.as_picture(
         ["storing /somewhere as session demo-1 in /elsewhere", "│ put │ 1,376 files/s │", "removed again from /there"]
     )
     shown = "".join(ElementTree.fromstring(picture).itertext()).replace("\xa0", " ")
@@ -302,6 +301,16 @@ def test_a_picture_of_the_demo_says_what_it_said_and_nothing_of_this_machine() -
     assert "│ put │ 1,376 files/s │" in shown
     assert not re.search(r"/(somewhere|elsewhere|there)", picture)
     assert re.findall(r"https?://[^\"]*", picture) == ["http://www.w3.org/2000/svg"]  # nothing is fetched
+
+
+def test_the_chart_is_drawn_from_the_tables_of_the_page() -> None:
+    page = (PROJECT / "docs" / "performance.md").read_text()
+    found = pictures.published(page)
+    assert {record.workload for record in found} == set(pictures.WORKLOADS)
+    assert {record.contestant for record in found} >= {"ours", "ours durable", "obstore", "opendal", "aiofiles"}
+    head = "### On disk\n**In memory**\n| workload | unit | ours |\n| get-1 | op/s | 9 |\n"
+    table = head + "**ext4**\n| get-1 | op/s | 1,234 |\n"
+    assert [record.value for record in pictures.published(table)] == [1234.0]
 
 
 @pytest.mark.parametrize("name", ["demo", "peers"])
