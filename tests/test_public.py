@@ -93,6 +93,19 @@ def test_every_constant_alias_and_field_is_described(door: ModuleType) -> None:
     assert silent == []
 
 
+def test_every_public_name_has_its_place_in_the_reference() -> None:
+    text = "".join(page.read_text() for page in (Path(__file__).parent.parent / "docs" / "api").glob("*.md"))
+    described = set(re.findall(r"^\.\. auto\w+:: ([\w.]+)$", text, flags=re.MULTILINE))
+    values = [getattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in described]
+    missing = [
+        f"{door.__name__}.{name}"
+        for door in DOORS
+        for name in door.__all__
+        if f"{door.__name__}.{name}" not in described and not any(getattr(door, name) is value for value in values)
+    ]
+    assert missing == []
+
+
 def test_the_version_is_the_installed_one() -> None:
     assert micelio_storage.__version__ == version("micelio_storage")
     with pytest.raises(AttributeError):
