@@ -49,9 +49,9 @@ async def file_chunks(
 
 
 class Progress:
-    """How far a transfer is, told after each chunk."""
+    """How far a transfer is, told after each chunk; to nobody without `on_progress`."""
 
-    def __init__(self, on_progress: OnProgress, total: int) -> None:
+    def __init__(self, on_progress: OnProgress | None, total: int | None) -> None:
         self._on_progress = on_progress
         self._total = total
         self._done = 0
@@ -59,7 +59,17 @@ class Progress:
     def add(self, size: int) -> None:
         """So many bytes more have been moved."""
         self._done += size
-        self._on_progress(self._done, self._total)
+        if self._on_progress is not None:
+            self._on_progress(self._done, self._total)
+
+    async def pass_on(self, chunks: AsyncGenerator[BytesLike, None]) -> AsyncGenerator[BytesLike, None]:
+        """The chunks, each counted when it has been taken."""
+        try:
+            async for chunk in chunks:
+                yield chunk
+                self.add(memoryview(chunk).nbytes)
+        finally:
+            await chunks.aclose()
 
     async def watch(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
         """What `read` gives, counted."""

@@ -25,6 +25,9 @@ Data: TypeAlias = BytesLike | AsyncIterable[BytesLike] | AsyncReadable
 """What can be stored: bytes, or where they come from."""
 
 
+Source: TypeAlias = bytes | memoryview | AsyncGenerator[BytesLike, None]
+
+
 def as_bytes(data: object) -> bytes | memoryview:
     """The same bytes, flat and contiguous: as they are, or as a view without a copy where that can be."""
     if type(data) is bytes:
@@ -38,7 +41,7 @@ def as_bytes(data: object) -> bytes | memoryview:
     return view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes()
 
 
-def as_source(data: object) -> bytes | memoryview | AsyncGenerator[BytesLike, None]:
+def as_source(data: object) -> Source:
     """What `put` was given, as bytes or as a stream of them; a `TypeError` for anything else, before any I/O."""
     if isinstance(data, (bytes, bytearray, memoryview, str)):
         return as_bytes(data)

@@ -33,7 +33,7 @@ from ._parsing import (
     parse_write_options,
 )
 from ._signed_urls import SignedUrl, with_end
-from ._sources import Data, as_source
+from ._sources import Data, Source, as_source
 from ._streams import Pull, Reader, Writer, upload_chunks
 from ._types import (
     MAX_PAGE,
@@ -94,6 +94,7 @@ class Storage(Openable):
         key: str,
         data: Data,
         *,
+        on_progress: OnProgress | None = None,
         deadline: float | None = None,
         **how: Unpack[WriteArguments],
     ) -> ObjectInfo:
@@ -101,12 +102,15 @@ class Storage(Openable):
 
         `data` is bytes-like (leave it unchanged until this returns), an async iterable of bytes-like, or anything
         with `async read(n)`. The rest is said in `WriteArguments`: `if_match` (`PreconditionFailedError` otherwise),
-        `if_absent` (`AlreadyExistsError`), `content_type`, `metadata`, HTTP headers.
+        `if_absent` (`AlreadyExistsError`), `content_type`, `metadata`, HTTP headers. `on_progress` is called with the
+        bytes of `data` that have been taken so far, and how many there are: None for a stream.
         """
         with self._call("put", key, deadline) as call:
             parsed = self._parse(key)
             options = parse_write_options(parsed, how)
             source = as_source(data)
+            if on_progress is not None:
+                source = _watched(source, on_progress)
             if isinstance(source, AsyncGenerator):
                 return call.wrote(await upload_chunks(source, partial(self._driver.upload, parsed, options)))
             return call.wrote(await self._driver.put(parsed, source, options))
@@ -446,6 +450,13 @@ class Storage(Openable):
         for key, error in failures.items():
             error.add_context("delete", self._place + key, self._driver.name)
         raise_together(list(failures.values()), f"{len(failures)} of {len(keys)} objects could not be deleted")
+
+
+def _watched(source: Source, on_progress: OnProgress) -> Source:
+    if isinstance(source, AsyncGenerator):
+        return Progress(on_progress, None).pass_on(source)
+    on_progress(len(source), len(source))  # bytes are taken at once
+    return source
 
 
 class _Below(Storage):

@@ -70,11 +70,12 @@ async def test_what_is_on_disk_and_in_a_bucket_is_compared_unread(tmpfs: Path, s
     ):
         await bucket.delete_prefix("", everything=True)
         await disk.put("i/a", DATA)
-        moved: list[int] = []
-        await migrate(disk, bucket, advance=moved.append)
-        assert sum(moved) == len(DATA)
-        await migrate(disk, bucket, advance=moved.append)
-        assert sum(moved) == len(DATA)
+        moved: list[tuple[int, int | None]] = []
+        await migrate(disk, bucket, on_progress=lambda *told: moved.append(told))
+        assert moved[-1] == (len(DATA), None)
+        moved.clear()
+        await migrate(disk, bucket, on_progress=lambda *told: moved.append(told))
+        assert moved == []
 
 
 async def test_a_file_that_another_tool_wrote_has_no_checksum_and_is_served(tmpfs: Path) -> None:

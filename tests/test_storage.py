@@ -9,7 +9,7 @@ import os
 import threading
 import warnings
 from array import array
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -618,6 +618,37 @@ async def test_transfers_of_files_tell_how_far_they_are(storage: Storage, tmp_pa
     assert (tmp_path / "target").read_bytes() == source.read_bytes()
 
 
+async def test_a_put_tells_how_far_it_is_and_of_a_stream_not_how_much_there_is(storage: Storage) -> None:
+    told: list[tuple[int, int | None]] = []
+
+    def tell(done: int, total: int | None) -> None:
+        told.append((done, total))
+
+    await storage.put("a", b"12345", on_progress=tell)
+    await storage.put("a", memoryview(array("I", [1, 2])), on_progress=tell)
+    assert told == [(5, 5), (8, 8)]
+    told.clear()
+    await storage.put("a", pieces(b"123", b"", memoryview(array("I", [1])), b"45"), on_progress=tell)
+    assert told == [(3, None), (3, None), (7, None), (9, None)]
+    told.clear()
+    await storage.put("a", pieces(), on_progress=tell)
+    assert (await storage.get("a"), told) == (b"", [])
+
+
+async def pieces(*chunks: BytesLike) -> AsyncGenerator[BytesLike, None]:
+    for chunk in chunks:
+        yield chunk
+
+
+async def test_a_put_with_progress_closes_its_source(storage: Storage) -> None:
+    source = pieces(b"1", b"2")
+    with pytest.raises(LookupError):
+        await storage.put("a", source, on_progress=lambda done, _: {}[done])
+    assert not await storage.exists("a")
+    with pytest.raises(StopAsyncIteration):
+        await anext(source)
+
+
 async def test_a_callback_that_fails_ends_the_transfer_and_leaves_nothing(storage: Storage, tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"1")
     await storage.put("b", b"1")
@@ -627,6 +658,9 @@ async def test_a_callback_that_fails_ends_the_transfer_and_leaves_nothing(storag
 
     with pytest.raises(LookupError):
         await storage.upload_file(tmp_path / "source", "a", on_progress=fail)
+    for data in (b"1", pieces(b"1")):
+        with pytest.raises(LookupError):
+            await storage.put("a", data, on_progress=fail)
     with pytest.raises(LookupError):
         await storage.download_file("b", tmp_path / "target", on_progress=fail)
     assert [entry.key async for entry in storage.list()] == ["b"]

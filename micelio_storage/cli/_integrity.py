@@ -54,7 +54,7 @@ async def _verify(
     async with (
         Output() as output,
         open_storage(config) as storage,
-        aclosing(verify(storage, prefix, concurrency=concurrency, advance=meter.advance, strict=strict)) as findings,
+        aclosing(verify(storage, prefix, concurrency=concurrency, on_progress=meter.show, strict=strict)) as findings,
     ):
         async for finding in findings:
             tally.add(finding)

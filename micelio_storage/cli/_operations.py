@@ -14,8 +14,18 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from .. import Config, ConfigError, InvalidArgumentError, LocalConfig, S3Config, Storage, config_from_url, open_storage
-from ..transfer import CONCURRENCY, Advance, OnOutcome, Outcome, Report, copy_below
+from .. import (
+    Config,
+    ConfigError,
+    InvalidArgumentError,
+    LocalConfig,
+    OnProgress,
+    S3Config,
+    Storage,
+    config_from_url,
+    open_storage,
+)
+from ..transfer import CONCURRENCY, OnOutcome, Outcome, Report, copy_below
 from ..transfer import migrate as migrate_all
 from . import _report as report
 from ._invocation import require_storage, run_on_loop
@@ -23,7 +33,7 @@ from ._options import ConcurrencyOption, DryRunOption, JsonOption, OverwriteOpti
 from ._pipes import Output, encoded, say
 from ._policy import NAME, Document, bucket_policy, iam_policy, lifecycle, partition_of
 
-Act: TypeAlias = Callable[[OnOutcome, Advance], Coroutine[Any, Any, Report]]
+Act: TypeAlias = Callable[[OnOutcome, OnProgress], Coroutine[Any, Any, Report]]
 
 # -- migrate, and cp --recursive
 
@@ -49,7 +59,7 @@ def migrate(
     check_apart(*configs)
     require_storage(configs[0])
 
-    async def act(on_outcome: OnOutcome, advance: Advance) -> Report:
+    async def act(on_outcome: OnOutcome, on_progress: OnProgress) -> Report:
         async with open_storage(configs[0]) as one, open_storage(configs[1]) as other:
             return await migrate_all(
                 one,
@@ -60,7 +70,7 @@ def migrate(
                 delete_source=delete_source,
                 dry_run=dry_run,
                 on_outcome=on_outcome,
-                advance=advance,
+                on_progress=on_progress,
             )
 
     _watched(act, name="migrating", as_json=as_json)
@@ -85,7 +95,7 @@ def copy_all(
     if urls:
         raise InvalidArgumentError("give two prefixes of one storage, or the URLs of two storages")
 
-    async def act(on_outcome: OnOutcome, advance: Advance) -> Report:
+    async def act(on_outcome: OnOutcome, on_progress: OnProgress) -> Report:
         async with make_storage() as storage:
             return await copy_below(
                 storage,
@@ -95,7 +105,7 @@ def copy_all(
                 overwrite=overwrite,
                 dry_run=dry_run,
                 on_outcome=on_outcome,
-                advance=advance,
+                on_progress=on_progress,
             )
 
     _watched(act, name="copying", as_json=as_json)
@@ -123,7 +133,7 @@ def _watched(act: Act, *, name: str, as_json: bool) -> None:
     """Do it on an event loop, show how it goes and say how it went."""
     with report.transfer(name) as meter:
         meter.expect(None)
-        done = run_on_loop(_told(act, meter.advance) if as_json else act(ignore, meter.advance))
+        done = run_on_loop(_told(act, meter.show) if as_json else act(ignore, meter.show))
     say([report.migration_json(done)] if as_json else report.migration_lines(done))
     if not done.complete:
         raise typer.Exit(report.FAILED)
@@ -133,9 +143,9 @@ async def ignore(_: Outcome) -> None:
     """The report at the end says enough."""
 
 
-async def _told(act: Act, advance: Advance) -> Report:
+async def _told(act: Act, on_progress: OnProgress) -> Report:
     async with Output() as output:
-        return await act(_Lines(output).on_outcome, advance)
+        return await act(_Lines(output).on_outcome, on_progress)
 
 
 class _Lines:

@@ -7,13 +7,12 @@ import errno
 import os
 import re
 import stat
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Unpack
 
 from .. import ObjectInfo, Storage, StorageError, WriteArguments
-from ..driver import BytesLike
 from ._pipes import Output, named_pipe, standard_input
 from ._report import CommandError, Meter
 
@@ -31,17 +30,7 @@ async def send(storage: Storage, *, source: str, key: str, meter: Meter, **how: 
         if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
             return await storage.upload_file(source, key, on_progress=meter.show, **how)
         chunks = named_pipe(source)
-    meter.expect(None)
-    return await storage.put(key, _watched(chunks, meter), **how)
-
-
-async def _watched(chunks: AsyncGenerator[BytesLike, None], meter: Meter) -> AsyncGenerator[BytesLike, None]:
-    try:
-        async for chunk in chunks:
-            yield chunk
-            meter.advance(len(chunk))
-    finally:
-        await chunks.aclose()
+    return await storage.put(key, chunks, on_progress=meter.show, **how)
 
 
 async def receive(storage: Storage, *, key: str, path: Path, meter: Meter) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ._archives import Archive, ArchiveKind, ArchiveReader, archive
 from ._everything import everything
 from ._migrate import copy_below, migrate
-from ._outcomes import CONCURRENCY, MOST_CONCURRENCY, Advance, CopyResult, OnOutcome, Outcome, Report
+from ._outcomes import CONCURRENCY, MOST_CONCURRENCY, CopyResult, OnOutcome, Outcome, Report
 from ._tree_outcomes import TreeOutcome, TreeReport, TreeResult
 from ._trees import download_tree, upload_tree
 from ._verify import Finding, Tally, VerifyResult, verify
@@ -13,7 +13,6 @@ from ._verify import Finding, Tally, VerifyResult, verify
 __all__ = [
     "CONCURRENCY",
     "MOST_CONCURRENCY",
-    "Advance",
     "Archive",
     "ArchiveKind",
     "ArchiveReader",

@@ -8,14 +8,15 @@ import hashlib
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from .._errors import IntegrityError, NotFoundError, PreconditionFailedError
+from .._files import Progress
 from .._info import ObjectInfo
 from .._storage import Storage
 from .._streams import Reader
-from ..driver import HTTP_HEADERS
-from ._outcomes import Advance
+from .._types import WriteArguments
+from ..driver import HTTP_HEADERS, headers_of
 
 CHUNK = 1 << 20  # bytes read at a time, as the drivers do
 SMALL = 256 << 10  # bytes up to which an object is put whole; the local driver counts as small what we do
@@ -60,10 +61,10 @@ class GoneError(Exception):
 class Streaming:
     """Through this process: hashed on the way, and read again at the target."""
 
-    def __init__(self, source: Storage, target: Storage, advance: Advance, *, verify: bool) -> None:
+    def __init__(self, source: Storage, target: Storage, progress: Progress, *, verify: bool) -> None:
         self._source = source
         self._target = target
-        self._advance = advance
+        self._progress = progress
         self._verify = verify
 
     async def copy(self, key: str, place: Place) -> Copy:
@@ -77,14 +78,7 @@ class Streaming:
             stored = await self._target.put(
                 key,
                 b"".join([chunk async for chunk in chunks]) if reader.size <= SMALL else chunks,
-                if_match=place.if_match,
-                if_absent=place.if_absent,
-                content_type=seen.content_type,
-                metadata=seen.metadata,
-                cache_control=seen.cache_control,
-                content_disposition=seen.content_disposition,
-                content_encoding=seen.content_encoding,
-                content_language=seen.content_language,
+                **_as_it_is(seen, place),
             )
         return Copy(seen, stored, {**sums_of(seen), **digest.sums()})
 
@@ -95,7 +89,7 @@ class Streaming:
             async for chunk in reader:
                 await digest.add(chunk)
                 left -= len(chunk)
-                self._advance(len(chunk))
+                self._progress.add(len(chunk))
                 yield chunk
         except (PreconditionFailedError, NotFoundError) as error:
             raise ChangedError from error
@@ -115,11 +109,11 @@ class Streaming:
 class Inside:
     """Within one storage, which copies as it can; its own checksums are what can be compared."""
 
-    def __init__(self, storage: Storage, source: str, target: str, advance: Advance) -> None:
+    def __init__(self, storage: Storage, source: str, target: str, progress: Progress) -> None:
         self._storage = storage
         self._below = source
         self._above = target
-        self._advance = advance
+        self._progress = progress
 
     async def copy(self, key: str, place: Place) -> Copy:
         try:
@@ -129,11 +123,17 @@ class Inside:
             )
         except NotFoundError as error:
             raise GoneError from error
-        self._advance(seen.size)
+        self._progress.add(seen.size)
         return Copy(seen, stored, sums_of(seen))
 
     async def check(self, key: str, copy: Copy) -> None:
         await _check_head(self._storage, self._above + key, copy)
+
+
+def _as_it_is(seen: ObjectInfo, place: Place) -> WriteArguments:
+    """What is written with the bytes: all that the source's object has, where the target is as it was seen."""
+    kept = {"content_type": seen.content_type, "metadata": seen.metadata, **headers_of(seen)}
+    return cast("WriteArguments", {"if_match": place.if_match, "if_absent": place.if_absent, **kept})
 
 
 # -- what is compared

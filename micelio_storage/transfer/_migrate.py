@@ -17,6 +17,7 @@ from .._errors import (
     StorageError,
     UnavailableError,
 )
+from .._files import OnProgress, Progress
 from .._info import ObjectInfo
 from .._keys import Key, Prefix
 from .._parsing import parse_count
@@ -37,7 +38,7 @@ from ._copiers import (
     sums_of_all,
 )
 from ._everything import NO_KEY, everything
-from ._outcomes import CONCURRENCY, MOST_CONCURRENCY, Advance, OnOutcome, Outcome, Report, nobody
+from ._outcomes import CONCURRENCY, MOST_CONCURRENCY, OnOutcome, Outcome, Report, nobody
 
 LARGE = 8 << 20  # bytes from which on an upload to S3 holds several parts: 40 MiB as it is configured by default
 LARGE_AT_ONCE = 4  # of those
@@ -55,21 +56,22 @@ async def migrate(
     delete_source: bool = False,
     dry_run: bool = False,
     on_outcome: OnOutcome = nobody,
-    advance: Advance = lambda _: None,
+    on_progress: OnProgress | None = None,
 ) -> Report:
     """Copy all objects whose keys begin with `prefix`, with content type and metadata, to the same keys at the target.
 
     What is there already and the same is skipped; what is there and differs is a conflict, unless `overwrite`. What
     fails is reported for its key, and does not stop the others. Copies are read again (`verify`) unless checksums of
     both storages can be compared. `delete_source` removes what is known to be at the target. The two storages must not
-    be one inside the other. `on_outcome` hears of every key, `advance` of the bytes that have come.
+    be one inside the other. `on_outcome` hears of every key, `on_progress` of the bytes that have come so far; of how
+    many, nobody knows.
     """
     if source is target:
         raise InvalidArgumentError("source and target are the same storage")
     if delete_source and not verify:
         raise InvalidArgumentError("delete_source needs verify: nothing is deleted unless its copy was verified")
     options = _Options(concurrency, overwrite, delete_source, dry_run)
-    streaming = Streaming(source, target, advance, verify=verify)
+    streaming = Streaming(source, target, Progress(on_progress, None), verify=verify)
     return await _Run(source, target, streaming, options, on_outcome).all(prefix)
 
 
@@ -82,14 +84,14 @@ async def copy_below(
     overwrite: bool = False,
     dry_run: bool = False,
     on_outcome: OnOutcome = nobody,
-    advance: Advance = lambda _: None,
+    on_progress: OnProgress | None = None,
 ) -> Report:
     """Copy all objects below `source` ("a" and "a/" are the same) to below `target` in the same storage, without
     passing their bytes through Python where the back end can. Otherwise as `migrate`."""
     below, above = (f"{Key.parse(name.removesuffix('/'))}/" for name in (source, target))
     if below.startswith(above) or above.startswith(below):
         raise InvalidArgumentError("one prefix is inside the other: copy to a place beside it")
-    inside = Inside(storage, below, above, advance)
+    inside = Inside(storage, below, above, Progress(on_progress, None))
     options = _Options(concurrency, overwrite, delete_source=False, dry_run=dry_run)
     one, other = storage.under(below), storage.under(above)
     return await _Run(one, other, inside, options, on_outcome, below=below).all("")

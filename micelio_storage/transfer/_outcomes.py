@@ -17,9 +17,6 @@ KEPT = 20  # failures that a report names
 CopyResult: TypeAlias = Literal["copied", "skipped", "conflict", "failed", "gone", "foreign"]
 """What became of an object; `Outcome` says what each means."""
 
-Advance: TypeAlias = Callable[[int], object]
-"""Called with the number of bytes that have come since the last call."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:

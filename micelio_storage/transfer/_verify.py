@@ -7,12 +7,13 @@ bounded by the window of tasks, never by the listing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from .._errors import IntegrityError, NotFoundError, ObjectReplacedError, StorageError
+from .._files import OnProgress, Progress
 from .._keys import Prefix
 from .._parsing import parse_count
 from .._shielding import wait_uncancelled
@@ -29,8 +30,6 @@ NO_CHECKSUM = "there is no checksum to compare it with: another program wrote it
 
 VerifyResult: TypeAlias = Literal["verified", "unverified", "damaged", "failed", "gone", "foreign"]
 """How it is with an object; `Finding` says what each means."""
-
-Advance: TypeAlias = Callable[[int], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,18 +84,18 @@ async def verify(
     prefix: str = "",
     *,
     concurrency: int = CONCURRENCY,
-    advance: Advance = lambda _: None,
+    on_progress: OnProgress | None = None,
     strict: bool = False,
 ) -> AsyncGenerator[Finding, None]:
     """Read all objects whose keys begin with `prefix`, and give a finding for each, in the order in which they end.
 
     What is wrong with one does not stop the others; a listing that breaks is the last finding. Close it
     (`contextlib.aclosing`) if you do not read it to its end. At most `concurrency` objects are read at the same time.
-    `advance` hears of the bytes that have come. With `strict`, what is unverified is a failure like others: its finding
-    has a reason. `Tally.complete` says in the end whether there was none.
+    `on_progress` hears of the bytes that have come so far; of how many, nobody knows. With `strict`, what is unverified
+    is a failure like others: its finding has a reason. `Tally.complete` says in the end whether there was none.
     """
     parse_count("concurrency", concurrency, least=1, most=MOST_CONCURRENCY)
-    window = _Window(storage, advance, NO_CHECKSUM if strict else None)
+    window = _Window(storage, Progress(on_progress, None), NO_CHECKSUM if strict else None)
     try:
         async with aclosing(_entries(storage, Prefix.parse(prefix))) as entries:
             async for entry in entries:
@@ -129,7 +128,7 @@ class _Window:
     """The objects that are being read."""
 
     storage: Storage
-    advance: Advance
+    progress: Progress
     unverified: str | None  # the reason that is given
     tasks: set[asyncio.Task[Finding]] = field(default_factory=set)
     room_for_large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
@@ -172,7 +171,7 @@ class _Window:
             left = reader.size
             async for chunk in reader:
                 left -= len(chunk)
-                self.advance(len(chunk))
+                self.progress.add(len(chunk))
             if left:
                 raise IntegrityError(f"{reader.size - left} bytes came of {reader.size}")
             if reader.info.checksum is None:

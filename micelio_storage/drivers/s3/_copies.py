@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..._shielding import run_to_completion
 from ...driver import (
     DEFAULT_CONTENT_TYPE,
+    HTTP_HEADERS,
     IfMatch,
     Key,
     NotFoundError,
@@ -17,6 +18,7 @@ from ...driver import (
     WriteOptions,
     changes_nothing,
     check_if_match,
+    headers_of,
     inherit,
 )
 from ._multipart import Multipart, ranges
@@ -144,16 +146,14 @@ class Copies:
 
 def _copied(answer: Answer, info: ObjectInfo, options: WriteOptions) -> ObjectInfo:
     result = answers.field(answer, "CopyObjectResult")
+    headers: dict[str, Any] = dict.fromkeys(HTTP_HEADERS) | headers_of(options)
     return replace(
         info,
         etag=answers.etag_of(result),
         modified=answers.whole_seconds(answers.field(result, "LastModified")),
         content_type=options.content_type or DEFAULT_CONTENT_TYPE,
         metadata=dict(options.metadata or {}),
-        cache_control=options.cache_control,
-        content_disposition=options.content_disposition,
-        content_encoding=options.content_encoding,
-        content_language=options.content_language,
+        **headers,
     )
 
 
