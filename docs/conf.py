@@ -26,10 +26,12 @@ nitpick_ignore_regex = [
     # Python's own, and those of what the library builds on: links to them would need inventories from the network.
     (r"py:.*", r"(collections|contextlib|datetime|logging|os|asyncio|typing|types|enum|pathlib|dataclasses)\..*"),
     (r"py:.*", r"(aioboto3|starlette|aiohttp|litestar)\..*"),
+    # The same, where annotations name them in short or by a private module.
     (r"py:.*", r"_asyncio\.Future|timedelta|Request|BackgroundTask|micelio_storage\.http\.litestar\.Connection"),
     # What a response holds, which `of` makes.
     (r"py:.*", r"micelio_storage\.http\.asgi\.AsgiAnswer"),
     # The arguments of readers and writers, which a storage makes and applications do not.
+    # What readers and writers are made with: a storage makes them, applications do not.
     (r"py:.*", r"micelio_storage\._call\.(Call|Lifecycle)"),
     (r"py:.*", r"micelio_storage\.transfer\._archives\._(Object|Piece)"),
     (r"py:.*", r"micelio_storage\._shielding\.T"),  # a type variable
