@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
-from ..driver import InvalidKeyError, Key
+from ..driver import InvalidKeyError, Key, Prefix
 from ._exchange import Refused
 
 # A slash, a backslash and a zero byte that are hidden in an escape mean one thing here and another one elsewhere.
@@ -24,9 +24,15 @@ def key_of_path(raw_path: bytes, root_path: str = "") -> Key:
         raise Refused(400, "the path is not the key of an object") from error
 
 
-def path_of_key(key: str) -> str:
-    """The path, without a leading slash, that is this key."""
-    return quote(key, safe="/~")
+def prefix_of_path(raw_path: bytes, root_path: str = "") -> Prefix:
+    """The prefix, empty or with a "/" at its end, that a path means which ends in one; `Refused` for anything else."""
+    rest = _below(raw_path, root_path)
+    if rest and not rest.endswith(b"/"):
+        raise Refused(404, "there is no such directory")
+    try:
+        return Prefix.parse(_decode(rest))
+    except InvalidKeyError as error:
+        raise Refused(400, "the path does not begin the key of an object") from error
 
 
 def _below(raw_path: bytes, root_path: str) -> bytes:

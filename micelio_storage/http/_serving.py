@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
+from typing import Protocol, TypeAlias
 
 import anyio
 
@@ -20,6 +23,7 @@ from .. import (
     UnavailableError,
 )
 from ..driver import FileSlice, ObjectInfo, ReadOptions, Span, resolve_span
+from ..transfer import ArchiveKind, ArchiveReader, archive
 from ._exchange import (
     Answer,
     ReadRequest,
@@ -35,23 +39,25 @@ TRIES = 5  # of an object that is replaced again and again, and each time wants 
 logger = logging.getLogger("micelio_storage.http")
 
 
+class Source(Protocol):
+    """What a part of a body is read from."""
+
+    async def __anext__(self) -> bytes: ...
+
+    async def aclose(self) -> None: ...
+
+
+OpenSpan: TypeAlias = Callable[[Span], Awaitable[Source]]
+
+
 class Body:
     """What follows the head of an answer, pulled piece by piece. All spans are of the version with this ETag: where it
     is gone before the last of them, reading fails, and whoever sends has to break the connection off."""
 
-    def __init__(
-        self,
-        answer: Answer,
-        storage: Storage | None = None,
-        key: str = "",
-        etag: str = "",
-        reader: Reader | None = None,
-    ) -> None:
+    def __init__(self, answer: Answer, open_span: OpenSpan | None = None, reader: Source | None = None) -> None:
         self.size = self.left = answer.size
         self._pieces = deque(answer.body)
-        self._storage = storage
-        self._key = key
-        self._etag = etag
+        self._open_span = open_span
         self._reader = reader
         self._in_span = 0  # bytes of the open reader that are to come
         self._first: bytes | None = None
@@ -59,7 +65,7 @@ class Body:
     @property
     def file(self) -> FileSlice | None:
         """All of the body as a part of an open file, as long as nothing of it was read."""
-        if self._reader is None or len(self._pieces) != 1 or self._first is not None:
+        if not isinstance(self._reader, Reader) or len(self._pieces) != 1 or self._first is not None:
             return None
         return self._reader.file
 
@@ -79,7 +85,7 @@ class Body:
     def sent(self, count: int) -> None:
         """So many bytes went from `file` without being read."""
         self.left -= count
-        if self._reader is not None:
+        if isinstance(self._reader, Reader):
             self._reader.sent(count)
 
     async def _next(self) -> bytes:
@@ -90,21 +96,16 @@ class Body:
             if isinstance(piece, bytes):
                 self._pieces.popleft()
                 return piece
-            self._reader = await self._open(piece)
+            assert self._open_span is not None  # there are no spans without
+            self._reader = await self._open_span(piece)
             self._in_span = piece.size
         assert self._reader is not None  # opened just now, or by whoever made this
-        data = await anext(self._reader)
+        data = await self._reader.__anext__()
         self._in_span -= len(data)
         if not self._in_span:
             self._pieces.popleft()
             await self._close_reader()
         return data
-
-    async def _open(self, span: Span) -> Reader:
-        assert self._storage is not None  # there are no spans without
-        return await self._storage.open_read(
-            self._key, offset=span.start, length=span.size, if_match=self._etag, chunk_size=CHUNK
-        )
 
     async def _close_reader(self) -> None:
         reader, self._reader = self._reader, None
@@ -187,7 +188,7 @@ async def _answer_from(
         answer = request.answer(_name(key), info, policy)
         first = answer.spans[0] if answer.spans else None
         if first == resolve_span(hope.offset, hope.length, info.size):
-            return answer, Body(answer, storage, key, info.etag, reader)
+            return answer, Body(answer, partial(_open_part, storage, key, info.etag), reader)
     except BaseException:
         with anyio.CancelScope(shield=True):
             await reader.aclose()
@@ -198,6 +199,33 @@ async def _answer_from(
     if answer.status == 200:
         return replace(hope, offset=0, length=None)
     return replace(hope, offset=first.start, length=first.size)
+
+
+async def _open_part(storage: Storage, key: str, etag: str, span: Span) -> Reader:
+    return await _open_reader(storage, key, ReadOptions(offset=span.start, length=span.size, if_match=etag))
+
+
+async def open_archive(
+    storage: Storage, prefix: str, kind: ArchiveKind, request: ReadRequest, policy: ContentPolicy
+) -> tuple[Answer, Body]:
+    """The answer with all objects below the prefix as one file, which is like any other: with ranges and conditions."""
+    headless = request.method == "HEAD"
+    try:
+        made = await archive(storage, prefix, kind)
+        if not made.count:
+            raise NotFoundError
+    except StorageError as error:
+        answer = failed(error, policy, headless=headless)
+        return answer, Body(answer)
+    info = ObjectInfo(size=made.length, etag=made.etag, modified=made.modified, content_type=made.content_type)
+    answer = request.answer(f"{_name(prefix.rstrip('/')) or 'archive'}.{kind}", info, policy)
+    if headless:
+        answer = replace(answer, body=())
+
+    async def open_span(span: Span) -> ArchiveReader:
+        return made.chunks(offset=span.start, length=span.size)
+
+    return answer, Body(answer, open_span)
 
 
 async def _open_reader(storage: Storage, key: str, options: ReadOptions) -> Reader:

@@ -13,19 +13,20 @@ from typing import Literal, TypeAlias, cast
 
 from .. import Storage
 from ..driver import AccessDeniedError, FileSlice, Key
+from ..transfer import ArchiveKind
 from ..wrappers.signing import Grant, UrlSigner, is_signed, refused
 from ._exchange import Answer, Bound, ReadRequest, Refused, answer_of
 from ._fields import Fields
-from ._paths import key_of_path
+from ._paths import key_of_path, prefix_of_path
 from ._policy import ContentPolicy
 from ._receiving import WriteRequest, remove, store
-from ._serving import CHUNK, Body, open_answer
+from ._serving import CHUNK, Body, open_answer, open_archive
 
 Scope: TypeAlias = MutableMapping[str, object]
 Message: TypeAlias = MutableMapping[str, object]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-Action: TypeAlias = Literal["read", "write", "delete"]
+Action: TypeAlias = Literal["read", "write", "delete", "list"]
 Authorize: TypeAlias = Callable[[Scope, Action, str], bool | Awaitable[bool]]
 
 IDLE = 30.0  # seconds that a client may take to give or to take the next piece
@@ -43,12 +44,14 @@ class StorageApp:
     app = StorageApp(storage, authorize=lambda scope, action, key: action == "read" and key.startswith("public/"))
     ```
 
-    `authorize` is asked before anything else with the ASGI scope, "read", "write" or "delete", and the key; it may be
-    a coroutine function. There is no default: nothing is public by accident. What may not be read is answered as if it
-    was not there. `max_size` is the most bytes that a PUT may have. `trusted_origins` ("https://app.example.org") may
-    write from pages of theirs; other pages may not, whatever cookies the browser adds. With the `signer` of the
-    storage's URLs, a signed one is verified before any I/O, and nobody is asked then; one that is not good is a 403.
-    `idle_timeout` is in seconds.
+    A path that ends in "/" is all below it as one file, with `?archive=zip` or `?archive=tar`.
+
+    `authorize` is asked before anything else with the ASGI scope, "read", "write", "delete" or (for an archive) "list",
+    and the key or prefix; it may be a coroutine function. There is no default: nothing is public by accident. What may
+    not be read is answered as if it was not there. `max_size` is the most bytes that a PUT may have. `trusted_origins`
+    ("https://app.example.org") may write from pages of theirs; other pages may not, whatever cookies the browser adds.
+    With the `signer` of the storage's URLs, a signed one is verified before any I/O, and nobody is asked then; one that
+    is not good is a 403. `idle_timeout` is in seconds.
 
     Alone under a server it opens the storage as the server starts, and closes it in the end; mounted in an application
     it leaves that to the application.
@@ -82,6 +85,10 @@ class StorageApp:
             raise NotImplementedError(f"StorageApp serves HTTP, not {scope['type']}")
         exchange = Exchange(scope, receive, send, policy=self._policy, idle_timeout=self._idle_timeout)
         try:
+            kind = _archive_kind(exchange)
+            if kind is not None:
+                await exchange.serve_archive(self._storage, await self._admit_listing(exchange), kind)
+                return
             key, action, grant = await self._admit(exchange)
         except Refused as error:
             await exchange.send_answer(answer_of(error, self._policy, headless=exchange.method == "HEAD"))
@@ -105,10 +112,20 @@ class StorageApp:
             return key, action, self._verify(key, exchange.method, query)
         if action != "read":
             check_origin(exchange.fields, self._trusted_origins)
-        allowed = self._authorize(exchange.scope, action, key)
-        if not (await allowed if inspect.isawaitable(allowed) else allowed):
+        if not await self._allows(exchange, action, key):
             raise Refused(404, "there is no such object") if action == "read" else Refused(403, "that is not allowed")
         return key, action, None
+
+    async def _admit_listing(self, exchange: Exchange) -> str:
+        """The prefix below which all may be read."""
+        prefix = prefix_of_path(exchange.raw_path, str(exchange.scope.get("root_path", "")))
+        if not await self._allows(exchange, "list", prefix):
+            raise Refused(404, "there is no such object")
+        return prefix
+
+    async def _allows(self, exchange: Exchange, action: Action, key: str) -> bool:
+        allowed = self._authorize(exchange.scope, action, key)
+        return bool(await allowed if inspect.isawaitable(allowed) else allowed)
 
     def _verify(self, key: Key, method: str, query: str) -> Grant:
         try:
@@ -117,6 +134,14 @@ class StorageApp:
             return self._signer.verify(key, method, query)
         except AccessDeniedError as error:
             raise Refused(403, error.message) from error
+
+
+def _archive_kind(exchange: Exchange) -> ArchiveKind | None:
+    """Which archive a GET or HEAD asks for, if it asks for one."""
+    if exchange.method not in ("GET", "HEAD"):
+        return None
+    kinds: dict[str, ArchiveKind] = {"archive=zip": "zip", "archive=tar": "tar"}
+    return kinds.get(exchange.query)
 
 
 async def serve_object(
@@ -192,6 +217,15 @@ class Exchange:
         """Answer with the object, of which a signed URL may say other things than are stored with it."""
         request = ReadRequest.parse(self.method, self.fields, bound)
         answer, body = await open_answer(storage, key, request, self._policy)
+        try:
+            await self.send_answer(answer, body)
+        finally:
+            await body.aclose()
+
+    async def serve_archive(self, storage: Storage, prefix: str, kind: ArchiveKind) -> None:
+        """Answer with all objects below the prefix as one file."""
+        request = ReadRequest.parse(self.method, self.fields)
+        answer, body = await open_archive(storage, prefix, kind, request, self._policy)
         try:
             await self.send_answer(answer, body)
         finally:

@@ -104,6 +104,8 @@ async def test_large_objects_come_whole_and_in_parts(served: Storage) -> None:
         assert part in reply.body
 
 
+# Not moto: under races it says now and then that an object which is being replaced is empty.
+@pytest.mark.parametrize("served", ["memory", "disk", "seaweedfs"], indirect=True)
 async def test_an_object_that_is_replaced_all_the_time_is_never_mixed(served: Storage) -> None:
     """32 readers of the whole, of a part and of the rest of a version they know; 500 writes on disk."""
     if not served.capabilities.fresh_etags:
