@@ -31,8 +31,8 @@ nitpick_ignore_regex = [
     # What a response holds, which `of` makes.
     (r"py:.*", r"micelio_storage\.http\.asgi\.AsgiAnswer"),
     # The arguments of readers and writers, which a storage makes and applications do not.
-    # What readers and writers are made with: a storage makes them, applications do not.
     (r"py:.*", r"micelio_storage\._call\.(Call|Lifecycle)"),
+    # What an archive is made from, inside.
     (r"py:.*", r"micelio_storage\.transfer\._archives\._(Object|Piece)"),
     (r"py:.*", r"micelio_storage\._shielding\.T"),  # a type variable
 ]
