@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 CONCURRENCY = 16
 """How many objects are taken at the same time, unless told otherwise."""
@@ -63,13 +63,21 @@ class Report:
 
     def add(self, outcome: Outcome) -> None:
         """Count one more."""
-        name = "conflicts" if outcome.result == "conflict" else outcome.result
-        setattr(self, name, getattr(self, name) + 1)
+        count(self, "conflicts" if outcome.result == "conflict" else outcome.result, outcome.size, of=("copied",))
         self.deleted += outcome.deleted
-        if outcome.result == "copied":
-            self.bytes += outcome.size
         if outcome.result in ("conflict", "failed", "foreign") and len(self.unsolved) < KEPT:
             self.unsolved.append(outcome)
+
+
+class _Numbers(Protocol):
+    bytes: int
+
+
+def count(numbers: _Numbers, result: str, size: int, *, of: Collection[str]) -> None:
+    """Count one more with this result, and its bytes if it is one of those whose bytes are counted."""
+    setattr(numbers, result, getattr(numbers, result) + 1)
+    if result in of:
+        numbers.bytes += size
 
 
 async def nobody(_: Outcome) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from ._outcomes import count
+
 KEPT = 100  # of what was not done, in a report
 
 TreeResult: TypeAlias = Literal["copied", "unchanged", "removed", "skipped", "failed"]
@@ -48,8 +50,6 @@ class TreeReport:
 
     def add(self, outcome: TreeOutcome) -> None:
         """Count one more."""
-        setattr(self, outcome.result, getattr(self, outcome.result) + 1)
-        if outcome.result == "copied":
-            self.bytes += outcome.size
+        count(self, outcome.result, outcome.size, of=("copied",))
         if outcome.result in ("skipped", "failed") and len(self.unsolved) < KEPT:
             self.unsolved.append(outcome)

@@ -20,7 +20,7 @@ from .._shielding import wait_uncancelled
 from .._storage import Storage
 from .._types import Entry
 from ._everything import NO_KEY, everything
-from ._outcomes import CONCURRENCY, MOST_CONCURRENCY
+from ._outcomes import CONCURRENCY, MOST_CONCURRENCY, count
 
 CHUNK = 1 << 20  # bytes read at a time, as the drivers do
 LARGE = 8 << 20  # bytes from which on a read from S3 holds several parts: 40 MiB as it is configured by default
@@ -74,9 +74,7 @@ class Tally:
 
     def add(self, finding: Finding) -> None:
         """Count one more."""
-        setattr(self, finding.result, getattr(self, finding.result) + 1)
-        if finding.result in ("verified", "unverified"):
-            self.bytes += finding.size
+        count(self, finding.result, finding.size, of=("verified", "unverified"))
 
 
 async def verify(
