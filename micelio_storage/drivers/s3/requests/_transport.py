@@ -183,7 +183,9 @@ class _Answer(aiohttp.ClientResponse):
     """Its headers are UTF-8, as the SDK takes them to be: with an object's metadata in Latin-1, it broke."""
 
     @property
-    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+    def raw_headers(  # pyright: ignore[reportIncompatibleVariableOverride]  # aiohttp's own cached kind of property
+        self,
+    ) -> tuple[tuple[bytes, bytes], ...]:
         return tuple((name, _as_utf8(value)) for name, value in super().raw_headers)
 
 
