@@ -319,7 +319,7 @@ def test_rm_of_a_prefix_asks_on_a_terminal(root: Path, answer: bytes, code: int,
         process("put", "-", key)
     got, shown = on_a_terminal(("rm", "--prefix", "a/"), answer, stdin="terminal", stdout=subprocess.DEVNULL)
     assert got == code
-    assert b"Remove all objects whose keys begin with 'a/'? [y/N]" in shown
+    assert f"Remove 1 object (0 bytes) with keys that begin with 'a/' in {root}? [y/N]".encode() in shown
     assert stored(root) == left
 
 
