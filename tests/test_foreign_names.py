@@ -304,7 +304,7 @@ def test_rm_of_a_prefix_says_what_it_leaves_and_fails(
 ) -> None:
     url, _ = root
     assert run(["-s", url, "rm", "--yes", "--prefix", "b/"]) == 1
-    assert capfd.readouterr().out.splitlines() == ["removed: 1", "left, for their names are not keys: 2"]
+    assert capfd.readouterr().out.splitlines() == ["removed: 1", "left, because their names are not keys: 2"]
 
 
 @pytest.mark.case("N3")
