@@ -170,7 +170,7 @@ class VerifyingConnector(aiohttp.TCPConnector):
         self._latest.append((made[0], made[0].get_extra_info("socket")))
         return made
 
-    def _warn_about_tls_in_tls(self, underlying_transport: Any, req: Any) -> None:  # noqa: ARG002  # aiohttp's names
+    def _warn_about_tls_in_tls(self, underlying_transport: Any, req: Any) -> None:  # aiohttp's names
         """Say nothing: both loops can do it. aiohttp 3.10 knows that of asyncio's alone."""
 
     async def _create_proxy_connection(self, req: Any, traces: Any, timeout: Any) -> Any:
