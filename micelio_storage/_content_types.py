@@ -58,5 +58,7 @@ _BY_EXTENSION = {
 
 def content_type_of(key: str) -> str:
     """What the extension of the key's last segment says, in any case of letters; else "application/octet-stream"."""
+    if "." not in key:
+        return DEFAULT_CONTENT_TYPE
     name, dot, extension = key.rpartition("/")[2].rpartition(".")
     return _BY_EXTENSION.get(extension.lower(), DEFAULT_CONTENT_TYPE) if name and dot else DEFAULT_CONTENT_TYPE

@@ -198,8 +198,9 @@ def parse_count(name: str, value: int | None, *, least: int, most: int | None = 
 
 def parse_write_options(key: Key | None, given: WriteArguments) -> WriteOptions:
     """How to write under the key, as a call was told. Without a key (for a copy), what is not given is left open."""
-    unknown = given.keys() - WriteArguments.__annotations__.keys()
-    if unknown:
+    if not given and key is not None:
+        return WriteOptions(content_type=content_type_of(key))
+    if unknown := given.keys() - WriteArguments.__annotations__.keys():
         raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
     content_type = parse_content_type(given.get("content_type"))
     if content_type is None and key is not None:

@@ -421,7 +421,8 @@ class Storage(Openable):
         return prefix
 
     def _call(self, name: str, key: object, deadline: float | None, target: object = None) -> Call:
-        shown, other = (self._place + text if isinstance(text, str) else None for text in (key, target))
+        shown = self._place + key if isinstance(key, str) else None
+        other = self._place + target if isinstance(target, str) else None
         limit = self._deadline if deadline is None else parse_deadline(deadline)
         operation = Operation(name=name, key=shown, target=other, driver=self._driver.name)
         return Call(self._lifecycle, operation, self._hooks, limit)

@@ -50,14 +50,19 @@ class Pull:
         return data
 
     def _wrong(self, got: int) -> IntegrityError:
-        had = self._size - self.left + got
-        return IntegrityError(f"the driver gave {had} bytes where {self._size} belong: it has a fault")
+        return _wrong(self._size - self.left + got, self._size)
+
+
+def _wrong(got: int, size: int) -> IntegrityError:
+    return IntegrityError(f"the driver gave {got} bytes where {size} belong: it has a fault")
 
 
 async def read_whole(download: Download) -> bytes:
-    """All bytes of a download, which is closed then."""
+    """All bytes of a download that nobody has read from, which is closed then."""
     try:
-        data = await Pull(download).readall()
+        data = await download.readall()
+        if len(data) != download.span.size:
+            raise _wrong(len(data), download.span.size)
     except BaseException:
         with anyio.CancelScope(shield=True):
             await download.aclose()

@@ -34,8 +34,10 @@ VAIN_TRIES = 20  # at one version that stays, in about 0.7 s: had somebody come 
 async def read_object(driver: Driver, key: Key, options: ReadOptions) -> tuple[bytes, ObjectInfo]:
     """All the bytes of one version. Nothing was handed out yet, so a version that is gone gives way to the next."""
     for _ in range(READS - 1):
-        with suppress(ObjectReplacedError):
+        try:
             return await _read_once(driver, key, options)
+        except ObjectReplacedError:
+            continue
     return await _read_once(driver, key, options)
 
 
