@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Token
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeAlias
 
 import anyio
 
@@ -161,26 +161,32 @@ def running_loop() -> asyncio.AbstractEventLoop:
         raise RuntimeError("asyncio only: no asyncio event loop is running here (trio's is not one)") from None
 
 
+Where: TypeAlias = tuple[str, str | None, str]  # the operation, the whole key, the driver
+
+
 class Call:
     """Everything around one operation, as a plain `with` block."""
 
-    __slots__ = ("_counting", "_deadline", "_lifecycle", "_limit", "_operation", "_owner", "_seen")
+    __slots__ = ("_counting", "_deadline", "_lifecycle", "_limit", "_owner", "_seen", "_where")
 
     def __init__(
-        self, lifecycle: Lifecycle, operation: Operation, hooks: Sequence[Hook], deadline: float | None
+        self, lifecycle: Lifecycle, where: Where, target: str | None, hooks: Sequence[Hook], deadline: float | None
     ) -> None:
         self._lifecycle = lifecycle
-        self._operation = operation
+        self._where = where
         self._deadline = deadline
         self._limit: Deadline | None = None
-        self._seen = Observation(operation, hooks) if hooks else UNSEEN
+        self._seen = UNSEEN
+        if hooks:
+            name, key, driver = where
+            self._seen = Observation(Operation(name=name, key=key, target=target, driver=driver), hooks)
         self._owner = True  # of the observation: a step of a stream is a part of the stream's
         self._counting: Token[Outcome | None] | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether it has neither hooks nor a deadline: then it may be entered again, and in several tasks at once."""
-        return not self._seen and self._deadline is None
+        return self._seen is UNSEEN and self._deadline is None
 
     def detach(self) -> Observation:
         """What its hooks see, to be entered and left by the stream that it opens."""
@@ -193,12 +199,13 @@ class Call:
         return self
 
     def __enter__(self) -> Self:
-        try:
-            self._lifecycle.check()
-        except ClosedError as error:
-            self._add_context(error)
-            raise
-        if self._seen:
+        if self._lifecycle.loop is None or asyncio._get_running_loop() is not self._lifecycle.loop:  # noqa: SLF001
+            try:
+                self._lifecycle.check()
+            except ClosedError as error:
+                self._add_context(error)
+                raise
+        if self._seen is not UNSEEN:
             if self._owner:
                 self._seen.enter()
             self._counting = counting.set(self._seen.outcome)
@@ -225,36 +232,35 @@ class Call:
 
     def wrote(self, info: ObjectInfo) -> ObjectInfo:
         """An object was written, or copied."""
-        if self._seen:
+        if self._seen is not UNSEEN:
             self._seen.outcome.bytes, self._seen.outcome.etag = info.size, info.etag
         return info
 
     def read(self, data: bytes, info: ObjectInfo) -> bytes:
         """These bytes of an object were read."""
-        if self._seen:
+        if self._seen is not UNSEEN:
             self._seen.outcome.bytes, self._seen.outcome.etag = len(data), info.etag
         return data
 
     def saw(self, info: ObjectInfo) -> ObjectInfo:
         """An object was looked at."""
-        if self._seen:
+        if self._seen is not UNSEEN:
             self._seen.outcome.etag = info.etag
         return info
 
     def listed(self, page: Page) -> Page:
         """A page of a listing came."""
-        if self._seen:
+        if self._seen is not UNSEEN:
             self._seen.outcome.entries = len(page.entries) + len(page.prefixes)
         return page
 
     def counted(self, entries: int) -> None:
         """So many objects were removed."""
-        if self._seen:
+        if self._seen is not UNSEEN:
             self._seen.outcome.entries = entries
 
     def _add_context(self, error: StorageError) -> None:
-        operation = self._operation
-        error.add_context(operation.name, operation.key, operation.driver)
+        error.add_context(*self._where)
 
 
 def parse_deadline(value: float | None) -> float | None:

@@ -19,7 +19,7 @@ from ._errors import (
     raise_together,
 )
 from ._files import OnProgress, Progress, file_chunks, find_target, write_file
-from ._hooks import Hook, Operation
+from ._hooks import Hook
 from ._info import ObjectInfo
 from ._keys import Key, Prefix, check_length
 from ._opening import Openable
@@ -424,8 +424,7 @@ class Storage(Openable):
         shown = self._place + key if isinstance(key, str) else None
         other = self._place + target if isinstance(target, str) else None
         limit = self._deadline if deadline is None else parse_deadline(deadline)
-        operation = Operation(name=name, key=shown, target=other, driver=self._driver.name)
-        return Call(self._lifecycle, operation, self._hooks, limit)
+        return Call(self._lifecycle, (name, shown, self._driver.name), other, self._hooks, limit)
 
     async def _copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         if source != target:
