@@ -165,6 +165,7 @@ def interrupted(child: subprocess.Popen[bytes], number: signal.Signals = signal.
 
 
 @every_signal
+@pytest.mark.case("G9")
 def test_asked_to_end_while_it_waits_for_input_put_leaves_nothing(root: Path, number: signal.Signals) -> None:
     with running("put", "-", "k", stdin=subprocess.PIPE) as child:
         assert child.stdin is not None
@@ -175,6 +176,7 @@ def test_asked_to_end_while_it_waits_for_input_put_leaves_nothing(root: Path, nu
 
 
 @pytest.mark.usefixtures("root")
+@pytest.mark.case("G9")
 def test_interrupted_while_a_module_makes_a_class_the_command_ends_as_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +205,7 @@ def test_what_is_ignored_stays_ignored(root: Path) -> None:
     assert stored(root) == {"k"}
 
 
+@pytest.mark.case("G9")
 def test_interrupted_while_nobody_reads_its_output_cat_ends(root: Path) -> None:
     process("put", "-", "big", data=bytes(4 * MIB))
     with running("cat", "big", stdout=subprocess.PIPE) as child:

@@ -130,6 +130,7 @@ ODD_PATHS = [
 
 
 @pytest.mark.parametrize(("path", "says"), ODD_PATHS)
+@pytest.mark.case("G3")
 def test_a_path_that_cannot_be_meant_is_shown_with_the_setting_that_gave_it(path: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         open_storage(LocalConfig(path=path))
@@ -145,6 +146,7 @@ def test_odd_letters_in_a_path_are_kept(path: str) -> None:
     assert local_path(LocalConfig(path=path)) == path
 
 
+@pytest.mark.case("G3")
 def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     for config in (LocalConfig(path="~/data"), LocalConfig(path=Path("~/data"))):
@@ -153,6 +155,7 @@ def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("target", ["/srv/x", Path("/srv/x"), LocalConfig(path="/srv/x")])
+@pytest.mark.case("G3")
 def test_a_path_is_a_storage_there(target: str | Path | LocalConfig) -> None:
     assert repr(open_storage(target)) == "<Storage on <LocalDriver '/srv/x'>>"
 
@@ -170,6 +173,7 @@ def test_a_relative_path_is_one_from_the_working_directory(target: str | Path, s
         ("object", None, "LocalConfig.path"),
     ],
 )
+@pytest.mark.case("G3")
 async def test_what_cannot_be_opened_names_the_setting_that_was_used(
     tmp_path: Path, target: str | None, environ: str | None, names: str
 ) -> None:
@@ -193,6 +197,7 @@ async def test_what_cannot_be_opened_names_the_setting_that_was_used(
         ("S3_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
     ],
 )
+@pytest.mark.case("G5")
 def test_a_variable_that_nobody_reads_is_refused_and_the_nearest_named(variable: str, nearest: str) -> None:
     environ = {"STORAGE_BACKEND": "s3", "S3_BUCKET": "bucket", variable: "hunter2"}
     with pytest.raises(ConfigError, match=nearest) as caught:

@@ -506,6 +506,7 @@ asyncio.run(main())
 
 
 @one_loop
+@pytest.mark.case("G6")
 async def test_an_endpoint_may_have_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     with s3_servers.strict(base="/gate/s3") as server:
         set_credentials(monkeypatch, server)

@@ -134,6 +134,7 @@ aws_secret_access_key = {secret_key}
 """
 
 
+@pytest.mark.case("G6")
 async def test_two_profiles_are_two_accounts_in_one_process(server: Server, tmp_path: Path) -> None:
     other = Credentials(access_key="AKIAOTHER0000000001", secret_key="other/secret00000001")
     text = ""
@@ -333,6 +334,7 @@ async def test_no_credentials_at_all_is_one_clear_sentence(server: Server) -> No
     assert server.referee.log == []
 
 
+@pytest.mark.case("G4")
 async def test_half_a_pair_in_the_environment_is_no_pair(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", LONG.access_key)
     with pytest.raises(ConfigError, match="one half of the credentials is missing"):
@@ -628,6 +630,7 @@ SECRETS = (LONG.secret_key, FIRST.session_token, TOKEN["accessToken"], "hidden/f
 
 @pytest.mark.case("S27")
 @pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.case("G4")
 async def test_a_broken_source_of_credentials_is_told_at_once_in_its_own_words(
     server: Server,
     monkeypatch: pytest.MonkeyPatch,
@@ -650,6 +653,7 @@ async def test_a_broken_source_of_credentials_is_told_at_once_in_its_own_words(
 
 @pytest.mark.case("S27")
 @pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.case("G4")
 async def test_the_doctor_says_what_is_wrong_with_a_source_of_credentials(
     server: Server,
     monkeypatch: pytest.MonkeyPatch,
@@ -664,6 +668,7 @@ async def test_the_doctor_says_what_is_wrong_with_a_source_of_credentials(
     assert says in found[-1].text
 
 
+@pytest.mark.case("G4")
 async def test_a_process_that_hangs_is_ended(server: Server, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setattr(_credentials, "PROCESS_TIME", 0.2)
     seconds = f"600.{time.monotonic_ns()}"  # by which this one is known
@@ -685,6 +690,7 @@ ROADS = ["short", "sdk"]
 
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.case("G4")
 async def test_credentials_that_are_refused_while_the_storage_is_open_are_told_by_every_operation(
     server: Server, container: credential_sources.CredentialSource, road: str, name: str
 ) -> None:

@@ -321,6 +321,7 @@ ON_THE_WAY = {
 @one_loop
 @pytest.mark.parametrize("road", ["short", "sdk"])
 @pytest.mark.parametrize("fault", ON_THE_WAY)
+@pytest.mark.case("G5")
 async def test_whatever_happens_on_the_way_to_the_store_names_it(
     server: Server, proxy: FaultProxy, road: str, fault: str
 ) -> None:

@@ -130,6 +130,7 @@ def proxy(request: pytest.FixtureRequest, place: Place, monkeypatch: pytest.Monk
 
 
 @pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+@pytest.mark.case("G1")
 async def test_a_good_certificate_lets_everything_pass(place: Place, proxy: ConnectProxy | None) -> None:
     referee, counter = place.bucket(place.authority.certificate("localhost"))
     async with storage_at(counter) as storage:
@@ -147,6 +148,7 @@ async def test_a_good_certificate_lets_everything_pass(place: Place, proxy: Conn
 
 
 @pytest.mark.parametrize("bad", BAD)
+@pytest.mark.case("G1")
 async def test_a_bad_certificate_is_said_to_be_so_and_nothing_is_sent(
     place: Place, proxy: ConnectProxy | None, bad: str
 ) -> None:
@@ -296,6 +298,7 @@ async def test_a_bundle_that_is_named_takes_the_place_of_the_systems(
     assert referee.log == []
 
 
+@pytest.mark.case("G1")
 async def test_an_empty_variable_does_not_turn_verification_off(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     referee, counter = place.bucket(place.authority.certificate("localhost"))
     monkeypatch.setenv("AWS_CA_BUNDLE", "")
@@ -310,6 +313,7 @@ async def test_an_empty_variable_does_not_turn_verification_off(place: Place, mo
     ("content", "says"),
     [(None, "cannot be read: No such file"), (b"", "no certificate"), (b"x" * 99, "no certificate")],
 )
+@pytest.mark.case("G4")
 async def test_a_bundle_that_cannot_be_used_is_named(
     place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, content: bytes | None, says: str
 ) -> None:
@@ -411,6 +415,7 @@ SOURCES = ("role", "web identity", "sso", "session", "container", "instance")
 
 @pytest.mark.parametrize("own", [False, True], ids=["our session", "a session of the application"])
 @pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.case("G1")
 async def test_credentials_are_asked_of_nobody_with_a_bad_certificate(
     place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, own: bool
 ) -> None:
@@ -458,6 +463,7 @@ async def test_a_connection_that_is_ending_ends_with_its_client(place: Place) ->
 
 
 @pytest.mark.parametrize("source", ["role", "web identity"])
+@pytest.mark.case("G1")
 async def test_credentials_are_asked_of_nobody_with_a_bad_certificate_behind_a_proxy(
     place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str
 ) -> None:
@@ -496,6 +502,7 @@ MARKS = ("marked/password", "marked%2Fpassword", "markeduser", "Proxy-Authorizat
 
 
 @pytest.mark.parametrize("login", [None, LOGIN], ids=["none given", "a wrong one given"])
+@pytest.mark.case("G2")
 async def test_a_proxy_that_asks_for_credentials_is_told_at_once(
     place: Place, monkeypatch: pytest.MonkeyPatch, login: str | None
 ) -> None:
@@ -511,6 +518,7 @@ async def test_a_proxy_that_asks_for_credentials_is_told_at_once(
     assert (counter.connections, referee.log) == (0, [])
 
 
+@pytest.mark.case("G2")
 async def test_a_proxy_for_plain_http_that_asks_for_credentials_is_told_at_once(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -543,6 +551,7 @@ async def test_a_proxy_lets_the_right_credentials_pass(place: Place, monkeypatch
         (429, UnavailableError, "does not connect to localhost:.* .429.", 2),
     ],
 )
+@pytest.mark.case("G2")
 async def test_what_a_proxy_refuses_is_told_as_the_proxys(
     place: Place, monkeypatch: pytest.MonkeyPatch, status: int, kind: type[StorageError], says: str, attempts: int
 ) -> None:
@@ -606,6 +615,7 @@ FAULTS: dict[str, Callable[[Place, ConnectProxy], Path]] = {
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, "unreachable", "closed"])
+@pytest.mark.case("G2")
 async def test_a_proxys_password_is_shown_nowhere(place: Place, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     proxy = place.proxy()
     certificate = FAULTS.get(fault, lambda at, _: at.authority.certificate("localhost"))(place, proxy)

@@ -218,6 +218,7 @@ HEADERS = {"sse": "x-amz-server-side-encryption", "storage_class": "x-amz-storag
 
 
 @pytest.mark.case("Z4")
+@pytest.mark.case("G7")
 async def test_a_put_is_bound_to_what_the_configuration_asks_of_the_store(
     s3_server: Server, anybody: aiohttp.ClientSession
 ) -> None:
@@ -240,6 +241,7 @@ async def test_a_put_is_bound_to_what_the_configuration_asks_of_the_store(
             assert seen["ServerSideEncryption"] == asked["sse"]
 
 
+@pytest.mark.case("G7")
 async def test_a_put_is_bound_to_the_key_that_encrypts(server: Server, anybody: aiohttp.ClientSession) -> None:
     async with storage_of(server, sse="aws:kms", sse_kms_key_id="alias/tests") as storage:
         url = await storage.url("a", expires=60, method="PUT")
@@ -275,6 +277,7 @@ async def test_a_url_says_until_when_it_holds(server: Server) -> None:
 
 @pytest.mark.case("Z4")
 @pytest.mark.parametrize("method", ["GET", "PUT"])
+@pytest.mark.case("G7")
 async def test_a_url_that_outlives_its_credentials_warns_and_says_until_when_it_holds(
     server: Server, method: Literal["GET", "PUT"]
 ) -> None:

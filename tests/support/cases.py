@@ -27,11 +27,16 @@ LAST = {
     "F": 7,
     "T": 7,
     "E": 4,
+    "G": 9,
 }
 
 NUMBERS = tuple(f"{letter}{number}" for letter, last in LAST.items() for number in range(1, last + 1))
 
 KIT: Mapping[str, tuple[str, ...]] = {
+    "G8": (
+        "the_extension_says_the_content_type",
+        "a_content_type_that_was_given_is_kept_whatever_the_extension",
+    ),
     "K1": (
         "bad_keys_are_refused_by_all_that_reads",
         "bad_keys_are_refused_by_all_that_writes",
