@@ -50,7 +50,7 @@ async def update_object(
     driver: Driver, key: Key, change: Change, content_type: str | None, wrote: Callable[[ObjectInfo], ObjectInfo]
 ) -> ObjectInfo:
     """Read, change and write back until the condition holds; `wrote` hears of what was written."""
-    rounds = _Rounds()
+    rounds = Rounds()
     while True:
         data: bytes | None = None
         seen: ObjectInfo | None = None
@@ -65,11 +65,11 @@ async def update_object(
         try:
             return wrote(await driver.put(key, as_bytes(changed), replace(options, content_type=kind)))
         except PreconditionFailedError as error:
-            await rounds.refused(seen, error)
+            await rounds.refused(None if seen is None else seen.etag, error)
 
 
-class _Rounds:
-    """The tries of one update: with pauses, so that one of those who try comes through, and an end where nobody
+class Rounds:
+    """The tries of one change: with pauses, so that one of those who try comes through, and an end where nobody
     else tries and the store refuses all the same."""
 
     def __init__(self) -> None:
@@ -77,9 +77,8 @@ class _Rounds:
         self._seen: str | None = None
         self._vain = 0
 
-    async def refused(self, seen: ObjectInfo | None, error: PreconditionFailedError) -> None:
-        """The condition did not hold of the object that was seen."""
-        etag = None if seen is None else seen.etag
+    async def refused(self, etag: str | None, error: PreconditionFailedError) -> None:
+        """The condition did not hold of the object that was seen, with this ETag or (None) not at all."""
         self._vain = self._vain + 1 if etag == self._seen else 1
         self._seen = etag
         if self._vain >= VAIN_TRIES:

@@ -483,6 +483,20 @@ async def test_a_store_that_stays_away_leaves_the_caller_with_the_truth(monkeypa
         assert await numbers(log) == [0, 1]
 
 
+@pytest.mark.case("V9")
+async def test_an_append_that_a_store_refuses_though_nobody_comes_between_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Refusing(MemoryDriver):
+        async def put(self, key: Key, data: Any, options: WriteOptions) -> ObjectInfo:
+            raise PreconditionFailedError("the condition does not hold")
+
+    monkeypatch.setattr("micelio_storage._updating.VAIN_TRIES", 3)
+    async with Storage(Refusing()) as storage:
+        with pytest.raises(NotSupportedError, match="3 times in a row"):
+            await Session(storage, "abc").events.append("never")
+
+
 async def test_those_who_append_wait_where_too_much_waits_already(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_events, "MOST_WAITING", 500)
     driver = SlowDriver()

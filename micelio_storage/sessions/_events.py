@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
@@ -24,8 +23,10 @@ from .._errors import (
     PreconditionFailedError,
     UnavailableError,
 )
+from .._parsing import parse_count
 from .._shielding import wait_uncancelled
 from .._storage import Storage
+from .._updating import Rounds
 from ._followers import Follower, Pause, Wakes
 from ._log import Log
 from ._segments import Event, Segment, encode, format_line
@@ -35,7 +36,7 @@ MAX_ID_BYTES = 256
 MOST_WAITING = 1 << 20  # bytes of events that wait to be written, before those who append wait too
 BATCH = 192 << 10  # bytes that are written at once, at most: so a segment is never full when it is made
 LINE = 120  # bytes of a line beside what the event says and its id
-LONGEST_PAUSE = 0.1  # seconds before the next try, where others append as well
+FIRST_LOOK = 0.1  # seconds before a store that does not answer is asked again; twice as many each time
 LOOKING = 30.0  # seconds for which a store that does not answer is asked what became of a write
 
 
@@ -101,7 +102,7 @@ class EventLog:
         When it is cancelled, it first waits for what became of the event if it is being written. An answer that gets
         lost is found out, so `AmbiguousWriteError` comes only from a store that does not answer for 30 s either.
         """
-        entry = _Entry(id=_parse_id(id), data=_parse_data(data), after=_parse_after(after))
+        entry = _Entry(id=_parse_id(id), data=_parse_data(data), after=parse_count("after", after, least=-1))
         while self._size > MOST_WAITING:
             self._room.clear()
             await self._room.wait()
@@ -169,7 +170,7 @@ class EventLog:
         return await self._log.trim(before)
 
     async def _follow(self, after: int | None) -> Follower:
-        parsed = _parse_after(after)
+        parsed = parse_count("after", after, least=-1)
         return await Follower.begin(self._log, None if parsed is None else parsed + 1)
 
     # -- one writer for all who append
@@ -204,7 +205,7 @@ class EventLog:
 
     async def _commit(self, batch: Sequence[_Entry]) -> None:
         """Write the events, unless they stand already or are to come behind another one than they would."""
-        tail, is_fresh, pause = await self._log.tail(), False, 0.001
+        tail, is_fresh, rounds = await self._log.tail(), False, Rounds()
         while True:
             plan = self._plan(batch, tail)
             try:
@@ -215,9 +216,8 @@ class EventLog:
                 tail = await self._log.refresh()  # that others have appended is no reason to refuse
             except AmbiguousWriteError as error:
                 tail = await self._look_again(plan.segment, error)
-            except PreconditionFailedError:
-                await anyio.sleep(random.uniform(0, pause))
-                pause = min(2 * pause, LONGEST_PAUSE)
+            except PreconditionFailedError as error:
+                await rounds.refused(plan.segment.etag, error)
                 tail = await self._log.refresh()
             is_fresh = True
         for entry, event in plan.new:
@@ -257,7 +257,7 @@ class EventLog:
 
     async def _look_again(self, written: Segment, lost: AmbiguousWriteError) -> Segment:
         """The last segment after an answer was lost. Whether the events stand tells what became of them."""
-        pause, end = LONGEST_PAUSE, anyio.current_time() + LOOKING
+        pause, end = FIRST_LOOK, anyio.current_time() + LOOKING
         while True:
             try:
                 tail = await self._log.resolve(written)
@@ -294,16 +294,6 @@ def _parse_id(text: str | None) -> str:
     if not 0 < size <= MAX_ID_BYTES:
         raise InvalidArgumentError(f"an event's id has 1 to {MAX_ID_BYTES} bytes of UTF-8, not {size}")
     return text
-
-
-def _parse_after(after: int | None) -> int | None:
-    if after is None:
-        return None
-    if not isinstance(after, int) or isinstance(after, bool):
-        raise TypeError(f"after is the number of an event, not {type(after).__name__}")
-    if after < -1:
-        raise InvalidArgumentError(f"after is the number of an event, or -1 for none, not {after}")
-    return after
 
 
 def _parse_poll(poll: tuple[float, float] | None, *, is_near: bool) -> tuple[float, float]:

@@ -54,11 +54,11 @@ class Log:
     async def resolve(self, lost: Segment) -> Segment | None:
         """The last segment as it is now, when all from the one on that may have been written have been looked at. None
         where that one has been trimmed, so that nobody can tell."""
-        firsts = await self.firsts(lost.first)
-        begins = firsts[:1] == [lost.first]
-        if not begins and (firsts or (lost.first and not await self.firsts())):
+        firsts = await self.firsts()
+        since = [first for first in firsts if first >= lost.first]
+        if since[:1] != [lost.first] and (since or (lost.first and not firsts)):
             return None
-        return await self._look_at(firsts or (await self.firsts())[-2:])
+        return await self._look_at(since or firsts[-2:])
 
     async def _look_at(self, firsts: Sequence[int]) -> Segment:
         found: list[Segment] = []

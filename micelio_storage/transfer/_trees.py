@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from time import monotonic
@@ -13,6 +13,7 @@ from typing import TypeAlias, TypeVar
 from .._batches import for_each
 from .._files import OnProgress, Progress, file_chunks, opened
 from .._keys import Key
+from .._parsing import parse_count
 from .._shielding import wait_uncancelled
 from .._storage import Storage
 from .._turns import in_turn
@@ -27,10 +28,10 @@ from ..driver import (
     StorageError,
 )
 from ._beneath import Beneath, Found, Look, check_supported
+from ._outcomes import CONCURRENCY, MOST_CONCURRENCY
 from ._tree_outcomes import TreeOutcome, TreeReport
 
 SMALL = 1 << 20  # bytes that are moved in one piece
-CONCURRENCY = 16
 MOST_FILES = 1_000_000
 READS = 3  # of a file that changes while it is read
 MTIME, EXECUTABLE = "mtime-ns", "executable"  # of the file, in the object's metadata
@@ -103,21 +104,21 @@ class _Transfer:
         on_progress: OnProgress | None,
         report: TreeReport,
     ) -> None:
-        if not isinstance(concurrency, int) or not 1 <= concurrency <= 1000:
-            raise InvalidArgumentError(f"concurrency is 1 to 1,000, not {concurrency!r}")
+        parse_count("concurrency", concurrency, least=1, most=MOST_CONCURRENCY)
         self.storage = storage
         self.is_ignored = is_ignored
         self.report = report
         self._concurrency = concurrency
         self._on_progress = on_progress
         self._begun = monotonic()
+        self._written: dict[int, str] = {}  # files, by inode: two names may be one, on a disk that folds case
 
-    async def for_each(self, things: Collection[T], work: Callable[[T], object], total: int) -> None:
+    async def for_each(self, things: Collection[T], work: Callable[[T], Awaitable[TreeOutcome]], total: int) -> None:
         """Do the work for each, and count what becomes of it."""
         progress = None if self._on_progress is None else Progress(self._on_progress, total)
 
         async def one(thing: T) -> None:
-            outcome = await work(thing)  # type: ignore[misc]
+            outcome = await work(thing)
             self.report.add(outcome)
             if progress is not None:
                 progress.add(outcome.size)
@@ -220,10 +221,6 @@ class _Upload(_Transfer):
 
 
 class _Download(_Transfer):
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*arguments)  # type: ignore[arg-type]
-        self._written: dict[int, str] = {}  # by inode: where two names are one, on a disk that folds case
-
     async def run(self, beneath: Beneath | None, check_limits: CheckLimits, *, delete: bool) -> TreeReport:
         entries = await self.listed()
         total = sum(entry.size for entry in entries.values())
