@@ -17,12 +17,22 @@ from support.fast_paths import turn_off
 from support.s3_fixtures import moto_server_, s3_server, seaweedfs_server, strict_server
 from support.s3_servers import Server
 from support.signals import let_children_be_ended
+from support.web_clients import is_left_out, leave_out
 
 __all__ = ["moto_server_", "s3_server", "seaweedfs_server", "storage_everywhere", "strict_server"]  # fixtures
 
 
 def pytest_configure(config: pytest.Config) -> None:
     let_children_be_ended()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return is_left_out(config, collection_path) or None  # None: others may have a say
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    leave_out(config, items)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
