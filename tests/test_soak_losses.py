@@ -64,7 +64,8 @@ def tamper_with(root: Path, keys: list[str]) -> dict[str, set[Kind]]:
     (scratch,) = root.glob("soak-*")
     paths = [root / key for key in keys]
     gone, rotten, cut, old, *others = sorted(paths, key=lambda path: path.stat().st_size, reverse=True)
-    source = next(path for path in others if path.read_bytes() != old.read_bytes())  # the one may be a copy of the other
+    # The one may be a copy of the other.
+    source = next(path for path in others if path.read_bytes() != old.read_bytes())
     gone.unlink()
     stamps = {path: path.stat().st_mtime_ns for path in (rotten, cut)}
     rotten.write_bytes(flipped(rotten.read_bytes(), rotten.stat().st_size // 2))
