@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal, Protocol, Self, TypeAlias, TypedDict
+from typing import Any, Literal, Self, TypeAlias, TypedDict
 
 from ._errors import (
     AlreadyExistsError,
@@ -16,7 +16,7 @@ from ._errors import (
     PreconditionFailedError,
     RangeError,
 )
-from ._info import HTTP_HEADERS, HttpHeaders, ObjectInfo, headers_of
+from ._info import HttpHeaders, ObjectInfo, headers_of
 from ._keys import MAX_KEY_BYTES, Key
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
@@ -340,27 +340,15 @@ def successor_of(seen: ObjectInfo | None) -> WriteOptions:
     return inherit(WriteOptions(condition=IfMatch(seen.etag)), seen)
 
 
-class Kept(Protocol):
-    """What is kept of an object besides its bytes."""
-
-    @property
-    def content_type(self) -> str:
-        """Its media type."""
-        ...
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """The user's own."""
-        ...
-
-
-def inherit(options: WriteOptions, source: Kept) -> WriteOptions:
+def inherit(options: WriteOptions, source: ObjectInfo) -> WriteOptions:
     """The options of a copy, with what they leave open taken from the source."""
+    said = headers_of(options)
+    headers: dict[str, Any] = {name: value for name, value in headers_of(source).items() if name not in said}
     return replace(
         options,
         content_type=options.content_type or source.content_type,
         metadata=source.metadata if options.metadata is None else options.metadata,
-        **{name: getattr(options, name) or getattr(source, name) for name in HTTP_HEADERS},
+        **headers,
     )
 
 

@@ -5,7 +5,7 @@ S3 keeps the same one however an object was uploaded, so objects on disk and in 
 
 from __future__ import annotations
 
-import base64
+from binascii import b2a_base64
 from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ crc64nvme: Callable[[BytesLike, int], int] = checksums.crc64nvme  # pyright: ign
 
 def checksum_text(crc: int) -> str:
     """A CRC as S3 writes it."""
-    return base64.b64encode(crc.to_bytes(8, "big")).decode()
+    return b2a_base64(crc.to_bytes(8, "big"), newline=False).decode()
 
 
 def kept_checksum(crc: int) -> str:

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import sys
+from functools import lru_cache
 from typing import Any
 
 from ..driver import ConfigError
@@ -33,18 +34,30 @@ _libc: Any = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else N
 _libc_at_once: Any = ctypes.PyDLL(None, use_errno=True) if sys.platform == "linux" else None  # keeps the GIL
 
 
+def _system_call(libc: Any) -> Any:
+    """The library's `syscall`, for openat2, which has no function of its own there."""
+    if libc is None:
+        return None
+    call = libc["syscall"]  # a function for this alone: others want other types
+    call.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
+    return call
+
+
+_call, _call_at_once = _system_call(_libc), _system_call(_libc_at_once)
+
+
 def open_beneath(directory: int, path: bytes, flags: int) -> int:
     """Open `path` below the directory's descriptor; no link on the way is followed and no way leads out.
 
     Raises OSError: ELOOP for a link, ENOSYS (or EPERM, in some sandboxes) where the kernel has no openat2.
     """
-    return _openat2(_libc, directory, path, _OpenHow(flags | os.O_CLOEXEC, 0, _JAIL))
+    return _openat2(_call, directory, path, _how(flags, _JAIL))
 
 
 def open_cached(directory: int, path: bytes, flags: int) -> int:
     """The same if the kernel knows the whole path by heart, without waiting for any disk: else BlockingIOError. Another
     file system on the way is EXDEV, and a kernel before 5.12 says EINVAL."""
-    return _openat2(_libc_at_once, directory, path, _OpenHow(flags | os.O_CLOEXEC, 0, _JAIL | _CACHED | _NO_XDEV))
+    return _openat2(_call_at_once, directory, path, _how(flags, _JAIL | _CACHED | _NO_XDEV))
 
 
 def file_system_type(descriptor: int) -> int:
@@ -92,14 +105,17 @@ def start_writeback(descriptor: int, offset: int = 0, length: int = 0) -> None:
         )
 
 
-def _openat2(libc: Any, directory: int, path: bytes, how: _OpenHow) -> int:
-    if libc is None:
+@lru_cache(maxsize=64)
+def _how(flags: int, resolve: int) -> Any:
+    """A pointer for the kernel, which only reads what it points to. There are few, and making one took 2 us."""
+    return ctypes.byref(_OpenHow(flags | os.O_CLOEXEC, 0, resolve))
+
+
+def _openat2(call: Any, directory: int, path: bytes, how: Any) -> int:
+    if call is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    how_long = ctypes.c_size_t(ctypes.sizeof(how))
     while True:
-        descriptor: int = libc.syscall(
-            ctypes.c_long(_OPENAT2), ctypes.c_long(directory), path, ctypes.byref(how), how_long
-        )
+        descriptor: int = call(_OPENAT2, directory, path, how, ctypes.sizeof(_OpenHow))
         if descriptor >= 0:
             return descriptor
         number = ctypes.get_errno()

@@ -12,12 +12,12 @@ that has them in the inode.
 
 from __future__ import annotations
 
-import base64
 import errno
 import hashlib
 import json
 import os
 import re
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
@@ -42,6 +42,9 @@ NAME = b"user.micelio"
 MOST_BYTES = 16384  # of JSON: eight times what the longest metadata and content type need
 _COARSER = (100, 1_000, 1_000_000, 1_000_000_000)  # ns
 _CRC = re.compile(r"[A-Za-z0-9+/]{11}=")
+_PLAIN = re.compile(
+    rb'\{"%s":"([A-Za-z0-9+/]{11}=)","size":(0|[1-9][0-9]{0,18}),"t":"([A-Za-z0-9+/]{11})"\}' % ALGORITHM.encode()
+)
 _NONE_KEPT = (errno.ENODATA, errno.ENOTSUP, errno.ENOSYS)
 _NOT_KEPT = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM)
 
@@ -93,6 +96,14 @@ DEFAULTS = Attributes()
 
 def decode(data: bytes) -> Attributes:
     """The attributes that `encode` wrote, or `IntegrityError`."""
+    if plain := _PLAIN.fullmatch(data):  # as most are: a parser of JSON takes four times as long
+        crc, size, stamp = plain.groups()
+        checksum = f"{ALGORITHM}:{crc.decode()}"
+        return Attributes(checksum=checksum, size=int(size), stamp=_decode_stamp(stamp.decode()))
+    return _decode_json(data)
+
+
+def _decode_json(data: bytes) -> Attributes:
     try:
         kept = json.loads(data)
         crc, size, stamp, inode = kept.get(ALGORITHM), kept.get("size"), kept.get("t"), kept.get("inode")
@@ -121,11 +132,11 @@ def is_stamp(time: int, stamp: int) -> bool:
 
 def _encode_stamp(stamp: int) -> str:
     """In 11 letters: as digits it would be 8 more, and ext4 has room for 64 bytes in an inode."""
-    return base64.b64encode(stamp.to_bytes(8, "big", signed=True))[:11].decode()
+    return b2a_base64(stamp.to_bytes(8, "big", signed=True))[:11].decode()
 
 
 def _decode_stamp(text: str) -> int:
-    return int.from_bytes(base64.b64decode(text + "=", validate=True), "big", signed=True)
+    return int.from_bytes(a2b_base64(text + "=", strict_mode=True), "big", signed=True)
 
 
 def _shown(error: Exception) -> str:

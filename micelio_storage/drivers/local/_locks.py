@@ -14,7 +14,6 @@ import fcntl
 import os
 import random
 import zlib
-from contextlib import suppress
 
 from ...driver import Key
 from .._lanes import Pause, Steps
@@ -38,8 +37,10 @@ class Lock:
     def release(self) -> None:
         """Free it."""
         self._held.discard(self)
-        with suppress(OSError):  # closing frees it too, as long as no child has it
+        try:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        except OSError:
+            pass  # closing frees it too, as long as no child has it
         release(self._descriptor)
 
     def abandon(self) -> None:
@@ -99,8 +100,10 @@ class Locks:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
         for _ in range(MOST_RACES):
             directory = self._directory.descriptor
-            with suppress(FileNotFoundError):
+            try:
                 return os.open(_name(shard), flags, dir_fd=directory)
+            except FileNotFoundError:
+                pass  # a cleaner was there
             try:
                 self._granting.make_lock_file(_name(shard), directory)
             except FileNotFoundError:

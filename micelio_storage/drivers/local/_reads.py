@@ -46,7 +46,7 @@ from ._streaming import (
     read_whole,
     shrunk,
 )
-from ._versions import describe, modified_at, version_of
+from ._versions import describe, is_version, modified_at
 
 SMALL = 256 << 10  # bytes that are read at once, when the object is opened
 
@@ -122,7 +122,7 @@ class Reads:
         except NotFoundError:
             return False
         release(descriptor)
-        return version_of(present) == version_of(status)
+        return is_version(present, status)
 
 
 def _read_span(descriptor: int, span: Span) -> bytes:

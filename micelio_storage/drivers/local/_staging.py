@@ -12,7 +12,6 @@ import itertools
 import os
 import secrets
 import threading
-import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
@@ -26,12 +25,14 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class Staged:
     """One file being written. `name` is None once it has been renamed. Whoever has it discards it in the end."""
 
-    __slots__ = ("__weakref__", "descriptor", "directory", "name")
+    __slots__ = ("_live", "descriptor", "directory", "name")
 
-    def __init__(self, directory: int, name: bytes, descriptor: int) -> None:
+    def __init__(self, directory: int, name: bytes, descriptor: int, live: set[Staged]) -> None:
         self.directory = directory
         self.name: bytes | None = name
         self.descriptor = descriptor
+        self._live = live
+        live.add(self)
 
     def abandon(self) -> None:
         """Close it in a forked child, and leave the name to the parent."""
@@ -41,11 +42,13 @@ class Staged:
 
     def forget(self) -> None:
         """Close it, and leave the name to the staging that is being closed."""
+        self._live.discard(self)
         os.close(self.descriptor)
         self.name, self.descriptor = None, -1
 
     def discard(self) -> None:
         """Close it, and remove it unless it was renamed. Idempotent."""
+        self._live.discard(self)
         name, self.name = self.name, None
         descriptor, self.descriptor = self.descriptor, -1
         try:
@@ -70,7 +73,7 @@ class Staging:
         self._lock = -1
         self._number = itertools.count()
         self._turn = threading.Lock()
-        self._live: weakref.WeakSet[Staged] = weakref.WeakSet()
+        self._live: set[Staged] = set()
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's, also of the lock that says that it lives."""
@@ -108,12 +111,9 @@ class Staging:
             own, above = self._own, self._all
             try:
                 own = self.own()
-                staged = Staged(own, name, self._granting.open_new(name, own))
+                return Staged(own, name, self._granting.open_new(name, own), self._live)
             except FileNotFoundError:
                 self._lose(own, above)
-            else:
-                self._live.add(staged)
-                return staged
         raise root_is_gone()
 
     def _lose(self, own: int, above: int) -> None:

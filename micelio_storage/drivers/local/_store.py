@@ -40,6 +40,8 @@ class Store:
 
     def probe(self, keeping: Keeping) -> None:
         """Find out, before the first write, what the file system can do. It needs room for a file to try with."""
+        if self._probed:
+            return
         with self._turn:
             if self._probed:
                 return

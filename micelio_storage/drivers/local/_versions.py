@@ -25,9 +25,9 @@ class Stamps:
             return self._last
 
 
-def version_of(status: os.stat_result) -> bytes:
-    """What tells this version from every other there was under the key."""
-    return b"%x-%x-%x" % (status.st_ino, status.st_mtime_ns, status.st_size)
+def is_version(status: os.stat_result, other: os.stat_result) -> bool:
+    """Whether both are of one version."""
+    return (status.st_mtime_ns, status.st_size, status.st_ino) == (other.st_mtime_ns, other.st_size, other.st_ino)
 
 
 def etag_of(status: os.stat_result) -> str:

@@ -38,7 +38,7 @@ from ._reads import Reads
 from ._root import MOST_RACES, Root, release, root_is_gone
 from ._staging import Staged, new_name
 from ._store import Store
-from ._versions import Stamps, describe, etag_of
+from ._versions import Stamps, describe, etag_of, is_version
 
 MOST_DIRECTORIES = 64  # descriptors that one delete holds
 MOST_SETTLED = 10_000  # directories remembered as being on the disk
@@ -87,7 +87,7 @@ class Writes:
                 yield from _copy_bytes(descriptor, staged.descriptor, status.st_size)
                 kept = inherit(options, seen)
                 checksum = attributes.checksum or (yield from _checksum_of(staged.descriptor, status.st_size))
-                if etag_of(os.fstat(descriptor)) != etag_of(status):
+                if not is_version(os.fstat(descriptor), status):
                     raise ObjectReplacedError("another program wrote into the source's file while it was copied")
                 return (yield from self.publish(staged, target, kept, status.st_size, checksum))
             finally:
