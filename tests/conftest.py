@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from blockbuster import blockbuster_ctx
 from support import s3_servers
-from support.everything import Loops, header, loops_of
+from support.everything import Loops, header, let_rest, loops_of
 from support.everywhere import storage_everywhere
 from support.fast_paths import turn_off
 from support.s3_fixtures import moto_server_, s3_server, seaweedfs_server, strict_server
@@ -33,6 +33,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     leave_out(config, items)
+    let_rest(config, items)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -86,7 +86,8 @@ DRIVERS: Mapping[str, Callable[[Path], Driver]] = {
     "local-prefixed": lambda place: PrefixedDriver(LocalDriver(place / "root"), Prefix.parse("tenants/\u00e9 1/")),
 }
 # These run all of the library's code that has to do with the loop, but for that of S3.
-ON_EVERY_LOOP = tuple(DRIVERS) if EVERYTHING else ("memory", "local")
+PLAIN = ("memory", "local")
+every_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 
 
 @pytest.fixture
@@ -97,22 +98,24 @@ def driver(request: pytest.FixtureRequest) -> Driver:
 
 @pytest.mark.case("O68")
 @pytest.mark.asyncio(loop_factories=["asyncio"])
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("driver", DRIVERS, indirect=True)
+@every_check
+@pytest.mark.parametrize("driver", PLAIN, indirect=True)
 async def test_driver_keeps_the_contract(driver: Driver, check: Check) -> None:
     await run(check, driver)
 
 
-@pytest.mark.case("O68", "O72")
-@pytest.mark.asyncio(loop_factories=["uvloop"])
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("driver", ON_EVERY_LOOP, indirect=True)
-async def test_driver_keeps_the_contract_on_uvloop(driver: Driver, check: Check) -> None:
+@pytest.mark.by_turns
+@pytest.mark.asyncio(loop_factories=["asyncio"])
+@every_check
+@pytest.mark.parametrize("driver", [name for name in DRIVERS if name not in PLAIN], indirect=True)
+async def test_driver_set_up_otherwise_keeps_the_contract(driver: Driver, check: Check) -> None:
     await run(check, driver)
 
 
-@pytest.mark.asyncio(loop_factories=["debug"])
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("driver", ON_EVERY_LOOP, indirect=True)
-async def test_driver_keeps_the_contract_while_the_loop_is_debugged(driver: Driver, check: Check) -> None:
+@pytest.mark.case("O68", "O72")
+@pytest.mark.by_turns
+@pytest.mark.asyncio(loop_factories=["debug", "uvloop"])
+@every_check
+@pytest.mark.parametrize("driver", DRIVERS if EVERYTHING else PLAIN, indirect=True)
+async def test_driver_keeps_the_contract_on_other_loops(driver: Driver, check: Check) -> None:
     await run(check, driver)

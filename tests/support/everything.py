@@ -1,18 +1,23 @@
 """How much is run: by default each test on the loop that users have, and of what is tried in many combinations a
-quarter, every day another; with `MICELIO_EVERYTHING=1` all tests on all loops, and all combinations."""
+quarter, every day another; with `MICELIO_EVERYTHING=1` all tests on all loops, and all combinations.
+
+A test with many parameters is marked `by_turns`. `conftest.py` then leaves out those whose day it is not."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from zlib import crc32
 
 import pytest
 import uvloop
 
 EVERYTHING = os.environ.get("MICELIO_EVERYTHING", "0") not in ("", "0")
 QUARTERS = 4
+# What docs/guarantees.md counts is counted over all.
+_ALL = EVERYTHING or os.environ.get("MICELIO_FAULTS") == "full"
 
 # Set for the workers of xdist, which begin later, and perhaps on another day.
 _CHOSEN = os.environ.setdefault("MICELIO_QUARTER", str(datetime.now(UTC).toordinal() % QUARTERS))
@@ -41,11 +46,42 @@ def loops_of(item: pytest.Item) -> Loops:
 
 def is_chosen(number: int) -> bool:
     """Whether this run has a turn for what has this number in some order."""
-    return EVERYTHING or number % QUARTERS == QUARTER
+    return _ALL or number % QUARTERS == QUARTER
+
+
+def let_rest(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take away the tests marked `by_turns` whose day it is not, unless somebody asks for some by name."""
+    by_name = any("::" in name for name in config.args) or config.getoption("keyword") or config.getoption("lf")
+    if _ALL or by_name:
+        return
+    names = {item.nodeid for item in items if item.get_closest_marker("by_turns")}
+    resting = names - in_turn(names, QUARTER)
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in resting])
+    items[:] = [item for item in items if item.nodeid not in resting]
+
+
+def in_turn(names: Iterable[str], quarter: int) -> set[str]:
+    """Of each test a quarter of its parameters, but at least one: so no test, and nothing that a test alone shows, is
+    ever missing. Which ones go together has nothing to do with their order, where neighbours are much the same."""
+    tests: dict[str, list[str]] = {}
+    for name in sorted(names, key=_shuffled):
+        tests.setdefault(name.partition("[")[0], []).append(name)
+    chosen: set[str] = set()
+    for test, of_test in tests.items():
+        turns = min(QUARTERS, len(of_test))
+        chosen.update(of_test[(quarter + _shuffled(test)) % turns :: turns])
+    return chosen
+
+
+def _shuffled(name: str) -> int:
+    return crc32(name.encode())
 
 
 def header() -> str:
     """What a run says of itself, so that it can be repeated."""
+    combinations = "tests marked by_turns, and of the checks that should pass on a broken driver"
     if EVERYTHING:
-        return "MICELIO_EVERYTHING=1: all loops, and all checks on every broken driver"
-    return f"MICELIO_QUARTER={QUARTER}: of the checks that should pass on a broken driver, one in {QUARTERS} is run"
+        return f"MICELIO_EVERYTHING=1: all loops, and all of the {combinations}"
+    if _ALL:
+        return f"MICELIO_FAULTS=full: all of the {combinations}"
+    return f"MICELIO_QUARTER={QUARTER}: of the {combinations}, one in {QUARTERS} is run"
