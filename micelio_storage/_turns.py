@@ -7,6 +7,7 @@ can stand still but what waits for its disk.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from ._forking import when_forked
+from ._shielding import wait_uncancelled
 
 MOST_THREADS = 4  # two keep a disk busy; the others go on where one of them waits for a slow one
 
@@ -64,6 +66,15 @@ def in_turn() -> Iterator[Executor]:
         yield _InTurn(pool)
     finally:
         _THREADS.give_back(pool)
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """What the function returns, run in one of the threads. Whoever is cancelled waits for it: it uses what they give
+    back then."""
+    with in_turn() as executor:
+        running = asyncio.get_running_loop().run_in_executor(executor, function)
+        await wait_uncancelled(running)
+        return running.result()
 
 
 class _InTurn(Executor):

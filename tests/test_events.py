@@ -28,7 +28,7 @@ from micelio_storage import (
 )
 from micelio_storage.driver import Key, ObjectInfo, WriteOptions
 from micelio_storage.drivers.memory import MemoryDriver
-from micelio_storage.sessions import Event, EventLog, EventsTrimmedError, _events, _segments
+from micelio_storage.sessions import Event, EventLog, EventsTrimmedError, _events, _lost, _segments
 
 
 @pytest.fixture
@@ -469,7 +469,7 @@ async def test_what_became_of_an_append_is_found_out_when_its_answer_is_lost() -
 
 @pytest.mark.case("V9")
 async def test_a_store_that_stays_away_leaves_the_caller_with_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_events, "LOOKING", 0.0)
+    monkeypatch.setattr(_lost, "LOOKING", 0.0)
     driver = SlowDriver()
     driver.may_go_on.set()
     async with Storage(driver) as storage:

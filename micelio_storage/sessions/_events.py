@@ -15,13 +15,10 @@ from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import anyio
-
 from .._errors import (
     AmbiguousWriteError,
     InvalidArgumentError,
     PreconditionFailedError,
-    UnavailableError,
 )
 from .._parsing import parse_count
 from .._shielding import wait_uncancelled
@@ -29,6 +26,7 @@ from .._storage import Storage
 from .._updating import Rounds
 from ._followers import Follower, Pause, Wakes
 from ._log import Log
+from ._lost import look_again
 from ._segments import Event, Segment, encode, format_line
 
 MAX_EVENT_BYTES = 64 << 10  # of JSON; larger things are files
@@ -36,8 +34,6 @@ MAX_ID_BYTES = 256
 MOST_WAITING = 1 << 20  # bytes of events that wait to be written, before those who append wait too
 BATCH = 192 << 10  # bytes that are written at once, at most: so a segment is never full when it is made
 LINE = 120  # bytes of a line beside what the event says and its id
-FIRST_LOOK = 0.1  # seconds before a store that does not answer is asked again; twice as many each time
-LOOKING = 30.0  # seconds for which a store that does not answer is asked what became of a write
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -257,16 +253,7 @@ class EventLog:
 
     async def _look_again(self, written: Segment, lost: AmbiguousWriteError) -> Segment:
         """The last segment after an answer was lost. Whether the events stand tells what became of them."""
-        pause, end = FIRST_LOOK, anyio.current_time() + LOOKING
-        while True:
-            try:
-                tail = await self._log.resolve(written)
-                break
-            except UnavailableError:
-                if anyio.current_time() >= end:
-                    raise lost from None
-            await anyio.sleep(pause)
-            pause *= 2
+        tail = await look_again(lambda: self._log.resolve(written), lost)
         if tail is None:  # trimmed, with all that may have been written
             raise lost
         return tail

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -14,9 +13,8 @@ from .._batches import for_each
 from .._files import OnProgress, Progress, file_chunks, opened
 from .._keys import Key
 from .._parsing import parse_count
-from .._shielding import wait_uncancelled
 from .._storage import Storage
-from .._turns import in_turn
+from .._turns import in_thread
 from ..driver import (
     BytesLike,
     Entry,
@@ -87,7 +85,7 @@ async def download_tree(
     """
     download = _Download(storage, _ignoring(ignore), concurrency, on_progress, TreeReport(dry_run=dry_run))
     limits = partial(_check_limits, max_files=max_files, max_bytes=max_bytes)
-    if dry_run and not await _in_thread(partial(os.path.lexists, path)):
+    if dry_run and not await in_thread(partial(os.path.lexists, path)):
         return await download.run(None, limits, delete=delete)
     async with _entered(path, make=not dry_run) as beneath:
         return await download.run(beneath, limits, delete=delete)
@@ -144,7 +142,7 @@ class _Transfer:
 
 class _Upload(_Transfer):
     async def run(self, beneath: Beneath, check_limits: CheckLimits, *, delete: bool) -> TreeReport:
-        found = await _in_thread(lambda: list(beneath.walk(self.is_ignored)))
+        found = await in_thread(lambda: list(beneath.walk(self.is_ignored)))
         files = [each for each in found if self._is_file(each)]
         sizes = [each.look.size for each in files if each.look is not None]
         check_limits(len(files), sum(sizes))
@@ -188,7 +186,7 @@ class _Upload(_Transfer):
     async def _put(self, beneath: Beneath, found: Found) -> int:
         """Store the file as it was at one moment; returns its size."""
         for _ in range(READS):
-            look = await _in_thread(partial(beneath.look, found.path))
+            look = await in_thread(partial(beneath.look, found.path))
             if look is None:
                 raise NotFoundError("the file was removed meanwhile")
             with suppress(_ChangedError):
@@ -200,8 +198,8 @@ class _Upload(_Transfer):
     async def _source(self, beneath: Beneath, path: str, look: Look) -> bytes | AsyncGenerator[BytesLike, None]:
         if look.size > SMALL:
             return _unchanged(beneath, path, look)
-        data, is_whole = await _in_thread(partial(beneath.read, path))
-        if not is_whole or look != await _in_thread(partial(beneath.look, path)):
+        data, is_whole = await in_thread(partial(beneath.read, path))
+        if not is_whole or look != await in_thread(partial(beneath.look, path)):
             raise _ChangedError
         return data
 
@@ -231,13 +229,13 @@ class _Download(_Transfer):
             return self.report
         await self.for_each(entries.values(), lambda entry: self._fetch(beneath, entry), total)
         if delete:
-            found = await _in_thread(lambda: list(beneath.walk(self.is_ignored)))
+            found = await in_thread(lambda: list(beneath.walk(self.is_ignored)))
             await self.for_each([each for each in found if each.path not in entries], partial(self._remove, beneath), 0)
         return self.report
 
     async def _fetch(self, beneath: Beneath, entry: Entry) -> TreeOutcome:
         try:
-            look = await _in_thread(partial(beneath.look, entry.key))
+            look = await in_thread(partial(beneath.look, entry.key))
             if look is not None and self._written.get(look.inode, entry.key) != entry.key:
                 raise PreconditionFailedError(
                     f"on this disk it would be the same file as {self._written[look.inode]!a}"
@@ -253,7 +251,7 @@ class _Download(_Transfer):
     async def _write(self, beneath: Beneath, key: str) -> None:
         data, info = await self.storage.get_with_info(key)
         mtime_ns, executable = _kept(info)
-        inode = await _in_thread(partial(beneath.write, key, data, mtime_ns=mtime_ns, executable=executable))
+        inode = await in_thread(partial(beneath.write, key, data, mtime_ns=mtime_ns, executable=executable))
         self._written[inode] = key
 
     async def _stream(self, beneath: Beneath, key: str) -> None:
@@ -279,7 +277,7 @@ class _Download(_Transfer):
             return TreeOutcome(path=found.path, result="skipped", reason=found.reason)
         try:
             if not self.report.dry_run:
-                await _in_thread(partial(beneath.remove, found.path))
+                await in_thread(partial(beneath.remove, found.path))
         except (StorageError, OSError) as error:
             return TreeOutcome(path=found.path, result="failed", reason=_say(error))
         return TreeOutcome(path=found.path, result="removed")
@@ -293,7 +291,7 @@ async def _unchanged(beneath: Beneath, path: str, look: Look) -> AsyncGenerator[
     """The bytes of a large file, all of them as they were at the look."""
     async for chunk in file_chunks(path, opener=lambda _path, _flags: beneath.open(path)):
         yield chunk
-    if look != await _in_thread(partial(beneath.look, path)):
+    if look != await in_thread(partial(beneath.look, path)):
         raise _ChangedError
 
 
@@ -354,16 +352,8 @@ async def _entered(path: str | os.PathLike[str], *, make: bool = False) -> Async
         entered.append(Beneath(path))
 
     try:
-        await _in_thread(enter)
+        await in_thread(enter)
         yield entered[0]
     finally:
         for beneath in entered:
             beneath.close()
-
-
-async def _in_thread(function: Callable[[], T]) -> T:
-    """What the function returns. Whoever is cancelled waits for it: it uses the directory, which is closed then."""
-    with in_turn() as executor:
-        running = asyncio.get_running_loop().run_in_executor(executor, function)
-        await wait_uncancelled(running)
-        return running.result()
