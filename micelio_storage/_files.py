@@ -38,7 +38,7 @@ async def file_chunks(
     opener: Callable[[str, int], int] | None = None,
 ) -> AsyncGenerator[BytesLike, None]:
     """The bytes of a file, a chunk at a time."""
-    async with opened(path, "rb", opener=opener or _open_regular) as (file, run):
+    async with opened(path, "rb", opener=opener or open_regular) as (file, run):
         progress = None
         if on_progress is not None:
             progress = Progress(on_progress, await run(partial(_size_of, file.fileno())))
@@ -154,8 +154,8 @@ def _size_of(descriptor: int) -> int:
     return os.fstat(descriptor).st_size
 
 
-def _open_regular(path: str, flags: int) -> int:
-    """Open a file that has an end: for who writes to a pipe, the thread might wait for ever."""
+def open_regular(path: str, flags: int) -> int:
+    """A descriptor of a file that has an end: for who writes to a pipe, the thread might wait for ever."""
     descriptor = os.open(path, flags | os.O_NONBLOCK)
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):

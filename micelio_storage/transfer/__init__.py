@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from ._archive_rules import ArchiveError, ArchiveFault
+from ._archive_sources import ArchiveSource, StoredArchive
 from ._archives import Archive, ArchiveKind, ArchiveReader, archive
 from ._everything import everything
+from ._import import Imported, import_archive
 from ._migrate import copy_below, migrate
 from ._outcomes import CONCURRENCY, MOST_CONCURRENCY, CopyResult, OnOutcome, Outcome, Report
 from ._tree_outcomes import TreeOutcome, TreeReport, TreeResult
@@ -14,13 +17,18 @@ __all__ = [
     "CONCURRENCY",
     "MOST_CONCURRENCY",
     "Archive",
+    "ArchiveError",
+    "ArchiveFault",
     "ArchiveKind",
     "ArchiveReader",
+    "ArchiveSource",
     "CopyResult",
     "Finding",
+    "Imported",
     "OnOutcome",
     "Outcome",
     "Report",
+    "StoredArchive",
     "Tally",
     "TreeOutcome",
     "TreeReport",
@@ -30,6 +38,7 @@ __all__ = [
     "copy_below",
     "download_tree",
     "everything",
+    "import_archive",
     "migrate",
     "upload_tree",
     "verify",

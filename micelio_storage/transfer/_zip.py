@@ -16,11 +16,11 @@ PLAIN, WIDE = 20, 45  # version 2.0, and 4.5, which knows 64 bits
 FLAGS = 0x0808  # a data descriptor follows; names are UTF-8
 MADE_BY_UNIX = 3 << 8
 REGULAR_FILE = 0o100644 << 16
-_LOCAL = struct.Struct("<4s5H3I2H")
-_CENTRAL = struct.Struct("<4s6H3I5H2I")
-_END = struct.Struct("<4s4H2IH")
-_WIDE_END = struct.Struct("<4sQ2H2I4Q")
-_LOCATOR = struct.Struct("<4sIQI")
+LOCAL = struct.Struct("<4s5H3I2H")
+CENTRAL = struct.Struct("<4s6H3I5H2I")
+END = struct.Struct("<4s4H2IH")
+WIDE_END = struct.Struct("<4sQ2H2I4Q")
+LOCATOR = struct.Struct("<4sIQI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def local_header(member: Member) -> bytes:
     extra = struct.pack("<2H2Q", 1, 16, 0, 0) if member.is_wide else b""
     sizes = (LARGEST_32, LARGEST_32) if member.is_wide else (0, 0)
     version = WIDE if member.is_wide else PLAIN
-    fixed = _LOCAL.pack(
+    fixed = LOCAL.pack(
         b"PK\3\4", version, FLAGS, 0, *dos_time(member.modified), 0, *sizes, len(member.name), len(extra)
     )
     return fixed + member.name + extra
@@ -67,7 +67,7 @@ def central_header(member: Member, crc: int) -> bytes:
     extra = struct.pack(f"<2H{len(wide)}Q", 1, 8 * len(wide), *wide) if wide else b""
     size = LARGEST_32 if member.is_wide else member.size
     version = WIDE if wide else PLAIN
-    fixed = _CENTRAL.pack(
+    fixed = CENTRAL.pack(
         b"PK\1\2", MADE_BY_UNIX | version, version, FLAGS, 0, *dos_time(member.modified), crc, size, size,
         len(member.name), len(extra), 0, 0, 0, REGULAR_FILE, LARGEST_32 if far else member.offset,
     )  # fmt: skip
@@ -77,11 +77,11 @@ def central_header(member: Member, crc: int) -> bytes:
 def end_records(count: int, start: int, size: int) -> bytes:
     """What stands behind a directory of so many members and bytes that begins at `start`."""
     if count < LARGEST_16 and start < LARGEST_32 and size < LARGEST_32:
-        return _END.pack(b"PK\5\6", 0, 0, count, count, size, start, 0)
-    wide = _WIDE_END.pack(b"PK\6\6", 44, WIDE, WIDE, 0, 0, count, count, size, start)
-    locator = _LOCATOR.pack(b"PK\6\7", 0, start + size, 1)
+        return END.pack(b"PK\5\6", 0, 0, count, count, size, start, 0)
+    wide = WIDE_END.pack(b"PK\6\6", 44, WIDE, WIDE, 0, 0, count, count, size, start)
+    locator = LOCATOR.pack(b"PK\6\7", 0, start + size, 1)
     shown = min(count, LARGEST_16)
-    plain = _END.pack(b"PK\5\6", 0, 0, shown, shown, min(size, LARGEST_32), min(start, LARGEST_32), 0)
+    plain = END.pack(b"PK\5\6", 0, 0, shown, shown, min(size, LARGEST_32), min(start, LARGEST_32), 0)
     return wide + locator + plain
 
 
