@@ -12,6 +12,7 @@ from .measuring import Workload
 
 WRITERS = ("ours", "raw", "obstore", "opendal", "aiofiles", "ours durable", "raw durable", "opendal atomic")
 READERS = ("ours", "raw", "obstore", "opendal", "aiofiles")  # nobody syncs to read
+LOGS = ("ours", "file an event", "ours durable", "file an event durable")  # nobody else has a log
 LISTERS = ("ours", "raw", "obstore", "aiofiles", "fsspec")
 PATIENT_LISTERS = (*LISTERS[:-1], "opendal", "fsspec")  # opendal takes half a minute for 100,000 keys
 SMALL = "4 KiB objects in 16 directories, which are there already"
@@ -44,6 +45,9 @@ def workloads(size: Size) -> Sequence[Workload]:
     return [
         *(Workload(name=f"put-{n}", run=operations.puts(n, seconds), contestants=WRITERS, equal=f"{SMALL}; {n} at once")
           for n in (1, 8, 64)),
+        *(Workload(name=f"append-{n}", run=operations.appends(n, seconds), contestants=LOGS,
+                   equal=f"events of 400 bytes of one session; {n} at once")
+          for n in (1, 64)),
         *(Workload(name=f"get-{n}", run=operations.gets(n, seconds), contestants=READERS, equal=f"{SMALL}; {n} at once")
           for n in (1, 64)),
         *(Workload(name=f"head-{n}", run=operations.heads(n, seconds), contestants=READERS, equal=f"size; {n} at once")

@@ -10,6 +10,7 @@ from .contestants.base import FIRST_PAGE
 from .data import KIB, MIB, OBJECT, new_items
 from .measuring import Figures, Run, Turn, operations, rate, time_taken
 
+EVENT = 200  # bytes, that become 400 characters: a message, or what a tool was called with
 READ = 1_000  # small objects that are there to be read
 RANGE = 64 * KIB
 STEP = 7919 * KIB  # from one range to the next: a prime, so that all of the object is visited
@@ -20,6 +21,17 @@ def puts(at_once: int, seconds: float) -> Run:
         async def do(count: int) -> Figures:
             items = new_items(_own(turn), count)
             return await rate(turn.contestant.puts(items, at_once), count * OBJECT, "op", count)
+
+        return await operations(turn, seconds, at_once, do)
+
+    return run
+
+
+def appends(at_once: int, seconds: float) -> Run:
+    async def run(turn: Turn) -> Figures:
+        async def do(count: int) -> Figures:
+            events = [data for _, data in new_items(_own(turn), count, EVENT)]
+            return await rate(turn.contestant.appends(events, at_once), count * EVENT, "op", count)
 
         return await operations(turn, seconds, at_once, do)
 

@@ -26,6 +26,19 @@ LOCAL: Mapping[str, Entrant] = {
         durable=True,
         note="the default: as above, and file and directories synced before it is acknowledged",
     ),
+    "file an event": Entrant(
+        make=partial(ours.local, durable=False, each_alone=True),
+        distribution="micelio_storage",
+        role="peer",
+        note="ours, with an object for each event instead of the log; nothing synced",
+    ),
+    "file an event durable": Entrant(
+        make=partial(ours.local, durable=True, each_alone=True),
+        distribution="micelio_storage",
+        role="peer",
+        durable=True,
+        note="the same, synced before it is acknowledged",
+    ),
     "raw": Entrant(
         make=partial(files.Raw, durable=False),
         distribution=None,

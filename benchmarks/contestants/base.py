@@ -87,6 +87,10 @@ class Contestant:
     async def get_stream(self, key: str) -> int:
         raise NotOfferedError
 
+    async def append(self, data: bytes) -> int:
+        """One event at the end of a log, as hexadecimal text; the size of `data`."""
+        raise NotOfferedError
+
     async def delete(self, keys: Sequence[str]) -> int:
         """Remove the objects; the number of keys that were given."""
         raise NotOfferedError
@@ -96,6 +100,9 @@ class Contestant:
 
     async def puts(self, items: Sequence[Put], at_once: int) -> int:
         return await spread(self.put, items, at_once)
+
+    async def appends(self, items: Sequence[bytes], at_once: int) -> int:
+        return await spread(self.append, [(data,) for data in items], at_once)
 
     async def gets(self, items: Sequence[Get], at_once: int) -> int:
         return await spread(self.get, items, at_once)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Sequence
 
-from micelio_storage import LocalConfig, S3Config, open_storage
+from micelio_storage import LocalConfig, S3Config, Session, open_storage
 
 from .base import FIRST_PAGE, PART, PARTS_AT_ONCE, Contestant, Target, source
 
@@ -18,6 +20,7 @@ class Ours(Contestant):
 
     async def open(self) -> None:
         self._storage = await open_storage(self._config).open()
+        self._events = Session(self._storage, "measured").events
 
     async def aclose(self) -> None:
         await self._storage.aclose()
@@ -44,6 +47,10 @@ class Ours(Contestant):
         async with self._storage.open_read(key) as reader:
             return sum([len(chunk) async for chunk in reader])
 
+    async def append(self, data: bytes) -> int:
+        await self._events.append(data.hex())
+        return len(data)
+
     async def delete(self, keys: Sequence[str]) -> int:
         await self._storage.delete(*keys)
         return len(keys)
@@ -52,7 +59,19 @@ class Ours(Contestant):
         await self._storage.delete_prefix(top + "/")
 
 
-def local(target: Target, *, durable: bool) -> Ours:
+class FileAnEvent(Ours):
+    """A file for each event, as one does without a log."""
+
+    _number = itertools.count()
+
+    async def append(self, data: bytes) -> int:
+        await self.put(f"sessions/measured/files/{next(self._number):012}.json", json.dumps(data.hex()).encode())
+        return len(data)
+
+
+def local(target: Target, *, durable: bool, each_alone: bool = False) -> Ours:
+    if each_alone:
+        return FileAnEvent(target, LocalConfig(path=target.root, durable=durable))
     return Ours(target, LocalConfig(path=target.root, durable=durable))
 
 

@@ -277,3 +277,26 @@ def test_many_thousands_of_keys_are_listed_and_deleted_in_little_memory(config: 
     print(f"{number} keys: listing {listing / MIB:.2f} MiB, deleting {deleting / MIB:.2f} MiB")
     assert max(listing, deleting) < 10 * MIB
     assert files_below(root) == set()
+
+
+@pytest.mark.case("V12")
+def test_a_long_log_is_written_and_read_in_little_memory(config: LocalConfig) -> None:
+    number = scaled(8_000, 100_000)
+
+    async def work() -> int:
+        async with open_storage(config) as storage:
+            log = Session(storage, "abc").events
+            await log.append("x" * 1000)
+            before, count = memory("VmRSS"), 1
+            Path("/proc/self/clear_refs").write_text("5")
+            for first in range(1, number, 64):
+                await asyncio.gather(*(log.append(f"{each:1000}") for each in range(first, min(first + 64, number))))
+            async for event in log.read(after=0):
+                assert event.data == f"{event.seq:1000}"
+                count += 1
+            assert count == number
+            return memory("VmHWM") - before
+
+    taken = run_all([work])[0]
+    print(f"{number} events: {taken / MIB:.1f} MiB")
+    assert taken < min(64 * MIB, number * 1000)  # all of them at once would take more

@@ -24,7 +24,7 @@ from faults.history import History, find, what_is_wrong
 from faults.power_disks import KINDS, Disk, cut_the_power, memory, naive_put, sync_something_else
 from faults.scale import scaled
 from faults.writers import Writers
-from micelio_storage import Storage, StorageError
+from micelio_storage import Session, Storage, StorageError
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.local._attributes import Keeping
 
@@ -87,6 +87,45 @@ def test_without_durability_a_random_cut_loses_but_nothing_torn_is_given_out(dis
     wrong = [line for number, trial in enumerate(trials) for line in trial.cut(f"run {number}")]
     assert len([line for line in wrong if line.endswith(("missing", "older version"))]) > 4
     assert [line for line in wrong if line.endswith(("torn", "empty"))] == []
+
+
+@pytest.mark.case("V11")
+@pytest.mark.parametrize("durable", [True, False])
+def test_acknowledged_events_stand_after_a_cut(disk: Disk, durable: bool) -> None:
+    """Without durability it is the control: then they do not."""
+    gone = [_events_lost_in_a_cut(disk, number, durable=durable) for number in range(scaled(3, 100))]
+    assert (gone == [0] * len(gone)) == durable, gone
+
+
+def _events_lost_in_a_cut(disk: Disk, number: int, *, durable: bool) -> int:
+    """How many of the acknowledged events are not there, or not what they were, after a cut in the midst of appends."""
+    chance, acknowledged = random.Random(number), []
+    root = f"events-{number}-{durable}"
+
+    async def append(place: Path) -> None:
+        most = chance.randrange(40, 400)
+        async with storage_that_dies(LocalDriver(place / root, durable=durable)) as storage:
+            log = Session(storage, "abc").events
+
+            async def work(task: int) -> None:
+                for count in itertools.count():
+                    acknowledged.append(await log.append({"task": task, "count": count, "text": "x" * 200}))
+                    if len(acknowledged) == most:
+                        _cut(place, other_sync=False)
+
+            ended = await asyncio.gather(*(work(task) for task in range(8)), return_exceptions=True)
+            assert all(isinstance(error, StorageError) for error in ended), ended
+
+    async def look(place: Path) -> int:
+        async with Storage(LocalDriver(place / root)) as storage:
+            there = {event.seq: event async for event in Session(storage, "abc").events.read()}
+        assert sorted(there) == list(range(len(there)))
+        return sum(there.get(event.seq) != event for event in acknowledged)
+
+    with disk.mounted() as place:
+        asyncio.run(append(place))
+    with disk.mounted() as place:
+        return asyncio.run(look(place))
 
 
 @pytest.mark.case("D1", "D2")
