@@ -51,7 +51,7 @@ def is_chosen(number: int) -> bool:
 
 def let_rest(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Take away the tests marked `by_turns` whose day it is not, unless somebody asks for some by name."""
-    by_name = any("::" in name for name in config.args) or config.getoption("keyword") or config.getoption("lf")
+    by_name = any("::" in name for name in config.args) or config.getoption("keyword") or config.getoption("lf", False)
     if _ALL or by_name:
         return
     names = {item.nodeid for item in items if item.get_closest_marker("by_turns")}
