@@ -152,7 +152,7 @@ def test_those_that_sync_are_compared_apart() -> None:
     usual, durable = groups(LOCAL, LOCAL)
     assert (usual.ours, usual.raw) == ("ours", ["raw"])
     assert (durable.ours, durable.raw) == ("ours durable", ["raw durable"])
-    assert set(durable.peers) == {"opendal", "opendal atomic"}
+    assert set(durable.peers) == {"opendal", "opendal atomic", "file an event durable"}
     assert "opendal atomic" not in usual.peers
 
 
