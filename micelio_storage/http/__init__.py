@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..wrappers.signing import Grant, UrlSigner
 from ._conditions import Conditions
-from ._exchange import Answer, Bound, ReadRequest, Refused
+from ._exchange import Answer, Bound, ReadRequest, Refused, answer_of
 from ._fields import ByteRange, EntityTags, Fields, content_disposition
 from ._policy import INLINE, SANDBOX, ContentPolicy
 from .asgi import StorageApp, serve_object
@@ -24,6 +24,7 @@ __all__ = [
     "Refused",
     "StorageApp",
     "UrlSigner",
+    "answer_of",
     "content_disposition",
     "serve_object",
 ]
