@@ -21,6 +21,7 @@ from support.commands import PATIENCE, command, is_one_line, use_storage
 from micelio_storage import testing
 from micelio_storage.cli import _app
 from micelio_storage.cli._help import WIDTH
+from micelio_storage.cli.serve import _server
 from micelio_storage.drivers.s3 import doctor
 from micelio_storage.drivers.s3.doctor import Finding
 
@@ -68,6 +69,7 @@ TABLE = {
         on_storage=False,
         missing=["file://{root}/none", "memory:"],
     ),
+    "serve": Row(keys=["url", "storage", "read_only"], missing=["file://{root}/none"]),
     "policy": Row(arguments=["iam", S3], keys=["Version", "Statement"], on_storage=False),
     "doctor": Row(arguments=[], keys=["check", "status", "text"]),
     "verify": Row(keys=["verified", "damaged", "bytes"], missing=["file://{root}/none"]),
@@ -98,6 +100,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             yield finding
 
     monkeypatch.setattr(doctor, "diagnose", diagnose)
+
+    async def serve_nobody(*_: object) -> None:
+        """End at once."""
+
+    monkeypatch.setattr(_server, "serve_until_cancelled", serve_nobody)
     monkeypatch.setattr(testing, "run_all", partial(testing.run_all, checks=testing.CHECKS[:2]))
     return root
 
@@ -254,7 +261,7 @@ def on_a_terminal(*arguments: str, answer: bytes = b"", **environ: str) -> tuple
 COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-8]|4[0-8]|9[0-7])(;[0-9;]*)?m")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("doctor", "check", "soak")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("doctor", "check", "soak", "serve")])
 def test_no_color_keeps_colours_out_of_terminals(root: Path, name: str) -> None:
     code, shown = on_a_terminal(name, *arguments_of(name, root), NO_COLOR="1")
     assert code == TABLE[name].code, shown

@@ -7,13 +7,14 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+from importlib.resources import files
 from pathlib import Path
 
 from micelio_storage import LocalConfig, Session, http, open_storage
 
 
 async def main() -> None:
-    for name in ("aioboto3", "aiohttp", "starlette", "litestar", "typer", "rich", "pytest"):
+    for name in ("aioboto3", "aiohttp", "starlette", "litestar", "uvicorn", "typer", "rich", "pytest"):
         assert importlib.util.find_spec(name) is None, f"{name} is installed: this is no environment without extras"
     with tempfile.TemporaryDirectory() as directory:
         async with open_storage(LocalConfig(path=Path(directory) / "root")) as storage:
@@ -26,6 +27,8 @@ async def main() -> None:
                 "sessions/abc123/files/a",
                 "sessions/abc123/metadata.json",
             ]
+    for name in ("page.html", "page.js", "page.css"):
+        assert files("micelio_storage").joinpath("cli", "serve", name).is_file(), f"{name} is not in the wheel"
     answer = subprocess.run([sys.executable, "-m", "micelio_storage"], capture_output=True, text=True, check=False)
     assert answer.returncode == 1
     assert "micelio_storage[cli]" in answer.stderr

@@ -11,6 +11,7 @@ from ...http import Refused
 
 Json: TypeAlias = "str | int | bool | list[Json] | dict[str, Json] | None"
 
+PARAMETERS = {"prefix", "cursor"}
 SESSIONS = "sessions/"
 PAGE = 1000  # lines: the most that a page of a listing has
 MOST_COUNTED = 100_000  # objects that are looked at to say how much there is: some 100 requests to a store
@@ -19,13 +20,13 @@ MOST_COUNTED = 100_000  # objects that are looked at to say how much there is: s
 class Query:
     """The parameters of a request; `Refused` where one is unknown, doubled or not text."""
 
-    def __init__(self, text: str, *known: str) -> None:
+    def __init__(self, text: str) -> None:
         try:
             pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict") if text else []
         except ValueError as error:
             raise Refused(400, "the query is malformed") from error
         self._values = dict(pairs)
-        if len(self._values) != len(pairs) or not self._values.keys() <= set(known):
+        if len(self._values) != len(pairs) or not self._values.keys() <= PARAMETERS:
             raise Refused(400, "the query has a parameter that is unknown or there twice")
 
     def get(self, name: str) -> str | None:

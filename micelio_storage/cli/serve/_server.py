@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,4 +42,19 @@ async def serve_until_cancelled(site: Site, listener: socket.socket) -> None:
         await asyncio.shield(serving)
     finally:
         server.should_exit = True
-        await wait_uncancelled(serving)
+        with _quiet():
+            await wait_uncancelled(serving)
+            if server.server_state.tasks:  # cancelled, but not over: the storage is theirs until then
+                await wait_uncancelled(asyncio.gather(*server.server_state.tasks, return_exceptions=True))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing is said of answers that are cut off because the server ends."""
+    logger = logging.getLogger("uvicorn.error")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import TypeAlias
 
@@ -26,10 +27,10 @@ from ._listings import Json, Query
 
 Endpoint: TypeAlias = Callable[[Storage, Query], Awaitable[Json]]
 
-# Nothing but the page's own three files and what it fetches from here; no frame around it, no markup from strings.
+# Nothing but the page's own files, its icon and what it fetches from here; no frame around it, no markup from strings.
 PAGE_CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
-    "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; "
+    "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 _SEALED = (
@@ -81,10 +82,7 @@ class Site:
         self._gate = gate
         self._place = place
         self._read_only = read_only
-        folder = files(__package__)
-        self._files = {
-            path: _File(f"{kind}; charset=utf-8", (folder / name).read_bytes()) for path, (name, kind) in _FILES.items()
-        }
+        self._files = page_files()
         self._endpoints: dict[tuple[str, bytes], Endpoint] = {
             ("GET", b"/api/state"): self._state,
             ("GET", b"/api/sessions"): listings.sessions,
@@ -161,6 +159,15 @@ class Site:
         if self._read_only:
             raise Refused(403, "nothing may be changed here")
         return await listings.remove(storage, query)
+
+
+@cache
+def page_files() -> Mapping[bytes, _File]:
+    """What the page is made of, by the path. Reads files, so it is first called where no event loop waits."""
+    folder = files(__package__)
+    return {
+        path: _File(f"{kind}; charset=utf-8", (folder / name).read_bytes()) for path, (name, kind) in _FILES.items()
+    }
 
 
 def _may_read(_: Scope, action: str, key: str) -> bool:  # noqa: ARG001  # all of the storage is shown
