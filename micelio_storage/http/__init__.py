@@ -7,6 +7,7 @@ from ._conditions import Conditions
 from ._exchange import Answer, Bound, ReadRequest, Refused, answer_of
 from ._fields import ByteRange, EntityTags, Fields, content_disposition
 from ._policy import INLINE, SANDBOX, ContentPolicy
+from ._uploads import PendingUpload, SweptUploads, list_uploads, sweep_uploads
 from .asgi import StorageApp, serve_object
 
 __all__ = [
@@ -20,11 +21,15 @@ __all__ = [
     "EntityTags",
     "Fields",
     "Grant",
+    "PendingUpload",
     "ReadRequest",
     "Refused",
     "StorageApp",
+    "SweptUploads",
     "UrlSigner",
     "answer_of",
     "content_disposition",
+    "list_uploads",
     "serve_object",
+    "sweep_uploads",
 ]

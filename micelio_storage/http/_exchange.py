@@ -237,7 +237,7 @@ def problem(
     status: int, detail: str, policy: ContentPolicy, fields: Sequence[tuple[str, str]] = (), *, headless: bool = False
 ) -> Answer:
     """An error as RFC 9457 has it. `headless` leaves the body out, for the answer to a HEAD."""
-    title = HTTPStatus(status).phrase
+    title = "Checksum Mismatch" if status == 460 else HTTPStatus(status).phrase  # 460 is tus's own
     body = f'{{"type":"about:blank","title":"{title}","status":{status},"detail":"{detail}"}}\n'.encode()
     said = [("content-type", "application/problem+json"), NO_STORE, ("content-length", str(len(body)))]
     return Answer(status, [*policy.always, *fields, *said], () if headless else (body,))

@@ -13,6 +13,11 @@ _AMBIGUOUS = re.compile(rb"%2f|%5c|%00", re.IGNORECASE)
 _WELL_FORMED = re.compile(rb"(?:[!-$&-~]|%[0-9A-Fa-f]{2})*")
 
 
+def text_of_path(raw_path: bytes, root_path: str = "") -> str:
+    """The path below the place where the application is mounted, whatever it means."""
+    return _decode(_below(raw_path, root_path))
+
+
 def key_of_path(raw_path: bytes, root_path: str = "") -> Key:
     """The key below the place where the application is mounted; `Refused` for anything else."""
     rest = _below(raw_path, root_path)

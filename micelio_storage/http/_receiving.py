@@ -32,6 +32,17 @@ _STORED = ("cache-control", "content-disposition", "content-language")
 logger = logging.getLogger("micelio_storage.http")
 
 
+class DisconnectedError(Exception):
+    """The client went away before its request was whole."""
+
+
+class IdleError(Refused):
+    """The client is there, and sent nothing for too long."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(408, f"nothing came for {seconds:g} seconds")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteRequest:
     """A PUT or DELETE of an object. `length` is what its body has, None where the client does not say."""
@@ -121,7 +132,7 @@ async def store(
         small = request.length is not None and request.length <= SMALL
         info = await storage.put(key, b"".join([chunk async for chunk in body]) if small else body, **how)
     except (StorageError, Refused) as error:
-        return _failed(error, policy)
+        return write_failed(error, policy)
     fields = [*policy.always, ("etag", info.etag), ("cache-control", "no-store"), ("content-length", "0")]
     return Answer(201 if created else 200, fields)
 
@@ -134,7 +145,7 @@ async def remove(storage: Storage, key: str, request: WriteRequest, policy: Cont
         else:
             await _remove_if(storage, key, request)
     except (StorageError, Refused) as error:
-        return _failed(error, policy)
+        return write_failed(error, policy)
     return Answer(204, [*policy.always, ("cache-control", "no-store")])
 
 
@@ -145,8 +156,9 @@ async def _remove_if(storage: Storage, key: str, request: WriteRequest) -> None:
         await storage.delete(key, if_match=info.etag)
 
 
-def _failed(error: StorageError | Refused, policy: ContentPolicy) -> Answer:
-    answer = answer_of(error, policy)
+def write_failed(error: StorageError | Refused, policy: ContentPolicy, *, headless: bool = False) -> Answer:
+    """The answer to a request to write that failed; what the server is to blame for is logged."""
+    answer = answer_of(error, policy, headless=headless)
     if answer.status >= 500:
         logger.error("%s", error, exc_info=error)
     return answer

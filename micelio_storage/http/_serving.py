@@ -206,12 +206,19 @@ async def _open_part(storage: Storage, key: str, etag: str, span: Span) -> Reade
 
 
 async def open_archive(
-    storage: Storage, prefix: str, kind: ArchiveKind, request: ReadRequest, policy: ContentPolicy
+    storage: Storage,
+    prefix: str,
+    kind: ArchiveKind,
+    request: ReadRequest,
+    policy: ContentPolicy,
+    *,
+    leave_out: str | None = None,
 ) -> tuple[Answer, Body]:
-    """The answer with all objects below the prefix as one file, which is like any other: with ranges and conditions."""
+    """The answer with all objects below the prefix as one file, which is like any other: with ranges and conditions.
+    Those below `leave_out` are not in it."""
     headless = request.method == "HEAD"
     try:
-        made = await archive(storage, prefix, kind)
+        made = await archive(storage, prefix, kind, leave_out=leave_out)
         if not made.count:
             raise NotFoundError
     except StorageError as error:

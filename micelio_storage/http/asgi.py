@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, MutableMapping, Sequence
+from contextlib import aclosing
 from typing import Literal, TypeAlias, cast
 
 from .. import Storage
@@ -17,10 +18,12 @@ from ..transfer import ArchiveKind
 from ..wrappers.signing import Grant, UrlSigner, is_signed, refused
 from ._exchange import Answer, Bound, ReadRequest, Refused, answer_of
 from ._fields import Fields
-from ._paths import key_of_path, prefix_of_path
+from ._paths import key_of_path, prefix_of_path, text_of_path
 from ._policy import ContentPolicy
-from ._receiving import WriteRequest, remove, store
+from ._receiving import DisconnectedError, IdleError, WriteRequest, remove, store
+from ._resuming import ResumableUploads, TusRequest
 from ._serving import CHUNK, Body, open_answer, open_archive
+from ._uploads import LIFETIME, parse_lifetime, parse_prefix
 
 Scope: TypeAlias = MutableMapping[str, object]
 Message: TypeAlias = MutableMapping[str, object]
@@ -36,7 +39,8 @@ DEFAULT_POLICY = ContentPolicy()
 
 
 class StorageApp:
-    """An ASGI application that answers GET, HEAD, PUT and DELETE of the objects of a storage.
+    """An ASGI application that answers GET, HEAD, PUT and DELETE of the objects of a storage, and takes uploads that
+    resume.
 
     ```python
     from micelio_storage.http import StorageApp
@@ -53,6 +57,10 @@ class StorageApp:
     With the `signer` of the storage's URLs, a signed one is verified before any I/O, and nobody is asked then; one that
     is not good is a 403. `idle_timeout` is in seconds.
 
+    With `uploads` ("uploads"), that path takes uploads by tus 1.0, which are kept below that prefix of the storage
+    until they are whole, or nothing came for `upload_lifetime` seconds: see `sweep_uploads`. What is below it is
+    neither served nor written as objects. `authorize` is asked for "write" and the key that the content is for.
+
     Alone under a server it opens the storage as the server starts, and closes it in the end; mounted in an application
     it leaves that to the application.
     """
@@ -67,6 +75,8 @@ class StorageApp:
         trusted_origins: Collection[str] = (),
         signer: UrlSigner | None = None,
         idle_timeout: float = IDLE,
+        uploads: str | None = None,
+        upload_lifetime: float = LIFETIME,
     ) -> None:
         self._storage = storage
         self._signer = signer
@@ -75,6 +85,12 @@ class StorageApp:
         self._max_size = max_size
         self._trusted_origins = frozenset(trusted_origins)
         self._idle_timeout = idle_timeout
+        lifetime = parse_lifetime(upload_lifetime)
+        self._uploads = (
+            None
+            if uploads is None
+            else ResumableUploads(storage, parse_prefix(uploads), lifetime=lifetime, max_size=max_size, policy=policy)
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, as ASGI has it."""
@@ -85,9 +101,13 @@ class StorageApp:
             raise NotImplementedError(f"StorageApp serves HTTP, not {scope['type']}")
         exchange = Exchange(scope, receive, send, policy=self._policy, idle_timeout=self._idle_timeout)
         try:
+            if await self._serve_upload(exchange):
+                return
             kind = _archive_kind(exchange)
             if kind is not None:
-                await exchange.serve_archive(self._storage, await self._admit_listing(exchange), kind)
+                prefix = await self._admit_listing(exchange)
+                leave_out = None if self._uploads is None else f"{self._uploads.prefix}/"
+                await exchange.serve_archive(self._storage, prefix, kind, leave_out=leave_out)
                 return
             key, action, grant = await self._admit(exchange)
         except Refused as error:
@@ -100,6 +120,25 @@ class StorageApp:
             await exchange.store(self._storage, key, self._max_size, grant)
         else:
             await exchange.remove(self._storage, key)
+
+    async def _serve_upload(self, exchange: Exchange) -> bool:
+        """Whether the request is for the place of uploads; then it is answered."""
+        if self._uploads is None:
+            return False
+        path = text_of_path(exchange.raw_path, str(exchange.scope.get("root_path", "")))
+        if self._uploads.below(path) is None:
+            return False
+
+        async def admit(key: str) -> bool:
+            check_origin(exchange.fields, self._trusted_origins)
+            return await self._allows(exchange, "write", key)
+
+        async with aclosing(exchange.chunks()) as chunks:
+            request = TusRequest(method=exchange.method, path=path, fields=exchange.fields, chunks=chunks, admit=admit)
+            answer = await self._uploads.answer(request)
+        if answer is not None:
+            await exchange.send_answer(answer)
+        return True
 
     async def _admit(self, exchange: Exchange) -> tuple[str, Action, Grant | None]:
         """The key, what is to be done with it, and the signed URL that allows it; `Refused` if it may not be done."""
@@ -222,10 +261,12 @@ class Exchange:
         finally:
             await body.aclose()
 
-    async def serve_archive(self, storage: Storage, prefix: str, kind: ArchiveKind) -> None:
-        """Answer with all objects below the prefix as one file."""
+    async def serve_archive(
+        self, storage: Storage, prefix: str, kind: ArchiveKind, *, leave_out: str | None = None
+    ) -> None:
+        """Answer with all objects below the prefix as one file, but for those below another one."""
         request = ReadRequest.parse(self.method, self.fields)
-        answer, body = await open_archive(storage, prefix, kind, request, self._policy)
+        answer, body = await open_archive(storage, prefix, kind, request, self._policy, leave_out=leave_out)
         try:
             await self.send_answer(answer, body)
         finally:
@@ -237,7 +278,7 @@ class Exchange:
             request = WriteRequest.parse_put(self.fields, max_size)
             if grant is not None:
                 request = request.bound_by(grant, self.fields)
-            answer = await store(storage, key, request, self._chunks(), self._policy)
+            answer = await store(storage, key, request, self.chunks(), self._policy)
         except Refused as error:
             answer = answer_of(error, self._policy)
         except DisconnectedError:
@@ -248,14 +289,14 @@ class Exchange:
         """Remove the object."""
         await self.send_answer(await remove(storage, key, WriteRequest.parse_delete(self.fields), self._policy))
 
-    async def _chunks(self) -> AsyncGenerator[bytes, None]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The request's body, as it comes."""
         while not self._taken:
             try:
                 async with asyncio.timeout(self._idle_timeout):
                     message = await self._receive()
             except TimeoutError as error:
-                raise Refused(408, f"nothing came for {self._idle_timeout:g} seconds") from error
+                raise IdleError(self._idle_timeout) from error
             if message["type"] == "http.disconnect":
                 raise DisconnectedError
             self._taken = not message.get("more_body", False)
@@ -344,10 +385,6 @@ async def open_for(storage: Storage, key: str, scope: Scope, policy: ContentPoli
     """The answer to a GET or HEAD that came to a framework."""
     method, fields = str(scope["method"]), Fields(cast("Iterable[tuple[bytes, bytes]]", scope["headers"]))
     return AsgiAnswer(*await open_answer(storage, key, ReadRequest.parse(method, fields), policy), policy)
-
-
-class DisconnectedError(Exception):
-    """The client went away before its request was whole."""
 
 
 async def _live(storage: Storage, receive: Receive, send: Send) -> None:

@@ -91,9 +91,10 @@ class Archive:
         return _zip_pieces(self._objects) if self.kind == "zip" else _tar_pieces(self._objects)
 
 
-async def archive(storage: Storage, prefix: str, kind: ArchiveKind = "zip") -> Archive:
+async def archive(storage: Storage, prefix: str, kind: ArchiveKind = "zip", *, leave_out: str | None = None) -> Archive:
     """The objects below `prefix` (all of them, if it is empty) as an archive, as they are now. Their names there are
-    their keys without all up to the last "/" of the prefix; their bytes are stored as they are.
+    their keys without all up to the last "/" of the prefix; their bytes are stored as they are. Keys that begin with
+    `leave_out` are not in it.
     """
     if kind not in CONTENT_TYPES:
         raise InvalidArgumentError("kind must be 'zip' or 'tar'")
@@ -101,6 +102,8 @@ async def archive(storage: Storage, prefix: str, kind: ArchiveKind = "zip") -> A
     digest, skip = sha256(_FORMAT + kind.encode()), len(prefix.rpartition("/")[0])
     size = directory = 0
     async for entry in storage.list(prefix):
+        if leave_out is not None and entry.key.startswith(leave_out):
+            continue
         name = entry.key[skip:].removeprefix("/").encode()
         member = Member(name, entry.size, entry.modified, size)
         objects.append(_Object(entry.key, entry.etag, member))
