@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 import re
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -33,6 +34,7 @@ from .. import (
     ObjectInfo,
     PreconditionFailedError,
     Storage,
+    StorageError,
     UnavailableError,
     WriteArguments,
 )
@@ -52,6 +54,7 @@ NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 FORMAT = 1
 JSON = "application/json"
 OCTETS = "application/octet-stream"
+logger = logging.getLogger("micelio_storage.http")
 _NAME = re.compile(r"([0-9a-f]{32})/(?:(upload)|(\d{20}))", re.ASCII)
 
 
@@ -182,13 +185,16 @@ class Uploads:
         await self._storage.put(self._chunk(upload, offset), data, if_absent=True, content_type=OCTETS)
 
     async def drop(self, upload: str, offsets: list[int]) -> None:
-        """Remove chunks, of an upload that is gone."""
-        await self._storage.delete(*(self._chunk(upload, offset) for offset in offsets))
+        """Remove chunks, of an upload that is gone or done."""
+        try:
+            await self._storage.delete(*(self._chunk(upload, offset) for offset in offsets))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
 
     async def remove(self, upload: str) -> None:
         """Remove the upload, at once for everybody; then what there is of it."""
         await self._storage.delete(self._name(upload))
-        await self._storage.delete_prefix(f"{self._prefix}/{upload}/")
+        await self.drop(upload, [*(await self.chunks(upload)).sizes])
 
     async def finish(self, upload: str) -> None:
         """Make the chunks the object, unless that is done. `Refused` where that cannot be: then nothing is left."""
@@ -201,7 +207,10 @@ class Uploads:
             except (Refused, AlreadyExistsError):
                 await self.remove(upload)
                 raise
-            await self.drop(upload, list((await self.chunks(upload)).sizes))
+            try:
+                await self.drop(upload, [*(await self.chunks(upload)).sizes])
+            except StorageError as error:  # it is done all the same
+                logger.warning("the chunks of an upload are left to the sweep: %s", error)
 
     async def _publish(self, upload: str, record: Record) -> None:
         """Write the object over the version that was there, and if there is another one by now, over that: unless it is
