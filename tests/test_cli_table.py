@@ -63,6 +63,9 @@ TABLE = {
         missing=["file://{root}/none", "directory"],
     ),
     "events": Row(arguments=["abc"], keys=["seq", "at", "id", "data"]),
+    "uploads": Row(
+        keys=["id", "key", "length", "received", "expires", "is_done"], missing=["-s", "file://{root}/none"]
+    ),
     "migrate": Row(
         arguments=["file://{root}", "memory:"],
         keys=["copied", "skipped", "failed", "bytes", "seconds"],
@@ -91,6 +94,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     log = root / "sessions/abc/events/00000000000000000000.jsonl"
     log.parent.mkdir(parents=True)
     log.write_text('{"v":1,"seq":0,"at":"2026-11-28T00:57:56.123Z","id":"a","data":{"n":1}}\n')
+    upload = root / "uploads" / ("0" * 32) / "upload"
+    upload.parent.mkdir(parents=True)
+    upload.write_text('{"v":1,"key":"inbox/a","length":3,"lifetime":3600}')
     (tmp_path / "source").write_text("new")
     (tmp_path / "directory").mkdir()
     (tmp_path / "directory" / "file").write_text("text")
@@ -358,3 +364,29 @@ def test_completion_can_be_shown_and_completes_commands(root: Path, shell: str) 
     }
     completed = subprocess.run(command(), env=environ, capture_output=True, timeout=PATIENCE)
     assert b"migrate" in completed.stdout
+
+
+# -- uploads
+
+
+def test_a_sweep_removes_the_uploads_that_have_expired(said: Said, root: Path) -> None:
+    upload = root / "uploads" / ("0" * 32)
+    assert said("uploads", "--dry-run")[0] == 2
+    code, out, _ = said("uploads", "--sweep")
+    assert (code, out) == (0, "removed: 0 uploads (0 bytes), kept: 1\n")
+    (upload / ("0" * 20)).write_text("ab")
+    for path in upload.iterdir():
+        os.utime(path, (0, 0))
+    code, out, _ = said("uploads")
+    assert (code, out.split()) == (
+        0,
+        ["0" * 32, "2", "of", "3", "bytes", "expired", "1970-01-01", "01:00:00Z", "inbox/a"],
+    )
+    code, out, _ = said("uploads", "--sweep", "--dry-run", "--json")
+    first, last = map(json.loads, out.splitlines())
+    assert (first["key"], first["received"], first["expires"]) == ("inbox/a", 2, "1970-01-01T01:00:00+00:00")
+    assert last == {"removed": 1, "bytes": 2, "kept": 0, "dry_run": True}
+    assert upload.exists()
+    code, out, _ = said("uploads", "--sweep")
+    assert (code, out.splitlines()[-1]) == (0, "removed: 1 upload (2 bytes), kept: 0")
+    assert not upload.exists()

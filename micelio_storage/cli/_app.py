@@ -45,6 +45,7 @@ from ._options import IfAbsentOption, JsonOption, KeyArgument, RecursiveOption, 
 from ._pipes import ClosedPipeError, Output, encoded, say, write_lines
 from ._sessions import events
 from ._transfer import receive, send
+from ._uploads import uploads
 from .serve import serve
 
 NOT_THE_LIBRARY = frozenset({"site-packages", "__pycache__"})  # what the standard library's directory has besides it
@@ -326,6 +327,7 @@ command()(mv)
 command()(sync)
 command()(events)
 command()(serve)
+command()(uploads)
 command()(operations.migrate)
 command()(operations.policy)
 command()(doctor)

@@ -38,6 +38,9 @@ from ..sessions import Event, Usage
 from ._pipes import say
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from ..http import PendingUpload, SweptUploads
     from ..testing import Result
     from ..transfer import Outcome, Report, TreeReport
     from ._demo import Figures, Rate
@@ -167,6 +170,30 @@ def removed_json(objects: int, skipped: int, size: int | None = None) -> str:
 
 def amount(objects: int, size: int) -> str:
     return f"{objects:,} object{'' if objects == 1 else 's'} ({size:,} bytes)"
+
+
+def upload_json(upload: PendingUpload) -> str:
+    document = dataclasses.asdict(upload) | {"expires": upload.expires.isoformat(timespec="seconds")}
+    return json.dumps(document)
+
+
+def upload_line(upload: PendingUpload, now: datetime | None = None) -> str:
+    """An upload, how far it is, and when it expires; that it has, if `now` is given."""
+    length = "?" if upload.length is None else f"{upload.length:,}"
+    state = "done" if upload.is_done else f"{upload.received:,} of {length} bytes"
+    ended = now is not None and upload.expires <= now
+    until = f"{'expired' if ended else 'expires'} {upload.expires:%Y-%m-%d %H:%M:%S}Z"
+    return f"{upload.id}  {state:>30}  {until}  {'' if upload.key is None else upload.key}".rstrip()
+
+
+def swept_json(swept: SweptUploads, *, dry_run: bool) -> str:
+    return json.dumps(dataclasses.asdict(swept) | {"dry_run": dry_run})
+
+
+def swept_line(swept: SweptUploads, *, dry_run: bool) -> str:
+    would = "would be " if dry_run else ""
+    count = f"{swept.removed:,} upload{'' if swept.removed == 1 else 's'} ({swept.bytes:,} bytes)"
+    return f"{would}removed: {count}, kept: {swept.kept:,}"
 
 
 def info_lines(key: str, info: ObjectInfo) -> list[str]:

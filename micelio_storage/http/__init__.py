@@ -7,12 +7,13 @@ from ._conditions import Conditions
 from ._exchange import Answer, Bound, ReadRequest, Refused, answer_of
 from ._fields import ByteRange, EntityTags, Fields, content_disposition
 from ._policy import INLINE, SANDBOX, ContentPolicy
-from ._uploads import PendingUpload, SweptUploads, list_uploads, sweep_uploads
+from ._uploads import UPLOADS, PendingUpload, SweptUploads, list_uploads, sweep_uploads
 from .asgi import StorageApp, serve_object
 
 __all__ = [
     "INLINE",
     "SANDBOX",
+    "UPLOADS",
     "Answer",
     "Bound",
     "ByteRange",

@@ -44,7 +44,9 @@ from ._receiving import TRIES
 from ._serving import CHUNK
 from ._tus import MISMATCH
 
-PREFIX = "uploads"
+UPLOADS = "uploads"
+"""The prefix below which uploads are looked for, unless told otherwise."""
+
 LIFETIME = 24 * 3600.0  # seconds behind the last bytes, as other servers have it
 LONGEST = 365 * 24 * 3600.0  # seconds: what is kept for longer is stored, and not on its way
 ORPHANED = 3600.0  # seconds behind which chunks that no upload goes with are nobody's
@@ -144,7 +146,7 @@ class SweptUploads:
 class Uploads:
     """The uploads of a storage that are kept below a prefix."""
 
-    def __init__(self, storage: Storage, prefix: str = PREFIX) -> None:
+    def __init__(self, storage: Storage, prefix: str = UPLOADS) -> None:
         self._storage = storage
         self._prefix = prefix
         self._finishing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -380,7 +382,7 @@ class _DoneError(Exception):
     """Somebody else has finished the upload, so there is nothing to write."""
 
 
-async def list_uploads(storage: Storage, *, prefix: str = PREFIX) -> AsyncGenerator[PendingUpload, None]:
+async def list_uploads(storage: Storage, *, prefix: str = UPLOADS) -> AsyncGenerator[PendingUpload, None]:
     """`async for upload`: those below the prefix, whether they have expired or not, and what is left of some."""
     async with aclosing(Uploads(storage, parse_prefix(prefix)).pending()) as pending:
         async for each in pending:
@@ -390,7 +392,7 @@ async def list_uploads(storage: Storage, *, prefix: str = PREFIX) -> AsyncGenera
 async def sweep_uploads(
     storage: Storage,
     *,
-    prefix: str = PREFIX,
+    prefix: str = UPLOADS,
     now: datetime | None = None,
     dry_run: bool = False,
     on_removed: Callable[[PendingUpload], object] | None = None,

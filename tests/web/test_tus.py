@@ -110,6 +110,7 @@ REFUSED: list[tuple[str, str, dict[str, str | None], bytes, int]] = [
 ]
 
 
+@pytest.mark.case("U9")
 async def test_what_is_refused_has_one_status_a_problem_and_leaves_nothing() -> None:
     async with open_storage("memory:") as storage:
         app = app_of(storage, max_size=1000)

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ async def assert_nothing_left(storage: Storage) -> None:
 # -- from the first byte to the object
 
 
+@pytest.mark.case("U1")
 async def test_an_upload_goes_on_from_where_it_is_and_becomes_the_object(served: Storage, small_chunks: int) -> None:
     app, said = app_of(served), metadata(key="flow/a b.bin", filetype="image/png", note="")
     await served.put("flow/a b.bin", b"old")
@@ -107,6 +109,7 @@ async def test_an_upload_goes_on_from_where_it_is_and_becomes_the_object(served:
     await served.delete_prefix("flow/")
 
 
+@pytest.mark.case("U1")
 async def test_first_bytes_may_come_with_the_creation(served: Storage, small_chunks: int) -> None:
     app = app_of(served)
     reply = await create(app, "first/whole", len(DATA), body=DATA)
@@ -121,6 +124,7 @@ async def test_first_bytes_may_come_with_the_creation(served: Storage, small_chu
     await assert_nothing_left(served)
 
 
+@pytest.mark.case("U1")
 async def test_a_location_is_relative_and_has_no_host(storage: Storage) -> None:
     app, said = app_of(storage), {**VERSION, "Upload-Length": "3", "Upload-Metadata": metadata(key="a")}
     for host in ("files.example.org", "evil.example.org", ""):
@@ -143,6 +147,7 @@ async def test_a_method_may_be_said_in_a_field(storage: Storage) -> None:
     assert (await head(app, path)).status == 404
 
 
+@pytest.mark.case("U7")
 async def test_an_upload_can_be_ended(served: Storage, small_chunks: int) -> None:
     app = app_of(served)
     path = await created(app, "ended/a", len(DATA))
@@ -157,6 +162,7 @@ async def test_an_upload_can_be_ended(served: Storage, small_chunks: int) -> Non
 # -- lines that are cut, bytes that are wrong
 
 
+@pytest.mark.case("U2")
 async def test_a_part_that_is_cut_keeps_what_arrived(served: Storage, small_chunks: int) -> None:
     app = app_of(served)
     path = await created(app, "cut/a", len(DATA))
@@ -175,6 +181,7 @@ async def test_a_part_that_is_cut_keeps_what_arrived(served: Storage, small_chun
     await assert_nothing_left(served)
 
 
+@pytest.mark.case("U2")
 async def test_a_client_that_says_nothing_is_told_so_and_keeps_what_arrived(storage: Storage) -> None:
     app = app_of(storage, idle_timeout=0.05)
     path = await created(app, "a", 10)
@@ -199,20 +206,20 @@ async def _stalled(app: Any, path: str, body: bytes) -> Reply:
     return reply_of(sent)
 
 
-@pytest.mark.parametrize("algorithm", ["sha1", "sha256", "content-digest"])
-async def test_a_part_with_a_checksum_counts_whole_or_not_at_all(
-    served: Storage, small_chunks: int, algorithm: str
-) -> None:
-    def said(data: bytes) -> dict[str, str]:
-        if algorithm == "content-digest":
-            return {"Content-Digest": digest_of(data)}
-        return {"Upload-Checksum": checksum_of(algorithm, data)}
+def checksum(algorithm: str, data: bytes) -> dict[str, str]:
+    if algorithm == "content-digest":
+        return {"Content-Digest": digest_of(data)}
+    return {"Upload-Checksum": checksum_of(algorithm, data)}
 
+
+@pytest.mark.case("U3")
+async def test_a_part_with_a_checksum_counts_whole_or_not_at_all(served: Storage, small_chunks: int) -> None:
     app = app_of(served)
     path = await created(app, "checked/a", len(DATA))
-    parts = [DATA[:1500], DATA[1500:2000], DATA[2000:]]
+    parts = {"sha1": DATA[:1500], "sha256": DATA[1500:2000], "content-digest": DATA[2000:]}
     at = 0
-    for part in parts:
+    for algorithm, part in parts.items():
+        said = partial(checksum, algorithm)
         assert (await patch(app, path, at, [part[:400], part[400:]], said(b"other"))).status == 460
         assert await offset_of(app, path) == at
         headers = {**OCTETS, "Upload-Offset": str(at), **said(part)}
@@ -226,6 +233,7 @@ async def test_a_part_with_a_checksum_counts_whole_or_not_at_all(
     await served.delete("checked/a")
 
 
+@pytest.mark.case("U3")
 async def test_a_wrong_digest_of_the_whole_leaves_the_old_object_and_nothing_else(
     served: Storage, small_chunks: int
 ) -> None:
@@ -244,6 +252,7 @@ async def test_a_wrong_digest_of_the_whole_leaves_the_old_object_and_nothing_els
     assert await served.get("digest/a") == DATA
 
 
+@pytest.mark.case("U3")
 async def test_more_than_was_said_is_refused_and_leaves_the_old_object(served: Storage, small_chunks: int) -> None:
     app = app_of(served, max_size=len(DATA))
     info = await served.put("large/a", b"old")
@@ -266,6 +275,7 @@ async def test_more_than_was_said_is_refused_and_leaves_the_old_object(served: S
 # -- conditions
 
 
+@pytest.mark.case("U3")
 async def test_an_upload_that_has_to_make_a_new_object_replaces_none(served: Storage, small_chunks: int) -> None:
     app, once = app_of(served), {"If-None-Match": "*"}
     path = await created(app, "once/a", len(DATA), once)
@@ -281,6 +291,7 @@ async def test_an_upload_that_has_to_make_a_new_object_replaces_none(served: Sto
     await served.delete("once/a")
 
 
+@pytest.mark.case("U4")
 async def test_of_many_at_one_offset_one_wins(served: Storage) -> None:
     app = app_of(served)
     path = await created(app, "race/a", 40)
@@ -295,6 +306,7 @@ async def test_of_many_at_one_offset_one_wins(served: Storage) -> None:
     await assert_nothing_left(served)
 
 
+@pytest.mark.case("U4")
 async def test_of_two_processes_at_one_offset_one_wins(tmpfs: Path) -> None:
     config = LocalConfig(path=tmpfs / "root", durable=False)
     async with open_storage(config) as storage:
@@ -355,6 +367,7 @@ def hold(monkeypatch: pytest.MonkeyPatch, name: str, *, behind: bool = False) ->
     return held
 
 
+@pytest.mark.case("U5")
 async def test_an_end_that_died_behind_the_object_is_not_written_again(
     served: Storage, small_chunks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,6 +389,7 @@ async def test_an_end_that_died_behind_the_object_is_not_written_again(
         await served.delete("died/a")
 
 
+@pytest.mark.case("U5")
 async def test_an_end_that_died_before_the_object_is_done_by_who_asks_next(
     served: Storage, small_chunks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,6 +409,7 @@ async def test_an_end_that_died_before_the_object_is_done_by_who_asks_next(
     await assert_nothing_left(served)
 
 
+@pytest.mark.case("U5")
 async def test_who_is_late_with_the_end_replaces_nothing_that_was_written_since(
     served: Storage, small_chunks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,6 +430,7 @@ async def test_who_is_late_with_the_end_replaces_nothing_that_was_written_since(
         await served.delete("late/a")
 
 
+@pytest.mark.case("U5")
 async def test_who_is_late_with_the_end_brings_nothing_back_that_was_deleted_since(
     storage: Storage, small_chunks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,6 +465,7 @@ async def test_two_ends_of_one_process_are_one(storage: Storage, small_chunks: i
     assert len(writes) == 1
 
 
+@pytest.mark.case("U7")
 async def test_an_upload_that_is_removed_under_a_part_takes_it_along(
     served: Storage, small_chunks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -520,6 +537,7 @@ async def resume(app: Any, path: str, data: bytes) -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"If-None-Match": "*"}, {"Repr-Digest": digest_of(DATA)}])
 @pytest.mark.parametrize("done", [False, True])
+@pytest.mark.case("U6")
 async def test_whatever_fails_in_the_store_the_upload_goes_on(
     small_chunks: int, done: bool, headers: dict[str, str]
 ) -> None:
@@ -541,6 +559,7 @@ async def test_whatever_fails_in_the_store_the_upload_goes_on(
     assert at > 20
 
 
+@pytest.mark.case("U6")
 async def test_a_store_that_fails_at_the_creation_leaves_nothing_behind_expiry(small_chunks: int) -> None:
     for at in range(1, 30):
         driver = Failing(at, done=False)
@@ -552,6 +571,7 @@ async def test_a_store_that_fails_at_the_creation_leaves_nothing_behind_expiry(s
     assert reply.status == 201
 
 
+@pytest.mark.case("U6")
 async def test_what_is_cancelled_anywhere_can_be_gone_on_with(storage: Storage, small_chunks: int) -> None:
     app = app_of(storage)
     paths: list[str] = []
@@ -597,6 +617,7 @@ async def test_what_is_stored_of_an_upload_may_be_damaged_or_newer(storage: Stor
 # -- who may
 
 
+@pytest.mark.case("U8")
 async def test_uploads_are_for_who_may_write_their_object(storage: Storage) -> None:
     asked: list[tuple[str, str]] = []
 
@@ -618,6 +639,7 @@ async def test_uploads_are_for_who_may_write_their_object(storage: Storage) -> N
     assert (await ask(app, "OPTIONS", PLACE, {"Sec-Fetch-Site": "cross-site"})).status == 204
 
 
+@pytest.mark.case("U8")
 async def test_what_is_kept_of_uploads_is_no_object_of_the_application(storage: Storage) -> None:
     app = app_of(storage)
     await storage.put("a", b"1")
@@ -638,6 +660,7 @@ async def test_what_is_kept_of_uploads_is_no_object_of_the_application(storage: 
 # -- expiry
 
 
+@pytest.mark.case("U7")
 async def test_an_upload_expires_behind_its_last_bytes(served: Storage) -> None:
     app = app_of(served, upload_lifetime=3600)
     path = await created(app, "expiry/a", 5)
@@ -658,6 +681,7 @@ async def test_an_upload_expires_behind_its_last_bytes(served: Storage) -> None:
     assert await kept(served) == []
 
 
+@pytest.mark.case("U7")
 async def test_what_has_expired_is_gone_before_it_is_swept(storage: Storage) -> None:
     app = app_of(storage, upload_lifetime=0.000001)
     path = await created(app, "a", 5)
@@ -666,6 +690,7 @@ async def test_what_has_expired_is_gone_before_it_is_swept(storage: Storage) -> 
     await assert_nothing_left(storage)
 
 
+@pytest.mark.case("U7")
 async def test_a_sweep_takes_remains_and_leaves_what_is_not_of_uploads(storage: Storage) -> None:
     for key in ("a" * 32 + "/" + "0" * 20, "b" * 32 + "/upload"):
         await storage.put(f"uploads/{key}", b"not JSON")
@@ -693,6 +718,7 @@ async def test_places_and_times_that_cannot_be_meant_are_refused(storage: Storag
 # -- size
 
 
+@pytest.mark.case("U10")
 async def test_a_large_upload_is_received_in_bounded_memory(tmpfs: Path) -> None:
     size = scaled(96, 2048) << 20
     read, write = os.pipe()
