@@ -66,6 +66,12 @@ TABLE = {
     "uploads": Row(
         keys=["id", "key", "length", "received", "expires", "is_done"], missing=["-s", "file://{root}/none"]
     ),
+    "sweep": Row(
+        arguments=["--idle", "30"], keys=["kept", "held", "expiring", "revived", "deleted", "failed", "bytes"]
+    ),
+    "touch": Row(arguments=["abc"], keys=["session", "holds"], quiet=True, missing=["none"]),
+    "hold": Row(arguments=["abc", "case 4711"], keys=["session", "holds"], quiet=True, missing=["none", "why"]),
+    "release": Row(arguments=["abc", "case 4711"], keys=["session", "holds"], quiet=True),
     "migrate": Row(
         arguments=["file://{root}", "memory:"],
         keys=["copied", "skipped", "failed", "bytes", "seconds"],

@@ -25,7 +25,7 @@ from micelio_storage import S3Config
 from micelio_storage.cli import _app
 from micelio_storage.cli._policy import lifecycle
 from micelio_storage.drivers.s3.doctor import Finding, diagnose
-from micelio_storage.drivers.s3.doctor._bucket import days_of_uploads
+from micelio_storage.drivers.s3.doctor._bucket import days_of_uploads, expires
 from micelio_storage.drivers.s3.doctor._examination import without_user
 from micelio_storage.drivers.s3.doctor._trial import Trial
 
@@ -491,6 +491,50 @@ RULES = [
 @pytest.mark.parametrize(("rule", "days"), RULES)
 def test_only_a_rule_for_all_uploads_below_the_prefix_counts(rule: dict[str, Any], days: int | None) -> None:
     assert days_of_uploads([rule], "a/b/") == days
+
+
+EXPIRY = {"Status": "Enabled", "Expiration": {"Days": 3}}
+EXPIRIES = [
+    ({**EXPIRY, "Filter": {}}, True, True),
+    ({**EXPIRY, "Prefix": ""}, True, True),
+    ({**EXPIRY, "Filter": {"Prefix": "a/b/"}}, True, True),
+    ({**EXPIRY, "Filter": {"Prefix": "a/b/s"}}, True, True),
+    ({**EXPIRY, "Filter": {"Prefix": "a/b/sessions/"}}, False, True),
+    ({**EXPIRY, "Filter": {"Prefix": "a/b/sessions/x/"}}, False, True),
+    ({**EXPIRY, "Filter": {"Prefix": "a/b/snapshots/x/packs/"}}, True, False),
+    ({**EXPIRY, "Filter": {"And": {"Prefix": "a/", "ObjectSizeGreaterThan": 5}}}, True, True),
+    ({**EXPIRY, "Filter": {"Tag": {"Key": "x", "Value": "y"}}}, True, True),
+    ({**EXPIRY, "Filter": {"Prefix": "b/"}}, False, False),
+    ({**EXPIRY, "Status": "Disabled", "Filter": {}}, False, False),
+    ({**EXPIRY, "Expiration": {"ExpiredObjectDeleteMarker": True}}, False, False),
+    ({"Status": "Enabled", "Filter": {}, "NoncurrentVersionExpiration": {"NoncurrentDays": 3}}, False, False),
+]
+
+
+@pytest.mark.parametrize(("rule", "snapshots", "sessions"), EXPIRIES)
+def test_a_rule_that_removes_objects_by_their_age_is_found(
+    rule: dict[str, Any], snapshots: bool, sessions: bool
+) -> None:
+    expected = "3 days after it was written"
+    assert expires([rule], "a/b/snapshots/") == (expected if snapshots else "")
+    assert expires([rule], "a/b/sessions/") == (expected if sessions else "")
+
+
+@on_one_loop
+async def test_expiry_by_s3_is_said_to_be_a_net_and_never_one_for_snapshots() -> None:
+    with strict() as (server, _):
+        client = client_of(server)
+        rules = lifecycle(PREFIX, days=30)
+        client.put_bucket_lifecycle_configuration(Bucket=server.bucket, LifecycleConfiguration=rules)
+        by_policy = await by_check(server)
+        rules["Rules"][1]["Filter"]["Prefix"] = ""
+        client.put_bucket_lifecycle_configuration(Bucket=server.bucket, LifecycleConfiguration=rules)
+        by_hand = await by_check(server)
+        client.close()
+    assert "expiry: snapshots" not in by_policy
+    assert "`micelio-storage sweep`" in by_policy["expiry: sessions"].advice
+    assert by_policy["expiry: sessions"].status == "note"
+    assert by_hand["expiry: snapshots"].status == "warning"
 
 
 # -- unfinished uploads

@@ -38,6 +38,7 @@ from . import _report as report
 from ._changes import cp, mv, rm
 from ._directories import get_directory, put_directory, sync
 from ._doctor import doctor
+from ._expiry import hold, release, sweep, touch
 from ._help import SETTINGS, Command, Group
 from ._integrity import soak_it, verify_all
 from ._invocation import Invocation, StoppedError, ask, require_storage, run_on_loop
@@ -328,6 +329,10 @@ command()(sync)
 command()(events)
 command()(serve)
 command()(uploads)
+command()(sweep)
+command()(touch)
+command()(hold)
+command()(release)
 command()(operations.migrate)
 command()(operations.policy)
 command()(doctor)

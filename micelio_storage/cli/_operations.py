@@ -187,14 +187,17 @@ def policy(
         str, typer.Argument(metavar="URL", help="s3://bucket/prefix, with region and sse_kms_key_id if it has them")
     ],
     days: Annotated[
-        int | None, typer.Option(metavar="N", help="lifecycle: remove the objects of sessions after N days")
+        int | None,
+        typer.Option(metavar="N", help="lifecycle: a net under `sweep`, N days after each object was written"),
     ] = None,
     sid: Annotated[str, typer.Option(metavar="NAME", help="what the names of statements and rules begin with")] = NAME,
     as_json: JsonOption = False,
 ) -> None:
     """Print a policy for a storage's bucket, as the JSON that AWS takes.
 
-    It is JSON either way; --json puts it on one line."""
+    It is JSON either way; --json puts it on one line. With --days, S3 removes each object of a session by its own age,
+    and so takes apart sessions that are in use: let `sweep` end them, and give more days than it keeps any. Snapshots
+    are never covered."""
     config = config_from_url(url)
     if not isinstance(config, S3Config):
         raise ConfigError("policies are for S3 buckets: give s3://bucket/prefix")

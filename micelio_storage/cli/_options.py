@@ -11,6 +11,7 @@ from ..transfer import MOST_CONCURRENCY
 STORAGE = "file:///path, memory: or s3://bucket/prefix"
 
 KeyArgument: TypeAlias = Annotated[str, typer.Argument(metavar="KEY", help="the object's key")]
+SessionArgument: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="the session's id")]
 UrlArgument: TypeAlias = Annotated[
     str | None, typer.Argument(metavar="URL", help=f"{STORAGE}; default: --storage, else the environment's")
 ]

@@ -72,6 +72,9 @@ def lifecycle(prefix: str = "", *, days: int | None = None, name: str = NAME) ->
     """What S3 cleans up by itself: after a day the parts of uploads that a dead process left (or one that takes longer
     than a day), and after `days` all sessions' objects, if that is asked for.
 
+    S3 looks at each object's own age, and would take apart a session that is in use for longer: the rule is a net under
+    the sweeper, for what no sweeper saw. What is shared by snapshots may be of any age, so no rule covers them.
+
     It takes the place of all rules that the bucket has. In a bucket with versions an expired object is only hidden,
     so versions go as many days after they were replaced, or nothing would ever become free; S3 removes the markers
     that are left over then. Without `days` no version is touched.

@@ -10,13 +10,13 @@ import typer
 from .. import Session, Storage
 from . import _report as report
 from ._invocation import Invocation, require_storage
-from ._options import JsonOption, StorageOption
+from ._options import JsonOption, SessionArgument, StorageOption
 from ._pipes import Output, encoded
 
 
 def events(
     context: typer.Context,
-    session: Annotated[str, typer.Argument(metavar="ID", help="the session's id")],
+    session: SessionArgument,
     after: Annotated[int | None, typer.Option(metavar="N", help="only events behind number N")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on with each event as it comes")] = False,
     as_json: JsonOption = False,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from ._events import EventLog
+from ._lifecycle import SessionExpiredError, SessionHeldError
+from ._retention import Retention
 from ._segments import Event, EventsTrimmedError
 from ._session import Document, DocumentChange, Session, Usage, list_sessions
+from ._sweep import SweepOutcome, SweepReport, SweepResult, sweep
 
 __all__ = [
     "Document",
@@ -12,7 +15,14 @@ __all__ = [
     "Event",
     "EventLog",
     "EventsTrimmedError",
+    "Retention",
     "Session",
+    "SessionExpiredError",
+    "SessionHeldError",
+    "SweepOutcome",
+    "SweepReport",
+    "SweepResult",
     "Usage",
     "list_sessions",
+    "sweep",
 ]

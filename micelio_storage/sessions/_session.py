@@ -8,17 +8,21 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from .._errors import IntegrityError, NotFoundError
 from .._keys import is_session_id, parse_session_id
-from .._storage import Storage
+from .._storage import DELETED_AT_ONCE, Storage
 from .._types import Removed
 from ._events import EventLog
+from ._lifecycle import NAME, LifecycleRecord, given_up, held, parse_reason, released, stores_anything, touched
 
 ROOT = "sessions/"
+METADATA = "metadata.json"
+LAST = (METADATA, NAME)  # what goes last, in this order: a session is listed as long as anything is left of it
 _ENCODER = json.JSONEncoder(indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
 MAX_METADATA_BYTES = 1 << 20  # of the JSON text: parsing that much holds the event loop for about 10 ms
 
@@ -62,7 +66,7 @@ class Session:
     async def metadata(self) -> Document:
         """The session's document, {} if it has none. `IntegrityError` if what is there is no JSON object."""
         try:
-            return _parse(await self._storage.get("metadata.json", length=MAX_METADATA_BYTES + 1))
+            return _parse(await self._storage.get(METADATA, length=MAX_METADATA_BYTES + 1))
         except NotFoundError:
             return {}
 
@@ -82,7 +86,7 @@ class Session:
             stored = _format(document if changed is None else dict(changed))
             return stored
 
-        await self._storage.update("metadata.json", rewrite)
+        await self._storage.update(METADATA, rewrite)
         return _parse(stored)
 
     async def usage(self) -> Usage:
@@ -98,19 +102,56 @@ class Session:
 
     async def exists(self) -> bool:
         """Whether anything is stored in the session."""
-        cursor, more = None, True
-        while more:
-            page = await self._storage.list_page(limit=1, cursor=cursor)
-            if page.entries:
-                return True
-            cursor, more = page.cursor, page.cursor is not None
-        return False
+        return await stores_anything(self._storage)
+
+    async def touch(self) -> None:
+        """Say that the session is in use, which writing to it says, too, so that `sweep` does not take it for idle.
+        `NotFoundError` where it stores nothing, `SessionExpiredError` where it is being deleted."""
+        await LifecycleRecord(self._storage).change(touched, touch=True)
+
+    async def hold(self, reason: str) -> None:
+        """Let nobody delete the session, neither `sweep` nor `delete`, before it is released for the same `reason`: one
+        line of at most 200 characters. The files in it may be changed and deleted nevertheless. Errors as for
+        `touch`."""
+        parsed = parse_reason(reason)
+        await LifecycleRecord(self._storage).change(lambda says: held(says, parsed))
+
+    async def release(self, reason: str) -> None:
+        """Take back the hold for this reason; that there is none is fine. Others stand."""
+        parsed = parse_reason(reason)
+        await LifecycleRecord(self._storage).change(lambda says: released(says, parsed))
+
+    async def holds(self) -> Sequence[str]:
+        """The reasons for which the session is held, in the order in which they came."""
+        return (await LifecycleRecord(self._storage).read()).says.holds
 
     async def delete(self) -> Removed:
-        """Remove all of it; returns the number of objects. The metadata goes last, so that a session of which only a
-        part was removed is still listed. What other programs stored there under names that are not keys is left, and
-        counted as `skipped`."""
-        return await self._storage.delete_prefix("", everything=True)
+        """Remove all of it; returns the number of objects. `SessionHeldError` where it is held. The metadata goes last,
+        so that a session of which only a part was removed is still listed, and the next `sweep` finishes it. What other
+        programs stored there under names that are not keys is left, and counted as `skipped`."""
+        can = self._storage.capabilities
+        if not (can.if_absent and can.if_match):  # then nobody can hold it either
+            return await self._storage.delete_prefix("", everything=True)
+        with suppress(NotFoundError):
+            await LifecycleRecord(self._storage).change(given_up)
+        return await self._remove()
+
+    async def _remove(self) -> Removed:
+        count, skipped, cursor, more = 0, 0, None, True
+        last: list[str] = []
+        while more:
+            keys: list[str] = []
+            while more and len(keys) < DELETED_AT_ONCE:
+                page = await self._storage.list_page(cursor=cursor)
+                keys += [entry.key for entry in page.entries if entry.key not in LAST]
+                last += [entry.key for entry in page.entries if entry.key in LAST]
+                skipped += page.skipped
+                cursor, more = page.cursor, page.cursor is not None
+            await self._storage.delete(*keys)
+            count += len(keys)
+        for key in sorted(last, key=LAST.index):
+            await self._storage.delete(key)
+        return Removed(count + (METADATA in last), skipped=skipped)
 
 
 async def list_sessions(storage: Storage) -> AsyncGenerator[str, None]:

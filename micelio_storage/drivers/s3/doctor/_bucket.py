@@ -30,7 +30,8 @@ class Bucket:
         self._place = place
 
     async def settings(self) -> list[Finding]:
-        return [await self.versioning(), await self.encryption(), await self.public_access(), await self.lifecycle()]
+        first = [await self.versioning(), await self.encryption(), await self.public_access()]
+        return [*first, *await self.lifecycle()]
 
     async def _get(self, operation: str) -> Answer:
         """The setting; empty where there is none."""
@@ -85,16 +86,34 @@ class Bucket:
             doubts.append(error)
             return None
 
-    async def lifecycle(self) -> Finding:
+    async def lifecycle(self) -> list[Finding]:
         try:
             rules = (await self._get("get_bucket_lifecycle_configuration")).get("Rules", [])
         except StorageError as error:
-            return not_told("lifecycle", error, "s3:GetLifecycleConfiguration")
+            return [not_told("lifecycle", error, "s3:GetLifecycleConfiguration")]
         days = days_of_uploads(rules, self._below)
         if days is not None:
-            return Finding("lifecycle", "ok", f"unfinished uploads are removed after {days} day{'s' * (days > 1)}")
-        text = "nothing removes the parts of uploads that a dead process leaves"
-        return Finding("lifecycle", "warning", text, f"`micelio-storage policy lifecycle {self._place}` prints a rule")
+            uploads = Finding("lifecycle", "ok", f"unfinished uploads are removed after {days} day{'s' * (days > 1)}")
+        else:
+            text = "nothing removes the parts of uploads that a dead process leaves"
+            advice = f"`micelio-storage policy lifecycle {self._place}` prints a rule"
+            uploads = Finding("lifecycle", "warning", text, advice)
+        return [uploads, *self._expiry(rules)]
+
+    def _expiry(self, rules: Sequence[Any]) -> list[Finding]:
+        """What S3 removes by the age of each object, whatever the others are used for."""
+        found = []
+        if when := expires(rules, self._below + "snapshots/"):
+            text = f"objects below snapshots/ are removed {when}, and with them files of snapshots that share them"
+            advice = "let no rule cover snapshots/: `micelio-storage collect` removes what nothing refers to"
+            found.append(Finding("expiry: snapshots", "warning", text, advice))
+        if when := expires(rules, self._below + "sessions/"):
+            text = f"each object of a session is removed {when}, also while the session is in use"
+            advice = (
+                "let `micelio-storage sweep` end sessions, and the rule only be a net: after more days than they live"
+            )
+            found.append(Finding("expiry: sessions", "note", text, advice))
+        return found
 
     async def names(self) -> list[Finding]:
         """What other programs stored under names that are not keys, and so is left out of listings and copies."""
@@ -160,6 +179,30 @@ def days_of_uploads(rules: Sequence[Any], below: str) -> int | None:
         if below.startswith(prefix)
     ]
     return min(days, default=None)
+
+
+def expires(rules: Sequence[Any], place: str) -> str:
+    """When some rule removes what lies there, or a part of it, in words; "" where none does."""
+    found = [
+        rule["Expiration"]
+        for rule in rules
+        if rule.get("Status") == "Enabled" and {"Days", "Date"} & set(rule.get("Expiration", {}))
+        if _overlap(_prefix(rule), place)
+    ]
+    days = min((int(each["Days"]) for each in found if "Days" in each), default=None)
+    if days is not None:
+        return f"{days} day{'s' * (days > 1)} after it was written"
+    return f"at {shown(str(found[0]['Date']))}" if found else ""
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
+
+
+def _prefix(rule: Any) -> str:
+    """What the keys of the objects begin with that the rule is for, whatever else it asks for."""
+    where = rule.get("Filter", {"Prefix": rule.get("Prefix", "")})
+    return str(where.get("And", where).get("Prefix", ""))
 
 
 def _prefixes(rule: Any) -> Iterable[str]:
