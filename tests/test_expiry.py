@@ -97,6 +97,7 @@ async def test_a_session_that_nobody_uses_is_marked_and_then_deleted(storage: St
     assert await Session(storage, "new").files.get("a") == b"first"
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("Y1")
 @pytest.mark.parametrize("use", ["a new file", "the same file", "an event", "metadata", "a touch"])
 async def test_a_session_that_is_used_again_lives_on(storage: Storage, aging: Aging, use: str) -> None:
@@ -176,6 +177,7 @@ async def test_a_hold_takes_a_mark_away(storage: Storage, aging: Aging) -> None:
     assert numbers(await sweep(storage, MONTH)) == {"expiring": 1}  # from the beginning, not at once
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("Y3")
 @pytest.mark.parametrize("other", ["a sweep", "delete"])
 async def test_of_a_hold_and_a_deletion_at_the_same_time_one_comes_first(
@@ -207,6 +209,7 @@ async def test_of_a_hold_and_a_deletion_at_the_same_time_one_comes_first(
         assert await everything(storage) == []
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("Y4")
 @pytest.mark.parametrize("what", ["a new file", "another version", "the metadata", "an event"])
 async def test_what_is_written_while_a_session_is_deleted_stays_and_the_session_with_it(
@@ -244,6 +247,7 @@ async def test_what_is_written_while_a_session_is_deleted_stays_and_the_session_
         assert await everything(storage) == []
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("Y5")
 async def test_a_sweeper_that_is_killed_anywhere_leaves_what_the_next_one_finishes(
     storage: Storage, aging: Aging

@@ -13,23 +13,22 @@ import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Any, Literal, TypeAlias
+from datetime import datetime
+from typing import Any, Literal, TypeAlias, cast
 
 from .._errors import (
     AmbiguousWriteError,
-    IntegrityError,
     InvalidArgumentError,
     NotFoundError,
-    NotSupportedError,
     PreconditionFailedError,
     StorageError,
 )
 from .._storage import Storage
 from .._updating import Rounds
+from ._parsing import parse_json
+from ._records import FORMAT, check_format
 
 NAME = "lifecycle.json"
-FORMAT = 1
 MAX_REASON = 200  # characters
 MAX_HOLDS = 100
 HERE = "this write"  # instead of a time: only the store knows it
@@ -203,37 +202,16 @@ def _format_time(time: datetime | None) -> str | None:
 
 
 def _parse(data: bytes, etag: str, written: datetime) -> Seen:
-    try:
-        document = json.loads(data)
-        if (version := document["format"]) != FORMAT:
-            raise NotSupportedError(f"{NAME} is of format {version!r}, and this release reads {FORMAT}")
-        at = document["touched"]
-        says = Lifecycle(
-            state=_parse_state(document["state"]),
-            holds=tuple(map(parse_reason, document["holds"])),
-            touched=written if at == HERE else _parse_time(at),
-            created=_parse_time(document["created"]),
-            cutoff=_parse_time(document["cutoff"]),
-        )
-        return Seen(says=says, etag=etag, written=written, nonce=str(document["nonce"]))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
-        raise IntegrityError(f"{NAME} is not a session's: {error}") from error
-
-
-def _parse_state(text: Any) -> State:
-    for state in STATES:
-        if state == text:
-            return state
-    raise ValueError(f"there is no state {text!r}")
-
-
-def _parse_time(text: Any) -> datetime | None:
-    if text is None:
-        return None
-    time = datetime.fromisoformat(text)
-    if time.utcoffset() is None:
-        raise ValueError("a time has no offset from UTC")
-    return time.astimezone(UTC)
+    fields = parse_json(NAME, data)
+    check_format(NAME, fields)
+    says = Lifecycle(
+        state=cast(State, fields.one_of("state", STATES)),
+        holds=tuple(fields.texts("holds")),
+        touched=written if fields.text_or_none("touched") == HERE else fields.time_or_none("touched"),
+        created=fields.time_or_none("created"),
+        cutoff=fields.time_or_none("cutoff"),
+    )
+    return Seen(says=says, etag=etag, written=written, nonce=fields.text("nonce"))
 
 
 def parse_reason(text: Any) -> str:

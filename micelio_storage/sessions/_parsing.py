@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from .._errors import IntegrityError
@@ -50,6 +51,18 @@ class Fields:
         if value is not None and type(value) is not int:
             raise self._wrong(key)
         return value
+
+    def time(self, key: str) -> datetime:
+        try:
+            moment = datetime.fromisoformat(self.text(key))
+        except ValueError as error:
+            raise IntegrityError(f"{self.name} is damaged: {error}") from error
+        if moment.utcoffset() is None:
+            raise IntegrityError(f"{self.name} is damaged: its time has no zone")
+        return moment.astimezone(UTC)
+
+    def time_or_none(self, key: str) -> datetime | None:
+        return None if self._fields.get(key) is None else self.time(key)
 
     def flag(self, key: str) -> bool:
         value = self._fields.get(key)

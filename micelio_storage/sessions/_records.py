@@ -18,7 +18,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, Self, TypeAlias, cast
 
 from .._errors import IntegrityError, NotSupportedError
@@ -159,7 +159,7 @@ class Record:
             family=family,
             session=session,
             id=snapshot,
-            created=_parse_time(fields),
+            created=fields.time("created"),
             state=cast(State, fields.one_of("state", ("open", "done", "aborted"))),
             nonce=fields.text("nonce"),
             lease=fields.number("lease"),
@@ -197,13 +197,3 @@ def _parse_segment(fields: Fields) -> SegmentRef:
     if not name.startswith(TREES):
         raise IntegrityError(f"{fields.name} names {name!a} as a segment, which is none")
     return SegmentRef(name=name, sha256=fields.text("sha256"), entries=fields.count("entries"))
-
-
-def _parse_time(fields: Fields) -> datetime:
-    try:
-        moment = datetime.fromisoformat(fields.text("created"))
-    except ValueError as error:
-        raise IntegrityError(f"{fields.name} is damaged: {error}") from error
-    if moment.utcoffset() is None:
-        raise IntegrityError(f"{fields.name} is damaged: its time has no zone")
-    return moment.astimezone(UTC)
