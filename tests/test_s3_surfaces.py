@@ -22,7 +22,14 @@ from micelio_storage import ConfigError, Storage, UnavailableError
 from micelio_storage.drivers.s3._driver import make_client
 from micelio_storage.drivers.s3.requests import _surfaces
 from micelio_storage.drivers.s3.requests._retries import Attempt, RetryPolicy
-from micelio_storage.drivers.s3.requests._surfaces import OF_AIOHTTP, OF_THE_SDK, OF_TLS, Surface, short_road_fits
+from micelio_storage.drivers.s3.requests._surfaces import (
+    OF_AIOHTTP,
+    OF_THE_SDK,
+    OF_TLS,
+    Surface,
+    check_sdk,
+    short_road_fits,
+)
 from micelio_storage.drivers.s3.requests._transport import Transport
 
 SURFACES = {
@@ -33,9 +40,12 @@ SURFACES = {
 @pytest.fixture(autouse=True)
 def looked_at_anew() -> Iterator[None]:
     """What is found is found once in a process."""
-    short_road_fits.cache_clear()
+    found_once = (check_sdk, short_road_fits)
+    for found in found_once:
+        found.cache_clear()
     yield
-    short_road_fits.cache_clear()
+    for found in found_once:
+        found.cache_clear()
 
 
 @pytest.mark.parametrize("name", SURFACES)

@@ -117,8 +117,9 @@ OF_TLS = (
 )
 
 
+@cache
 def check_sdk() -> None:
-    """Raise unless the SDK is one that this driver knows."""
+    """Raise unless the SDK is one that this driver knows. That it is one is found out once in a process."""
     if lacking := _lacking((*OF_THE_SDK, *OF_TLS)):
         found = f"aiobotocore {version('aiobotocore')} with aiohttp {version('aiohttp')}"
         text = f"{found} is not one that works here, for it lacks {', '.join(lacking)}"
