@@ -393,6 +393,7 @@ def test_policy_prints_what_aws_takes(said: Said) -> None:
 # -- errors
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

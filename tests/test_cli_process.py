@@ -96,6 +96,7 @@ def test_large_streams_pass_through_in_little_memory(root: Path) -> None:
     assert int(done.stderr) < MOST_MEMORY
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
 def test_standard_input_is_stored_to_the_last_byte(root: Path, size: int) -> None:
     data = os.urandom(size)
@@ -121,6 +122,7 @@ def test_a_named_pipe_is_a_source(root: Path, tmp_path: Path) -> None:
     assert (root / "k").read_text() == "through the pipe"
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("arguments", [("cat", "big"), ("ls", "--json")])
 def test_a_reader_that_leaves_ends_the_command_quietly(root: Path, arguments: Sequence[str]) -> None:
     process("put", "-", "big", data=bytes(4 * MIB))
@@ -314,6 +316,7 @@ def _read(keyboard: int) -> bytes:
         return b""
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     ("answer", "code", "left"), [(b"y\n", 0, {"b"}), (b"n\n", 1, {"a/1", "b"}), (b"\n", 1, {"a/1", "b"})]
 )

@@ -145,6 +145,7 @@ def test_every_command_is_in_the_table() -> None:
     assert sorted(group.commands) == sorted(TABLE)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("name", ["", *NAMES])
 def test_help_fits_and_cuts_no_sentence(said: Said, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("COLUMNS", str(WIDTH))
@@ -174,6 +175,7 @@ def test_options_that_mean_the_same_have_one_name(said: Said) -> None:
             assert other not in text
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("name", NAMES)
 def test_json_is_an_object_on_every_line(said: Said, root: Path, name: str) -> None:
     row = TABLE[name]
@@ -188,6 +190,7 @@ def test_json_is_an_object_on_every_line(said: Said, root: Path, name: str) -> N
     assert set(row.keys) - set(lines[-1]) == set()
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("name", NAMES)
 def test_without_a_terminal_nothing_is_drawn(said: Said, root: Path, name: str) -> None:
     row = TABLE[name]
@@ -214,6 +217,7 @@ def test_what_is_missing_is_3_and_one_line(said: Said, root: Path, name: str) ->
     assert is_one_line(err)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("name", ON_STORAGE)
 def test_the_storage_may_be_named_before_the_command_or_behind_it(
     said: Said, root: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -234,6 +238,7 @@ def test_two_storages_are_refused(said: Said, root: Path, name: str) -> None:
     assert is_one_line(err)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("name", NAMES)
 def test_a_closed_pipe_ends_the_command_silently(
     root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
@@ -273,6 +278,7 @@ def on_a_terminal(*arguments: str, answer: bytes = b"", **environ: str) -> tuple
 COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-8]|4[0-8]|9[0-7])(;[0-9;]*)?m")
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("doctor", "check", "soak", "serve")])
 def test_no_color_keeps_colours_out_of_terminals(root: Path, name: str) -> None:
     code, shown = on_a_terminal(name, *arguments_of(name, root), NO_COLOR="1")
@@ -356,6 +362,7 @@ def test_mv_moves_and_keeps_what_is_there_if_asked_to(said: Said, root: Path) ->
     assert said("cp", "-r", "k", "x", "--if-absent")[0] == 2
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_can_be_shown_and_completes_commands(root: Path, shell: str) -> None:
     environ = os.environ | {"_MICELIO_STORAGE_COMPLETE": f"source_{shell}"}

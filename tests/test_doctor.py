@@ -98,6 +98,7 @@ def left(server: Server, prefix: str = "of the doctor/") -> tuple[list[str], lis
 # -- three servers, all well
 
 
+@pytest.mark.by_turns
 async def test_nothing_fails_on_any_server_and_nothing_is_left(s3_server: Server) -> None:
     found = await by_check(s3_server)
     assert statuses(found, "failed") == set()
@@ -111,6 +112,7 @@ async def test_nothing_fails_on_any_server_and_nothing_is_left(s3_server: Server
     assert left(s3_server) == ([], [])
 
 
+@pytest.mark.by_turns
 def test_on_every_server_the_command_ends_with_0(said: Said, s3_server: Server) -> None:
     code, out, err = said(s3_server, "doctor", url_of(s3_server))
     assert (code, err) == (0, "")
@@ -284,6 +286,7 @@ DENIALS = [
 ]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(("operation", "permission", "action"), DENIALS)
 @on_one_loop
 async def test_what_is_not_allowed_is_named_with_its_action(operation: str, permission: str, action: str) -> None:
@@ -341,6 +344,7 @@ CONDITIONS = [
 ]
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S10")
 @pytest.mark.parametrize("how", ["ignores", "refuses"])
 @pytest.mark.parametrize(("name", "rule"), CONDITIONS)
@@ -561,6 +565,7 @@ def begin() -> Iterator[Callable[[Server, str], str]]:
         client.close()
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S34")
 def test_uploads_are_listed_and_only_with_abort_ended_and_only_below_the_prefix(
     said: Said, s3_server: Server, begin: Callable[[Server, str], str]
@@ -650,6 +655,7 @@ def test_the_command_says_what_has_to_be_sent_with_a_url(said: Said, strict_serv
 # -- the end
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("requests", range(5, 60, 9))
 async def test_nothing_is_left_wherever_it_is_cancelled(requests: int) -> None:
     loop = asyncio.get_running_loop()

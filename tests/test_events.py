@@ -299,6 +299,7 @@ async def test_a_reader_whose_place_is_trimmed_is_told(session: Session) -> None
             pass
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("V6")
 @pytest.mark.usefixtures("small_segments")
 async def test_a_writer_that_slept_over_a_trim_brings_no_segment_back(storage: Storage) -> None:

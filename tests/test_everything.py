@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from support import everything
-from support.everything import QUARTERS, in_turn, let_rest
+from support.everything import LOOPS, QUARTERS, in_turn, let_rest, loops_of
 
 NAMES = [
     f"test_a.py::test_{size}[{server}-{number}]" for size in range(1, 30) for server in "xyz" for number in range(size)
@@ -47,12 +47,13 @@ def test_a_day_has_some_of_each_value_of_many() -> None:
 
 
 class Item:
-    def __init__(self, nodeid: str, marker: str) -> None:
+    def __init__(self, nodeid: str, markers: str, config: Any = None) -> None:
         self.nodeid = nodeid
-        self.marker = marker
+        self.markers = markers.split()
+        self.config = config
 
-    def get_closest_marker(self, name: str) -> bool:
-        return self.marker == name
+    def get_closest_marker(self, name: str) -> bool | None:
+        return True if name in self.markers else None
 
 
 class Config:
@@ -64,7 +65,7 @@ class Config:
         self.hook = self
         self.deselected: set[str] = set()
 
-    def getoption(self, name: str) -> object:
+    def getoption(self, name: str, default: object = None) -> object:
         return self.options[name]
 
     def pytest_deselected(self, items: list[Any]) -> None:
@@ -78,6 +79,24 @@ def left_by(config: Any, marker: str = "by_turns") -> set[str]:
     left = {item.nodeid for item in items}
     assert config.deselected == set(NAMES) - left
     return left
+
+
+def test_a_day_has_two_loops_where_they_matter_and_two_days_have_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(everything, "_ALL", False)
+    monkeypatch.setattr(everything, "EVERYTHING", False)
+
+    def loops(marker: str, **asked: Any) -> list[set[str]]:
+        item: Any = Item("test_a.py::test_it", marker, Config(**asked))
+        found = []
+        for quarter in (1, 2):
+            monkeypatch.setattr(everything, "QUARTER", quarter)
+            found.append(set(loops_of(item)))
+        return found
+
+    assert loops("every_loop") == [{"asyncio", "uvloop"}, {"asyncio", "debug"}]
+    assert loops("every_loop", keyword="test_it") == [set(LOOPS), set(LOOPS)]
+    assert loops("every_loop by_turns") == [set(LOOPS), set(LOOPS)]  # the loop is one of its parameters
+    assert loops("by_turns") == [{"asyncio"}, {"asyncio"}]
 
 
 def test_only_what_is_marked_and_not_asked_for_by_name_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,7 @@ async def test_writes_at_the_same_time_share_their_hops(place: Path, durable: bo
         assert hops.count <= 16
 
 
+@pytest.mark.by_turns
 async def test_a_listing_takes_about_one_hop_for_a_page(storage: Storage) -> None:
     await asyncio.gather(*(storage.put(f"many/{number % 40:02}/{number:05}", b"") for number in range(5_000)))
     with counted_hops() as hops:

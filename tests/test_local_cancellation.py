@@ -52,6 +52,7 @@ def held_locks(root: Path) -> list[str]:
     return held
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("X1", "X2", "X3", "X5")
 @pytest.mark.parametrize("resolver", ["openat2", "walk"])
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -86,6 +87,7 @@ async def test_cancelling_at_any_point_leaves_nothing_and_tears_nothing(
     assert library_threads() == []
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("X1", "X2", "X3")
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_cancelling_at_random_moments_leaves_nothing(name: str, tmpfs: Path) -> None:
@@ -132,6 +134,7 @@ class Gate:
         asyncio.get_running_loop().call_later(0.01, self.open.set)
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("X8", "X9", "X13")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("call", ["rename", "fsync"])
@@ -253,6 +256,7 @@ def test_a_loop_that_ends_with_operations_under_way_leaves_no_part_of_them(tmpfs
     asyncio.run(look())
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("X7")
 @pytest.mark.asyncio(loop_factories=["asyncio"])
 @pytest.mark.parametrize("name", OPERATIONS)

@@ -22,6 +22,7 @@ def increment(data: bytes | None) -> bytes:
     return b"%d" % (int(data or b"0") + 1)
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("C1")
 @pytest.mark.parametrize("keeping", ["xattr", "file"])
 def test_four_processes_with_four_tasks_each_lose_no_update(place: Path, keeping: str) -> None:
@@ -39,6 +40,7 @@ def test_four_processes_with_four_tasks_each_lose_no_update(place: Path, keeping
     assert (place / "root/counters/one").read_bytes() == b"400"
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("C3")
 def test_of_many_processes_that_create_a_key_one_wins(place: Path) -> None:
     for number in range(20):

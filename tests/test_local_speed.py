@@ -223,6 +223,7 @@ def test_what_is_known_is_what_was_learnt(content_type: str, metadata: dict[str,
     assert _attributes(info) == (content_type, metadata, checksum)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("takes_turns", [True, False])
 async def test_many_reads_on_the_loop_let_others_have_their_turns(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, takes_turns: bool
@@ -400,6 +401,7 @@ async def page_faults(root: Path, **environment: str) -> int:
     return int(said)
 
 
+@pytest.mark.by_turns
 async def test_the_memory_of_chunks_is_kept_for_the_next_ones_only_if_the_application_asks(tmpfs: Path) -> None:
     plain = await page_faults(tmpfs / "plain")
     kept = await page_faults(tmpfs / "kept", MICELIO_KEEP_FREED_MEMORY="1")

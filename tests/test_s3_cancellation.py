@@ -75,6 +75,7 @@ OPERATIONS: dict[str, Callable[[Storage], Coroutine[Any, Any, object]]] = {
 }
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("X1", "X3", "X4", "X5")
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_cancelled_at_every_point_nothing_is_left(storage: Storage, driver: S3Driver, name: str) -> None:
@@ -98,6 +99,7 @@ async def _once(storage: Storage, operation: Callable[[Storage], Coroutine[Any, 
     await operation(storage)
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("X4", "X8", "X9", "X13")
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("name", ["put of many bytes", "put of a stream", "copy"])
@@ -121,6 +123,7 @@ async def test_a_cancelled_write_does_not_come_back_whatever_cancels_it(
     assert await storage.get("c/a") == await storage.get("c/b") == OLD
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("X3", "X11")
 @pytest.mark.parametrize("name", ["put of a stream", "get", "reader"])
 async def test_a_hundred_cancellations_leave_no_connection_behind(storage: Storage, name: str) -> None:

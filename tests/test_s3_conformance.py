@@ -14,6 +14,7 @@ from micelio_storage.testing import Check
 from micelio_storage.wrappers.prefixed import PrefixedDriver
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("O68", "O72")
 @most_checks
 @on_loop("uvloop")
@@ -22,6 +23,7 @@ async def test_below_a_prefix_it_keeps_every_promise(small_parts_server: Server,
     await keep(check, driver, "strict")
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("O41", "O61")
 @every_check
 @on_loop("asyncio")

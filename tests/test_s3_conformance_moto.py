@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from support.s3_conformance import KNOWN, keep, most_checks, on_loop
 from support.s3_servers import Server
 from support.s3_storage import driver_for
@@ -11,6 +12,7 @@ from support.s3_storage import driver_for
 from micelio_storage.testing import Check
 
 
+@pytest.mark.by_turns
 @most_checks
 @on_loop("asyncio")
 async def test_it_keeps_every_promise(moto_server_: Server, check: Check) -> None:

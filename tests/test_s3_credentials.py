@@ -628,6 +628,7 @@ def variables_of(error: BaseException) -> str:
 SECRETS = (LONG.secret_key, FIRST.session_token, TOKEN["accessToken"], "hidden/from+all")
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S27")
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.case("G4")
@@ -651,6 +652,7 @@ async def test_a_broken_source_of_credentials_is_told_at_once_in_its_own_words(
     assert [secret for secret in SECRETS if str(secret) in shown] == []
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S27")
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.case("G4")
@@ -688,6 +690,7 @@ def _read(file: Path) -> str:
 ROADS = ["short", "sdk"]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.case("G4")
@@ -711,6 +714,7 @@ async def test_credentials_that_are_refused_while_the_storage_is_open_are_told_b
         assert (container.log, server.referee.log) == (["/role"], [])
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("road", ROADS)
 async def test_a_write_without_credentials_is_not_ambiguous(
     server: Server, container: credential_sources.CredentialSource, road: str

@@ -317,6 +317,7 @@ ON_THE_WAY = {
 }
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S26")
 @one_loop
 @pytest.mark.parametrize("road", ["short", "sdk"])

@@ -74,6 +74,7 @@ async def test_an_unconditional_put_is_sent_again_until_it_is_answered(line: Any
 PART_FAULTS = [Cut("body", at=40_000), Cut("head"), fault_proxy.error("SlowDown"), Stall("body", 9)]
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S33", "S36")
 @pytest.mark.parametrize("fault", PART_FAULTS)
 async def test_a_part_that_fails_is_sent_again_alone(line: Any, fault: Fault) -> None:
@@ -102,6 +103,7 @@ async def test_a_completion_that_was_applied_and_then_refused_as_unknown_succeed
         assert 404 in answers  # NoSuchUpload, as MinIO says it too
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S18")
 @pytest.mark.parametrize("code", ["InternalError", "SlowDown"])
 @pytest.mark.parametrize("method", ["POST", "PUT"])
@@ -131,6 +133,7 @@ async def test_a_race_that_the_store_could_not_decide_is_run_again(line: Any) ->
         assert len(at.proxy.faults) == 8
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S11", "S12")
 @pytest.mark.parametrize("at_byte", [0, 1, 700, len(DATA) - 1])
 @pytest.mark.parametrize("how", ["rst", "fin"])
@@ -191,6 +194,7 @@ async def test_a_bit_flipped_on_the_way_to_the_store_is_refused_there(line: Any,
         assert not await at.beside.exists("f/a")
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S23")
 @pytest.mark.parametrize("fault", [Stall("head"), Stall("answer"), Stall("forward")])
 async def test_a_store_that_stands_still_is_given_up(line: Any, fault: Fault) -> None:

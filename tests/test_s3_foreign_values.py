@@ -111,6 +111,7 @@ def calls(line: Line) -> dict[str, Callable[[], Awaitable[object]]]:
     }
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("F1", "F2", "F3")
 @pytest.mark.parametrize("name", HEADERS)
 async def test_a_header_may_say_anything(line: Line, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +170,7 @@ PAGES = {
 }
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("F4")
 async def test_a_listing_may_say_anything(line: Line) -> None:
     for name, body in PAGES.items():
@@ -216,6 +218,7 @@ async def large() -> AsyncIterator[bytes]:
         yield bytes(64 * KIB)
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("F4")
 @pytest.mark.parametrize("where", ANSWERS)
 async def test_the_document_of_an_answer_may_say_anything(line: Line, where: str) -> None:
@@ -235,6 +238,7 @@ async def test_the_document_of_an_answer_may_say_anything(line: Line, where: str
             str(errors).encode()
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("F4")
 @pytest.mark.parametrize("status", [400, 403, 404, 412, 416, 418, 500, 503])
 async def test_an_error_may_say_anything(line: Line, status: int) -> None:
@@ -278,6 +282,7 @@ async def test_an_etag_that_comes_weak_is_the_stores(line: Line) -> None:
     assert await line.beside.get("f/a") == DATA + b"!"
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("F3")
 async def test_an_update_ends_where_the_store_refuses_its_own_etag(line: Line) -> None:
     line.proxy.rule = of_key(with_header("etag", b'W/"made up"'), "HEAD GET")

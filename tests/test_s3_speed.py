@@ -129,6 +129,7 @@ async def test_all_small_requests_go_without_aiohttps_session(s3_server: Server,
     assert asked == 14  # all but the two bodies that are sent in slices
 
 
+@pytest.mark.by_turns
 async def test_reads_and_heads_on_a_connection_that_was_closed_meanwhile_go_out_again_at_once(
     small_parts_server: Server,
 ) -> None:
@@ -162,6 +163,7 @@ async def test_one_connection_serves_all_requests_that_come_one_after_the_other(
             assert proxy.connections == before
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(("fast_enough", "requests"), [(1.0, {1}), (1e12, {4, 5}), (math.inf, {6})])
 async def test_ranges_are_fetched_beside_an_answer_that_is_slow(
     small_parts_server: Server, fast_enough: float, requests: set[int]

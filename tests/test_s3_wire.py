@@ -155,6 +155,7 @@ def requests_of(referee: StrictS3) -> list[tuple[object, ...]]:
     return [line for _, alike in groupby(lines, key=lambda line: line[:3]) for line in sorted(alike, key=repr)]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("key", KEYS)
 async def test_requests_and_answers_are_those_of_the_sdk(
     storage: Storage, small_parts_server: Server, key: str
@@ -217,6 +218,7 @@ def test_what_is_another_answer_is_no_success(operation: str, data: bytes) -> No
         read_answer(operation, data)
 
 
+@pytest.mark.by_turns
 async def test_an_error_that_calls_itself_a_success_is_one(small_parts_server: Server) -> None:
     host, port = small_parts_server.endpoint.removeprefix("http://").split(":")
     with fault_proxy.running(host, int(port)) as proxy:
@@ -254,6 +256,7 @@ async def _missing(storage: Storage) -> None:
     assert not await storage.exists("wire/b/bucket/missing")
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("first_call", [
     _missing,
     lambda storage: storage.list_page("wire/"),
@@ -312,6 +315,7 @@ async def test_the_sdk_does_it_where_more_is_asked_than_the_short_road_knows(
         assert await storage.get("wire/a") == b"1"
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     "fault", [Cut("head"), Cut("body"), fault_proxy.error("SlowDown"), fault_proxy.error("InternalError")]
 )
@@ -330,6 +334,7 @@ async def test_what_fails_on_the_short_road_goes_on_by_the_sdks(small_parts_serv
             assert road.requests == sent + 2
 
 
+@pytest.mark.by_turns
 async def test_one_attempt_is_one_attempt(small_parts_server: Server) -> None:
     """The short road's attempt counts among those that are configured."""
     host, port = small_parts_server.endpoint.removeprefix("http://").split(":")

@@ -34,6 +34,7 @@ def pipes() -> list[str]:
     return [name for name in open_descriptors() if name.startswith("pipe:")]
 
 
+@pytest.mark.by_turns
 @on_one_loop
 @pytest.mark.case("R12", "D12")
 async def test_a_disk_loses_nothing_when_processes_are_killed_and_nothing_is_left(place: Path) -> None:

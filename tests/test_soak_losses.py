@@ -157,6 +157,7 @@ def texts(report: Report) -> list[str]:
     return [loss.text for loss in report.losses]
 
 
+@pytest.mark.by_turns
 @on_one_loop
 @pytest.mark.parametrize("ignored", CONDITIONS)  # one by one: of each kind of loss only the first 20 are kept
 async def test_a_store_that_ignores_conditions_is_found(monkeypatch: pytest.MonkeyPatch, ignored: str) -> None:
@@ -268,6 +269,7 @@ def have_it_lie(lie: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PYTHONPATH", str(directory))
 
 
+@pytest.mark.by_turns
 @on_one_loop
 @pytest.mark.parametrize("lie", LIES)
 async def test_a_library_that_lies_is_found(

@@ -249,6 +249,7 @@ async def test_readers_and_writers_work_only_inside_their_blocks(storage: Storag
     await reader.aclose()
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("E1")
 @pytest.mark.parametrize("place", ["memory:", "local"])
 @pytest.mark.parametrize("ending", ["open", "aclose"])
@@ -303,6 +304,7 @@ def test_a_storage_is_of_the_loop_it_was_opened_on() -> None:
     second.close()
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("X12")
 @pytest.mark.parametrize("dropped", ["storage", "reader", "writer"])
 async def test_what_is_dropped_open_is_warned_about(dropped: str, tmpfs: Path) -> None:

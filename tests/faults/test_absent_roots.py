@@ -90,6 +90,7 @@ async def test_what_a_cleaner_removes_is_made_anew(tmpfs: Path, keeping, cleaned
     assert list((root / ".micelio/staging").iterdir()) == []
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("L10")
 @pytest.mark.parametrize("arguments", [("ls",), ("verify",), ("migrate", "file://{}", "memory:")])
 def test_a_command_that_only_looks_says_that_no_storage_is_there(

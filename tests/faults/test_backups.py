@@ -91,6 +91,7 @@ def result(old: dict[str, ObjectInfo], new: dict[str, ObjectInfo], strict: int) 
     ]
 
 
+@pytest.mark.by_turns
 @one_loop
 @pytest.mark.parametrize("attributes", KEEPING)
 @pytest.mark.parametrize("tool", TOOLS)

@@ -36,6 +36,7 @@ def images(tmp_path: Path) -> Iterator[Path]:
         yield path
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D4", "D6")
 @pytest.mark.parametrize("keeping", ["xattr", "file"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -46,6 +47,7 @@ def test_no_state_of_the_disk_lost_what_was_acknowledged(images: Path, kind: Kin
     assert trial.bad_states(scaled(30, ALL)) == []
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D4", "D5")
 @pytest.mark.parametrize("keeping", ["xattr", "file"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,6 +62,7 @@ def test_without_durability_states_lose_but_nothing_torn_is_given_out(
     assert [line for lines in bad for line in lines if line.endswith(("torn", "empty"))] == []
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D4")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_naive_writer_is_seen_to_lose_and_to_empty_objects(images: Path, kind: Kind) -> None:

@@ -126,6 +126,7 @@ ODD_LENGTHS: dict[str, Callable[[Reply], bytes]] = {
 }
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S16")
 @pytest.mark.parametrize("odd", ODD_LENGTHS)
 @pytest.mark.parametrize("times", [1, 99])
@@ -168,6 +169,7 @@ async def test_bytes_that_were_spoilt_on_their_way_once_are_sent_again(line: Any
         assert await at.beside.get("broken/a") == DATA[:size]
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S18")
 @pytest.mark.parametrize("code", ["InternalError", "SlowDown"])
 async def test_an_error_that_hides_in_the_success_of_a_copied_part_is_one(line: Any, code: str) -> None:
@@ -238,6 +240,7 @@ CALLS: dict[str, Callable[[Storage], Any]] = {
 }
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S21")
 @pytest.mark.parametrize("busy", BUSY, ids=lambda busy: str(busy.status))
 async def test_a_busy_store_is_asked_again_by_every_operation(line: Any, busy: Reply) -> None:
@@ -258,6 +261,7 @@ async def test_a_busy_store_is_asked_again_by_every_operation(line: Any, busy: R
         assert len(at.proxy.faults) >= len(calls)
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S21")
 @pytest.mark.parametrize("status", [429, 503])
 async def test_a_store_that_says_how_long_to_wait_is_left_alone_so_long(
@@ -286,6 +290,7 @@ async def test_a_store_that_says_how_long_to_wait_is_left_alone_so_long(
                     await change
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S21", "S22")
 @pytest.mark.parametrize("busy", [BUSY[0], BUSY[4]], ids=lambda busy: str(busy.status))
 async def test_an_error_says_how_often_a_busy_store_was_asked(line: Any, busy: Reply) -> None:
@@ -302,6 +307,7 @@ async def test_an_error_says_how_often_a_busy_store_was_asked(line: Any, busy: R
 # -- time
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S24")
 @pytest.mark.parametrize("way", ["whole", "list", "upload"])
 async def test_who_sends_in_drops_is_stopped_by_the_deadline(line: Any, way: str) -> None:
@@ -427,6 +433,7 @@ class SourceError(Exception):
     """Of the source's own."""
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S34")
 @pytest.mark.parametrize("fault", [Cut("forward"), fault_proxy.error("InternalError"), Stall("forward")])
 async def test_when_an_abort_fails_its_cause_is_raised_and_the_upload_is_named(

@@ -72,6 +72,7 @@ READS: dict[str, tuple[Call, object]] = {
 }
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("keeping", ["xattr", "file"])
 def test_every_call_fails_and_nothing_is_left(disk: Disk, keeping: Keeping) -> None:
     descriptors = open_descriptors()

@@ -68,6 +68,7 @@ def made(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[]
         yield lambda: Storage(driver_for(server, conditions="all", prefix=prefix))
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("V2", "V10")
 async def test_processes_that_are_killed_leave_a_log_without_gaps(made: Callable[[], Storage]) -> None:
     dice = random.Random(5)

@@ -159,6 +159,7 @@ def modes(root: Path) -> dict[str, set[tuple[int, int]]]:
 # -- who reads
 
 
+@pytest.mark.by_turns
 @both_keepings
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_a_member_of_the_group_reads_all_and_writes_nothing(root: Path, keeping: str, umask: int) -> None:
@@ -243,6 +244,7 @@ def fetched(url: str) -> tuple[int, bytes | None]:
 # -- who writes
 
 
+@pytest.mark.by_turns
 @both_places
 @both_keepings
 @pytest.mark.parametrize("umask", [0o022, 0o077])
@@ -274,6 +276,7 @@ def test_members_replace_change_and_delete_what_another_wrote(root: Path, keepin
     assert files_below(root / ".micelio/staging") == set()
 
 
+@pytest.mark.by_turns
 @both_places
 @both_keepings
 @pytest.mark.parametrize("made", [True, False], ids=["there", "to be made"])

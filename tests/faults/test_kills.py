@@ -31,6 +31,7 @@ SLOW = [b"1" * 2_000_000, b"2" * 2_000_000, b"3" * 2_000_000]
 # -- at each call
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D11")
 @pytest.mark.parametrize("keeping", ["xattr", "file"])
 def test_a_process_killed_at_any_call_leaves_the_old_object_or_the_new_and_no_files(tmpfs: Path, keeping: str) -> None:
@@ -62,6 +63,7 @@ def body(task: int, version: int) -> bytes:
     return (b"%d.%08d;" % (task, version)) * (20_000 if version % 3 else 200_000)
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D12")
 @pytest.mark.parametrize("keeping", ["xattr", "file"])
 def test_a_killed_writer_tears_nothing_and_loses_nothing_it_was_told_is_stored(place: Path, keeping: str) -> None:
@@ -136,6 +138,7 @@ def four_mebibytes(writer: int, version: int) -> bytes:
     return b"%d:%013d;" % (writer, version) * (1 << 18)
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D12")
 def test_two_processes_killed_while_they_overwrite_one_object_leave_it_whole_each_time(place: Path) -> None:
     moments, root, seen = random.Random(12), place / "root", set()
@@ -229,6 +232,7 @@ def staged(root: Path) -> set[str]:
     return {name for name in files_below(root) if name.startswith(".micelio/staging/") and not name.endswith(".lock")}
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D13")
 @pytest.mark.parametrize("stopped", [False, True], ids=["waiting", "stopped"])
 def test_no_opening_removes_what_a_living_process_is_writing(

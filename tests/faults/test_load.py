@@ -127,6 +127,7 @@ async def fail(storage: Storage, number: int) -> None:
         await operation(storage)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     "operate", [pytest.param(succeed, marks=pytest.mark.case("R1")), pytest.param(fail, marks=pytest.mark.case("R2"))]
 )

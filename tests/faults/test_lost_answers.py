@@ -141,6 +141,7 @@ def server(request: pytest.FixtureRequest) -> Server:
 EACH = [(condition, how) for condition in ("if_absent", "if_match") for how in LOST]
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S3", "S5", "S7")
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_write_that_was_done_is_said_to_be_done(server: Server, way: str) -> None:
@@ -158,6 +159,7 @@ async def test_a_write_that_was_done_is_said_to_be_done(server: Server, way: str
     report(f"{server.name}, {way}, alone", told)
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S4", "S5", "S7")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("rival", [come_first, overwrite], ids=lambda rival: rival.__name__)
@@ -178,6 +180,7 @@ async def test_a_write_that_met_a_rival_is_said_to_be_refused(server: Server, wa
     report(f"{server.name}, {way}, {rival.__name__}", told)
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S4", "S6", "S7")
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_write_that_a_rival_built_on_is_not_said_to_be_refused(server: Server, way: str) -> None:
@@ -191,6 +194,7 @@ async def test_a_write_that_a_rival_built_on_is_not_said_to_be_refused(server: S
             assert await at.beside.get(key) == b"the rival's"
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S3", "S5", "S6", "S7")
 @pytest.mark.parametrize("way", WAYS)
 async def test_what_a_rival_deleted_is_not_brought_back(server: Server, way: str) -> None:
@@ -203,6 +207,7 @@ async def test_what_a_rival_deleted_is_not_brought_back(server: Server, way: str
             assert not await at.beside.exists(key)
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S3", "S4", "S5", "S7", "S21")
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_store_that_says_it_has_not_done_it_is_not_believed_when_its_object_says_otherwise(
@@ -221,6 +226,7 @@ async def test_a_store_that_says_it_has_not_done_it_is_not_believed_when_its_obj
                 )
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S3", "S4", "S5")
 @pytest.mark.parametrize("server", ["strict", "seaweedfs"], indirect=True)
 async def test_of_counters_that_lose_answers_none_counts_once_too_often_or_too_seldom(server: Server) -> None:
@@ -273,6 +279,7 @@ async def test_the_sdk_by_itself_brings_back_what_a_rival_deleted(small_parts_se
 # -- how often it is sent
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S3", "S5")
 @pytest.mark.parametrize("checksums", ["on", "off"])
 async def test_after_a_lost_answer_the_store_is_asked_before_anything_is_sent_again(
@@ -289,6 +296,7 @@ async def test_after_a_lost_answer_the_store_is_asked_before_anything_is_sent_ag
             assert [entry.exchange.method for entry in at.proxy.log[asked:]] == ["PUT", "HEAD"]
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S1", "S21")
 @pytest.mark.parametrize("given", ["if_absent", "if_match"])
 async def test_what_cannot_have_been_done_is_sent_again(small_parts_server: Server, given: str) -> None:
@@ -301,6 +309,7 @@ async def test_what_cannot_have_been_done_is_sent_again(small_parts_server: Serv
             assert [entry.exchange.method for entry in at.proxy.log[asked:]] == ["PUT", "PUT"]
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S1", "S25")
 @pytest.mark.parametrize("fault", [Cut("body", at=70_000), Stall("body", at=70_000)])
 async def test_what_was_sent_in_part_is_sent_again(small_parts_server: Server, fault: Fault) -> None:
@@ -340,6 +349,7 @@ async def test_a_creation_of_which_nothing_is_found_is_ambiguous(small_parts_ser
 # -- when the store cannot be asked
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S6", "S7")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("condition", ["if_absent", "if_match"])
@@ -403,6 +413,7 @@ def _unless_it_is_head(fault: Fault, exchange: fault_proxy.Exchange) -> Fault | 
     return None if exchange.method == "HEAD" else fault
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S1", "S6")
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("change", CHANGES)
@@ -417,6 +428,7 @@ async def test_a_change_whose_answers_are_all_lost_is_ambiguous(server: Server, 
             assert len(at.proxy.faults) >= 2
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S1")
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("change", CHANGES)
@@ -430,6 +442,7 @@ async def test_a_change_whose_first_answer_is_lost_is_made_again(server: Server,
             assert (await at.beside.get("lost/a") if await at.beside.exists("lost/a") else None) == wanted
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S1", "S21")
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("change", CHANGES)
@@ -444,6 +457,7 @@ async def test_a_change_that_was_surely_not_made_is_worth_a_retry(
         assert await at.beside.get("lost/a") == b"old"
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S1", "S6")
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("change", CHANGES)
@@ -465,6 +479,7 @@ async def test_one_lost_answer_counts_though_later_attempts_surely_did_nothing(
         assert len(lost) >= 3  # aiohttp repeats by itself what a kept connection loses
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S24")
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("change", CHANGES)
@@ -487,6 +502,7 @@ async def test_a_deadline_that_passes_before_the_request_is_sent_changes_nothing
         await asyncio.wait([holding])
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S6", "S24")
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("change", CHANGES)
@@ -500,6 +516,7 @@ async def test_a_deadline_that_passes_before_the_answer_is_ambiguous(
             await CHANGES[change](at, deadline=0.2)
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S6")
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("change", CHANGES)
@@ -520,6 +537,7 @@ async def test_a_change_that_the_end_of_the_storage_cuts_off_is_ambiguous(
 # -- deletes
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S5", "S6")
 @pytest.mark.parametrize("answered", [False, True])
 async def test_a_conditional_delete_is_told_truly(small_parts_server: Server, *, answered: bool) -> None:

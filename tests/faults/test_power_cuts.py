@@ -48,6 +48,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
         yield Disk(request.param, images)
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D1", "D2")
 @pytest.mark.parametrize("effect", EFFECTS.values(), ids=EFFECTS)
 def test_no_acknowledged_effect_is_lost(disk: Disk, effect: Effect) -> None:
@@ -55,6 +56,7 @@ def test_no_acknowledged_effect_is_lost(disk: Disk, effect: Effect) -> None:
         assert _lost_in_a_cut(disk, effect, TOGETHER, keeping, other_sync=other_sync) == []
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D1", "D2")
 @pytest.mark.parametrize("effect", EFFECTS.values(), ids=EFFECTS)
 def test_no_effect_is_saved_only_by_the_one_after_it(disk: Disk, effect: Effect) -> None:
@@ -63,6 +65,7 @@ def test_no_effect_is_saved_only_by_the_one_after_it(disk: Disk, effect: Effect)
         assert _lost_in_a_cut(disk, effect, 1, keeping, other_sync=other_sync) == []
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D1")
 @pytest.mark.parametrize("effect", EFFECTS.values(), ids=EFFECTS)
 def test_each_effect_is_lost_without_durability(disk: Disk, effect: Effect) -> None:
@@ -70,6 +73,7 @@ def test_each_effect_is_lost_without_durability(disk: Disk, effect: Effect) -> N
     assert len(_lost_in_a_cut(disk, effect, TOGETHER, "xattr", durable=False)) > TOGETHER // 2
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D3", "D6")
 @pytest.mark.parametrize("keeping", ["xattr", "file"])
 def test_a_cut_at_a_random_moment_loses_and_tears_nothing(disk: Disk, keeping: Keeping) -> None:
@@ -79,6 +83,7 @@ def test_a_cut_at_a_random_moment_loses_and_tears_nothing(disk: Disk, keeping: K
     assert trial.acknowledged > 100
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D3", "D5")
 @pytest.mark.parametrize("keeping", ["xattr", "file"])
 def test_without_durability_a_random_cut_loses_but_nothing_torn_is_given_out(disk: Disk, keeping: Keeping) -> None:

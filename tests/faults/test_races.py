@@ -153,6 +153,7 @@ def test_of_sixteen_creators_one_wins_every_round_and_its_bytes_are_stored(root:
 # -- killed
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("C4")
 @pytest.mark.parametrize("renamed", [False, True])
 def test_who_is_killed_with_the_lock_in_hand_keeps_nobody_waiting_and_loses_no_update(

@@ -163,6 +163,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("X10")
 @pytest.mark.parametrize("ending", ["returns", "ctrl-c"])
 def test_a_program_that_ends_in_the_middle_ends_at_once_and_leaves_nothing(

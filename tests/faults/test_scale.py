@@ -82,6 +82,7 @@ def run(code: str, *arguments: object) -> list[int]:
     return answer
 
 
+@pytest.mark.by_turns
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("directory", "listed"), [(SPREAD, 16 * MIB), (FLAT, 16 * MIB + 400 * KEYS)])
 def test_many_keys_are_listed_in_order_and_deleted_in_bounded_memory(tmpfs: Path, directory: int, listed: int) -> None:

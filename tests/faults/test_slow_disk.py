@@ -70,6 +70,7 @@ OPEN = 0.03  # seconds that opening or making a file takes: long enough to be ca
 SLOWLY_CANCELLED = ("put", "put if absent", "put of a stream", "get of a large object", "update", "delete_prefix")
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("X1", "X2", "X3")
 @pytest.mark.asyncio(loop_factories=["asyncio"])
 @pytest.mark.parametrize("name", list(OPERATIONS) if scaled(0, 1) else SLOWLY_CANCELLED)

@@ -124,6 +124,7 @@ def test_a_put_syncs_all_that_it_changed_in_order_and_once(tmp_path: Path, keepi
 # -- syncs that fail
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D8")
 @pytest.mark.parametrize("error", ["EINVAL", "ENOTSUP"])
 @pytest.mark.parametrize("keeping", ["xattr", "file"])
@@ -138,6 +139,7 @@ def test_a_file_system_that_cannot_sync_directories_is_used_all_the_same(tmpfs: 
     )
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D8", "D9")
 @pytest.mark.parametrize("keeping", ["xattr", "file"])
 def test_no_other_failure_of_a_sync_is_taken_for_success(tmpfs: Path, keeping: str) -> None:
@@ -158,6 +160,7 @@ def test_after_a_failed_sync_the_next_try_writes_and_syncs_another_file(tmpfs: P
 # -- any call that fails
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D9", "D10")
 @pytest.mark.parametrize("keeping", ["xattr", "file"])
 def test_whichever_call_fails_the_object_is_old_or_new_and_nothing_is_left(tmpfs: Path, keeping: str) -> None:
@@ -169,6 +172,7 @@ def test_whichever_call_fails_the_object_is_old_or_new_and_nothing_is_left(tmpfs
     assert sum(report.tries[kind] for kind in KINDS) > report.tries["errors"] > 100
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D10", "D17", "D22")
 @pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT", "ESTALE"])
 def test_a_full_disk_a_quota_and_a_stale_handle_are_what_they_are_at_every_call(tmpfs: Path, error: str) -> None:
@@ -189,6 +193,7 @@ def test_waiting_helps_with_a_stale_handle_but_not_with_a_quota() -> None:
     assert all(issubclass(kind, StorageError) for kind in TYPES.values())
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D10", "D21")
 @pytest.mark.parametrize("keeping", ["xattr", "file"])
 def test_a_disk_that_dies_at_any_call_is_said_and_what_was_under_way_is_given_back(tmpfs: Path, keeping: str) -> None:
@@ -212,6 +217,7 @@ def test_the_trials_see_what_a_store_tears_that_writes_in_place(tmpfs: Path) -> 
     assert report.wrong[0].startswith("in place, ENOSPC at write 1: neither old nor new")
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D10")
 @pytest.mark.parametrize("used", [True, False], ids=["used", "new"])
 def test_whichever_call_of_opening_or_closing_fails_nothing_stays_open_and_the_next_opening_works(
@@ -236,6 +242,7 @@ def test_a_storage_that_cannot_be_opened_for_now_is_no_wrong_configuration(tmpfs
 # -- too few descriptors
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D23")
 @pytest.mark.parametrize("keeping", ["xattr", "file"])
 def test_without_descriptors_each_change_says_so_and_works_when_there_are_some(tmpfs: Path, keeping: str) -> None:
@@ -270,6 +277,7 @@ def test_many_tasks_with_few_descriptors_end_each_in_success_or_a_retryable_erro
 # -- calls that are interrupted, or do less than they were asked to
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D24")
 @pytest.mark.parametrize(("keeping", "resolver"), [("xattr", "openat2"), ("file", "walk")])
 def test_interrupted_calls_are_made_again(tmpfs: Path, keeping: str, resolver: str) -> None:
@@ -301,6 +309,7 @@ def test_signals_all_the_time_disturb_nothing(place: Path) -> None:
     assert wait_for(start(write)) == 0
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D25")
 @pytest.mark.parametrize("keeping", ["xattr", "file"])
 def test_short_reads_and_writes_are_gone_on_with(tmpfs: Path, keeping: str) -> None:

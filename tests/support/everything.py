@@ -33,15 +33,18 @@ def _debugging_loop() -> asyncio.AbstractEventLoop:
 
 
 LOOPS: Loops = {"asyncio": asyncio.new_event_loop, "debug": _debugging_loop, "uvloop": uvloop.new_event_loop}
+_OTHERS = ("debug", "uvloop")  # have a day each
 
 
 def loops_of(item: pytest.Item) -> Loops:
     """The loops that the test may run on. It is run on all of them, but for what `asyncio(loop_factories=)` names."""
     chosen = item.get_closest_marker("asyncio")
-    by_name = chosen is not None and "loop_factories" in chosen.kwargs
-    if EVERYTHING or by_name or item.get_closest_marker("every_loop"):
+    named = chosen is not None and "loop_factories" in chosen.kwargs
+    every = item.get_closest_marker("every_loop")
+    if EVERYTHING or named or (every and (is_asked_for_all(item.config) or item.get_closest_marker("by_turns"))):
         return LOOPS
-    return {"asyncio": LOOPS["asyncio"]}
+    names = ("asyncio", _OTHERS[QUARTER % len(_OTHERS)]) if every else ("asyncio",)
+    return {name: LOOPS[name] for name in names}
 
 
 def is_chosen(number: int) -> bool:
@@ -49,10 +52,15 @@ def is_chosen(number: int) -> bool:
     return _ALL or number % QUARTERS == QUARTER
 
 
-def let_rest(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take away the tests marked `by_turns` whose day it is not, unless somebody asks for some by name."""
+def is_asked_for_all(config: pytest.Config) -> bool:
+    """Whether nothing is to be left out: by the environment, or because somebody asks for tests by name."""
     by_name = any("::" in name for name in config.args) or config.getoption("keyword") or config.getoption("lf", False)
-    if _ALL or by_name:
+    return _ALL or bool(by_name)
+
+
+def let_rest(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take away the tests marked `by_turns` whose day it is not."""
+    if is_asked_for_all(config):
         return
     names = {item.nodeid for item in items if item.get_closest_marker("by_turns")}
     resting = names - in_turn(names, QUARTER)

@@ -64,6 +64,7 @@ async def test_every_row_has_its_answer_from_every_server(
     assert (await reply_to(client.get(f"{server}/rows/none.txt"))).status == 404
 
 
+@pytest.mark.by_turns
 async def test_large_objects_arrive_whole_and_in_parts(
     server: str, storage: Storage, client: aiohttp.ClientSession
 ) -> None:
@@ -92,6 +93,7 @@ async def test_a_connection_serves_many_requests_in_a_row(server: str, storage: 
     writer.close()
 
 
+@pytest.mark.by_turns
 async def test_a_client_that_goes_away_in_the_middle_leaves_nothing_open(server: str, storage: Storage) -> None:
     await storage.put("large", bytes(64 * MIB))
     port = int(server.split(":")[2].partition("/")[0])
