@@ -147,7 +147,17 @@ def parse_presign(expires: int | timedelta, method: str, bound: UrlArguments) ->
         content_length=parse_count("content_length", bound.get("content_length"), least=0),
         sha256=_parse_sha256(method, bound.get("sha256")),
         if_absent=_parse_one_shot(method, bound.get("if_absent", False)),
+        round_to=_parse_stretch(method, bound.get("round_to"), seconds),
     )
+
+
+def _parse_stretch(method: str, value: int | None, expires: int) -> int | None:
+    if value is not None and method == "PUT":
+        raise InvalidArgumentError("round_to is only for GET: no cache keeps the answer to a PUT")
+    stretch = parse_count("round_to", value, least=1)
+    if stretch is not None and expires + stretch > MAX_SIGNED_SECONDS:
+        raise InvalidArgumentError(f"expires and round_to must not exceed {MAX_SIGNED_SECONDS} seconds together")
+    return stretch
 
 
 def _parse_disposition(method: str, value: str | None) -> str | None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
+from ._types import PresignRequest
+
 
 class SignedUrl(str):
     """A URL that lets whoever has it do one thing until `until` (aware UTC). It is a `str` like any other.
@@ -33,11 +35,13 @@ class SignedUrlWarning(UserWarning):
     """A signed URL ends before the time that was asked for, with the credentials that signed it."""
 
 
-def with_end(url: SignedUrl, seconds: int) -> SignedUrl:
-    """The URL of a driver as applications get it. If it ends before so many seconds are over, the caller's caller is
-    warned."""
+def with_end(url: SignedUrl, request: PresignRequest, now: datetime) -> SignedUrl:
+    """The URL of a driver, asked for at that time, as applications get it. If it ends earlier than was asked for, the
+    caller's caller is warned."""
+    seconds = request.lifetime
     if url.until is None:
-        return SignedUrl(url, headers=url.headers, until=datetime.now(UTC) + timedelta(seconds=seconds))
+        begin = now if request.round_to is None else datetime.fromtimestamp(request.begin(now.timestamp()), UTC)
+        return SignedUrl(url, headers=url.headers, until=begin + timedelta(seconds=seconds))
     text = f"the signed URL holds until {url.until:%Y-%m-%d %H:%M:%S} UTC, when the credentials that signed it end"
     warnings.warn(f"{text}, and not for the {seconds} seconds asked for", SignedUrlWarning, stacklevel=3)
     return url

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Literal, Unpack
 
@@ -394,8 +394,9 @@ class Storage(Openable):
         with self._call("url", key, deadline):
             parsed = self._parse(key)
             request = parse_presign(expires, method, bound)
+            now = datetime.now(UTC)
             signed = await self._driver.presign(parsed, request)
-        return with_end(signed, request.expires)
+        return with_end(signed, request, now)
 
     def under(self, prefix: str) -> Storage:
         """A storage of what is below `prefix` ("a/b" and "a/b/" are the same), which can neither see nor touch anything

@@ -165,6 +165,9 @@ class PresignRequest:
     For a GET, `content_type` and `content_disposition` are what the answer will say instead of what is stored; for a
     PUT, `content_type`, `content_length` (bytes) and `sha256` are what the request must have, and `if_absent` lets it
     create the object but not replace it.
+
+    With `round_to`, for a GET alone, the URL is the same for as long as the number of seconds since 1970, divided by
+    that, is; and it is over `expires` seconds after that.
     """
 
     expires: int
@@ -174,6 +177,16 @@ class PresignRequest:
     content_length: int | None = None
     sha256: bytes | None = None
     if_absent: bool = False
+    round_to: int | None = None
+
+    def begin(self, now: float) -> int:
+        """The time that the URL is signed for, in seconds since 1970: the beginning of the stretch."""
+        return int(now) - int(now) % (self.round_to or 1)
+
+    @property
+    def lifetime(self) -> int:
+        """For how many seconds it holds from there."""
+        return self.expires + (self.round_to or 0)
 
 
 class UrlArguments(TypedDict, total=False):
@@ -183,6 +196,9 @@ class UrlArguments(TypedDict, total=False):
     the very `content_type`, `content_length` (bytes), and content of the `sha256` (its 32 bytes), where they are given;
     with `if_absent` it creates the object and never replaces one, so that the URL is good for once. For S3 the request
     says all of it, too: `Content-Length`, and what the URL has in its `headers`.
+
+    `round_to` is for a GET that caches are to keep: whoever asks for the same URL within each so many seconds gets the
+    same one, which holds for `expires` seconds or up to `round_to` more.
     """
 
     content_type: str | None
@@ -190,6 +206,7 @@ class UrlArguments(TypedDict, total=False):
     content_length: int | None
     sha256: bytes | None
     if_absent: bool
+    round_to: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.commands import is_one_line, use_storage
+from support.hostile_archives import tar_of
 
 import micelio_storage
 from micelio_storage import testing
@@ -53,6 +56,54 @@ def said(root: Path, capfd: pytest.CaptureFixture[str]) -> Said:
         return code, out, err
 
     return run
+
+
+# -- archive, unarchive, url
+
+
+@pytest.mark.parametrize("target", ["all.zip", "all.tar"])
+def test_unarchive_takes_what_archive_wrote(said: Said, tmp_path: Path, target: str) -> None:
+    for name in ("a", "b/c"):
+        (tmp_path / "source").write_text(name)
+        said("put", "source", f"from/{name}")
+    assert said("archive", "from/", target) == (0, "", "")
+    assert said("unarchive", target, "to/") == (0, "", "")
+    assert [said("cat", f"to/{name}")[1] for name in ("a", "b/c")] == ["a", "b/c"]
+    code, out, err = said("unarchive", target, "to/")
+    assert (code, out, is_one_line(err)) == (1, "", True)
+    assert json.loads(said("archive", "from/b", target, "--json")[1])["files"] == 1
+
+
+def test_archive_writes_to_a_pipe_in_the_format_that_is_asked_for(
+    root: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (tmp_path / "source").write_text("text")
+    assert _app.run(["put", "source", "a"]) == 0
+    capfdbinary.readouterr()
+    assert _app.run(["archive", "", "-", "--kind", "tar"]) == 0
+    with tarfile.open(fileobj=io.BytesIO(capfdbinary.readouterr().out)) as tar:
+        assert tar.getnames() == ["a"]
+    assert _app.run(["archive", "", "-", "--json"]) == 2
+
+
+def test_unarchive_stores_nothing_of_an_archive_that_is_made_to_harm(said: Said, tmp_path: Path) -> None:
+    (tmp_path / "bad.tar").write_bytes(tar_of(("good", b"1"), ("../up", b"2")))
+    code, out, err = said("unarchive", "bad.tar")
+    assert (code, out, is_one_line(err)) == (1, "", True)
+    assert "../up" in err
+    assert said("ls")[1] == ""
+
+
+def test_url_signs_what_a_put_is_bound_to_where_keys_are_set(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORAGE_PUBLIC_URL", "https://files.example.org")
+    monkeypatch.setenv("STORAGE_URL_KEYS", "k" * 32)
+    bound = ("--content-length", "5", "--sha256", "ab" * 32, "--if-absent", "--content-type", "text/plain")
+    code, out, err = said("url", "k", "--method", "PUT", *bound)
+    assert (code, err) == (0, "send with it: content-type: text/plain\n")
+    for said_in_it in ("content-length=5", f"sha256={'ab' * 32}", "if-absent=1", "content-type=text%2Fplain"):
+        assert said_in_it in out
+    assert said("url", "k", "--round-to", "86400") == said("url", "k", "--round-to", "86400")
+    assert is_one_line(said("url", "k", "--method", "PUT", "--sha256", "none")[2])
 
 
 # -- put, get, cat

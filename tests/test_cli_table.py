@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import subprocess
+import tarfile
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -72,6 +73,15 @@ TABLE = {
     "touch": Row(arguments=["abc"], keys=["session", "holds"], quiet=True, missing=["none"]),
     "hold": Row(arguments=["abc", "case 4711"], keys=["session", "holds"], quiet=True, missing=["none", "why"]),
     "release": Row(arguments=["abc", "case 4711"], keys=["session", "holds"], quiet=True),
+    "archive": Row(
+        arguments=["k", "copy.zip"],
+        keys=["prefix", "path", "kind", "files", "size"],
+        quiet=True,
+        missing=["none", "copy.zip"],
+    ),
+    "unarchive": Row(
+        arguments=["archive.tar", "below/", "--dry-run"], keys=["prefix", "kind", "files", "bytes", "dry_run"]
+    ),
     "migrate": Row(
         arguments=["file://{root}", "memory:"],
         keys=["copied", "skipped", "failed", "bytes", "seconds"],
@@ -106,6 +116,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "source").write_text("new")
     (tmp_path / "directory").mkdir()
     (tmp_path / "directory" / "file").write_text("text")
+    with tarfile.open(tmp_path / "archive.tar", "w") as tar:
+        tar.add(tmp_path / "source", "source")
 
     async def diagnose(*_: object, **__: object) -> AsyncGenerator[Finding, None]:
         for finding in FINDINGS:

@@ -181,6 +181,8 @@ async def test_limits_are_the_callers() -> None:
                 await import_archive(storage, "", made, **wrong)
         with pytest.raises(InvalidArgumentError, match="end with '/'"):
             await import_archive(storage, "a", made)
+        with pytest.raises(InvalidArgumentError, match="no encoding"):
+            await import_archive(storage, "", made, encoding="none")
         with pytest.raises(InvalidKeyError):
             await import_archive(storage, "../", made)
         with pytest.raises(TypeError):

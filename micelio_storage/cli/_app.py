@@ -35,6 +35,7 @@ from ..sessions import Session, list_sessions
 from ..transfer import everything
 from . import _operations as operations
 from . import _report as report
+from ._archives import archive, unarchive
 from ._changes import cp, mv, rm
 from ._directories import get_directory, put_directory, sync
 from ._doctor import doctor
@@ -297,13 +298,19 @@ def url(
     content_disposition: Annotated[
         str | None, typer.Option(metavar="TEXT", help="of the answer to a GET, such as attachment")
     ] = None,
+    content_length: Annotated[int | None, typer.Option(metavar="BYTES", help="that a PUT must have")] = None,
+    sha256: Annotated[str | None, typer.Option(metavar="HEX", help="of what a PUT may store")] = None,
+    if_absent: Annotated[bool, typer.Option("--if-absent", help="a PUT may create the object, once")] = False,
+    round_to: Annotated[
+        int | None, typer.Option(min=1, metavar="SECONDS", help="same URL for so long, so that caches keep the answer")
+    ] = None,
     as_json: JsonOption = False,
     storage: StorageOption = None,
 ) -> None:
     """Print a signed URL that lets anybody who has it fetch (or store) one object.
 
-    The store verifies it on S3. A local storage has signed URLs where public_url and url_keys are set, and your
-    application serves them; without, this says so."""
+    The store verifies it on S3. A local storage has signed URLs where STORAGE_PUBLIC_URL and STORAGE_URL_KEYS are set,
+    and your application serves them; without, this says so."""
     sign = partial(
         Storage.url,
         key=key,
@@ -311,6 +318,10 @@ def url(
         method=method.value,
         content_type=content_type,
         content_disposition=content_disposition,
+        content_length=content_length,
+        sha256=None if sha256 is None else _parse_digest(sha256),
+        if_absent=if_absent,
+        round_to=round_to,
     )
     signed = Invocation.of(context, storage).run(sign)
     if as_json:
@@ -320,6 +331,13 @@ def url(
         return
     say([signed])
     report.print_errors([f"send with it: {name}: {value}" for name, value in signed.headers.items()])
+
+
+def _parse_digest(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise InvalidArgumentError(f"--sha256 {text!a} is not in hexadecimal digits, as sha256sum gives them") from None
 
 
 command()(rm)
@@ -333,6 +351,8 @@ command()(sweep)
 command()(touch)
 command()(hold)
 command()(release)
+command()(archive)
+command()(unarchive)
 command()(operations.migrate)
 command()(operations.policy)
 command()(doctor)

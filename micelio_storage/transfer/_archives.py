@@ -7,11 +7,13 @@ with an error, and never with bytes of another version.
 
 from __future__ import annotations
 
+import os
 import tarfile
 import zlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
@@ -19,6 +21,7 @@ from typing import Literal, Self, TypeAlias
 import anyio
 from anyio.lowlevel import checkpoint
 
+from .._files import OnProgress, Progress, find_target, write_file
 from .._storage import Storage
 from .._streams import Reader
 from ..driver import InvalidArgumentError, Key
@@ -86,6 +89,12 @@ class Archive:
             raise InvalidArgumentError(f"an archive of {self.length} bytes has no such part")
         stop = self.length if length is None else min(self.length, offset + length)
         return ArchiveReader(self._storage, self._pieces(), offset, stop)
+
+    async def save(self, path: str | os.PathLike[str], *, on_progress: OnProgress | None = None) -> None:
+        """Write it to a file of the local disk: whole or not at all, as `Storage.download_file` writes an object."""
+        target = await find_target(path)
+        async with self.chunks() as reader:
+            await write_file(target, partial(Progress(on_progress, self.length).watch, reader.read))
 
     def _pieces(self) -> Iterator[_Piece]:
         return _zip_pieces(self._objects) if self.kind == "zip" else _tar_pieces(self._objects)
@@ -187,12 +196,12 @@ class ArchiveReader:
 
     async def __anext__(self) -> bytes:
         """The next bytes, never empty."""
-        piece = await self._read()
+        piece = await self.read()
         if not piece:
             raise StopAsyncIteration
         return piece
 
-    async def _read(self) -> bytes:
+    async def read(self) -> bytes:
         """The next bytes; b"" behind the last. What lies between the data of small objects comes together."""
         count = 0
         while self._reader is None and self._at < self._stop and len(self._ready) < CHUNK:

@@ -7,6 +7,7 @@ what was created is removed again, each by the ETag that it was given, and the s
 
 from __future__ import annotations
 
+import codecs
 import zlib
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,10 @@ async def import_archive(
     limits = Limits(entries=max_entries, bytes=max_bytes, ratio=max_ratio)
     if min(max_entries, max_bytes, max_ratio) < 1:
         raise InvalidArgumentError("max_entries, max_bytes and max_ratio must be 1 or more")
+    try:
+        codecs.lookup(encoding or "ascii")
+    except LookupError:
+        raise InvalidArgumentError(f"Python knows no encoding {encoding!a}") from None
     names = Names(prefix, storage.capabilities.max_key_bytes, encoding)
     async with opened_archive(source) as window:
         kind, members = await _checked(window, names, limits)

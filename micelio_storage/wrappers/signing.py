@@ -70,7 +70,7 @@ class UrlSigner:
             "content-disposition": request.content_disposition,
             "content-length": None if request.content_length is None else str(request.content_length),
             "content-type": request.content_type,
-            "expires": str(int(self._clock()) + request.expires),
+            "expires": str(request.begin(self._clock()) + request.lifetime),
             "if-absent": "1" if request.if_absent else None,
             "key-id": next(iter(self._keys)),
             "sha256": None if request.sha256 is None else request.sha256.hex(),

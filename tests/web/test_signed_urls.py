@@ -9,6 +9,7 @@ import hashlib
 import random
 import string
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -206,6 +207,25 @@ async def test_an_answer_is_kept_for_no_longer_than_its_url_is_good(clock: Clock
     assert said == {"a": "private, max-age=60", "b": "private, max-age=5", "c": "private, no-cache"}
 
 
+async def test_a_url_that_is_rounded_is_the_same_for_a_while_and_holds_as_long_as_was_asked(clock: Clock) -> None:
+    storage, app = signed(OLD, clock)
+    async with storage:
+        await storage.put("a", b"1", cache_control="max-age=31536000")
+        clock.now = 1_800_000_000  # where a stretch of 1,000 begins
+        urls = set()
+        for at in (0, 1, 500, 999):
+            clock.now = 1_800_000_000 + at
+            urls.add(await storage.url("a", expires=60, round_to=1000))
+        (url,) = urls
+        clock.now = 1_800_001_000
+        assert await storage.url("a", expires=60, round_to=1000) != url
+        clock.now += 59
+        reply = await follow(app, "GET", url)
+        assert (reply.status, reply.headers["cache-control"]) == (200, "private, max-age=1")
+        clock.now += 1
+        assert (await follow(app, "GET", url)).status == 403
+
+
 async def test_a_url_shows_nothing_that_the_policy_does_not(clock: Clock) -> None:
     storage, app = signed(OLD, clock)
     async with storage:
@@ -293,6 +313,22 @@ async def test_a_signed_get_is_the_same_everywhere(signing: Storage) -> None:
                 assert answer.status == 403
 
 
+async def test_a_rounded_url_is_the_same_everywhere(signing: Storage) -> None:
+    await signing.put("signed/a+b%20c \u00e9.txt", b"0123456789")
+    before = datetime.now(UTC)
+    urls = [
+        await signing.url("signed/a+b%20c \u00e9.txt", expires=60, round_to=86400, content_type="text/csv")
+        for _ in "12"
+    ]
+    day = before.replace(hour=0, minute=0, second=0, microsecond=0)
+    if datetime.now(UTC).date() == before.date():
+        assert urls[0] == urls[1]
+        assert urls[0].until == day + timedelta(days=1, seconds=60)
+    async with aiohttp.ClientSession() as client, client.get(urls[0]) as answer:
+        assert (answer.status, await answer.read()) == (200, b"0123456789"), await answer.text()
+        assert answer.headers["Content-Type"] == "text/csv"
+
+
 # -- how it is set up
 
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -357,6 +393,9 @@ REFUSED: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"method": "PUT", "if_absent": 1}, TypeError),
     ({"method": "PUT", "content_disposition": "inline"}, InvalidArgumentError),
     ({"anything": 1}, TypeError),
+    ({"method": "PUT", "round_to": 60}, InvalidArgumentError),
+    ({"round_to": 0}, InvalidArgumentError),
+    ({"round_to": 7 * 24 * 3600}, InvalidArgumentError),
 ]
 
 

@@ -85,7 +85,7 @@ class Opened:
         } | ({} if reading else asked_of_store(self._config))
         parameters = {name: value for name, value in bound.items() if value is not None}
         operation = "get_object" if reading else "put_object"
-        url, until = await self.client.sign(operation, request.expires, parameters)
+        url, until = await self.client.sign(operation, request, parameters)
         headers = {SENT[name]: str(value) for name, value in parameters.items() if name in SENT}
         return SignedUrl(url, headers=headers, until=until)
 

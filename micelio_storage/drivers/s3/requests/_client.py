@@ -12,12 +12,12 @@ import copy
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -37,6 +37,7 @@ from ....driver import (
     ClosedError,
     ConfigError,
     IntegrityError,
+    PresignRequest,
     StorageError,
     UnavailableError,
 )
@@ -53,7 +54,9 @@ from ._errors import (
     translated,
 )
 from ._retries import Attempt, RetryPolicy, is_conditional, set_attempt, this_attempt
+from ._sdk_config import sdk_config, signs_bodies
 from ._short_road import NAMES, OF_THE_BUCKET, NotPlainError, ShortRoad
+from ._signing import Credentials, signed_at
 from ._surfaces import check_sdk, short_road_fits
 from ._tls import Authorities, find_authorities, guard
 from ._transport import Transport
@@ -79,7 +82,7 @@ class Client:
         self._credentials = credentials
         self.bucket = config.bucket
         self._mode = config.checksums
-        self._signs_bodies = _signs_bodies(config)
+        self._signs_bodies = signs_bodies(config)
         self._requests: dict[asyncio.Task[Answer], bool] = {}
         self._refusing = False
         self._closed = False
@@ -218,13 +221,20 @@ class Client:
             logger.warning("the store %s refuses checksums: continuing without them (checksums='off')", self.endpoint)
         return True
 
-    async def sign(self, operation: str, expires: int, parameters: Mapping[str, Any]) -> tuple[str, datetime | None]:
+    async def sign(
+        self, operation: str, request: PresignRequest, parameters: Mapping[str, Any]
+    ) -> tuple[str, datetime | None]:
         """A URL that does the operation; and when the credentials that sign it end, if that is before it does."""
-        asked = datetime.now(UTC) + timedelta(seconds=expires)
+        begin = datetime.fromtimestamp(request.begin(time.time()), UTC)
+        asked = begin + timedelta(seconds=request.lifetime)
         with translated(self.place):
             url = await self._signer.generate_presigned_url(
-                operation, Params={"Bucket": self.bucket, **parameters}, ExpiresIn=expires
+                operation, Params={"Bucket": self.bucket, **parameters}, ExpiresIn=request.lifetime
             )
+            if request.round_to is not None:  # the SDK signs for no time but now
+                found = await self._credentials.get_frozen_credentials()
+                keys = Credentials(access_key=found.access_key, secret_key=found.secret_key, token=found.token or None)
+                url = signed_at(url, keys, begin)
         until = self._credentials.expires
         return str(url), None if until is None or until >= asked else until.astimezone(UTC)
 
@@ -441,7 +451,7 @@ def _maker(session: Any, authorities: Authorities, credentials: SourcedCredentia
         session.set_default_client_config(None)
 
     async def make(config: S3Config, endpoint: str | None) -> Any:
-        wanted: Any = _sdk_config(config)
+        wanted: Any = sdk_config(config)
         if default is not None:
             wanted = _as_aio(default).merge(wanted)
         wanted.http_session_cls = partial(Transport, authorities=authorities)
@@ -464,32 +474,3 @@ async def _make_signer(make: _Make, config: S3Config, sdk: Any) -> Any:
     if is_amazon(sdk.meta.endpoint_url) and config.url_style == "auto" and "." not in config.bucket:
         return await make(replace(config, url_style="virtual"), config.endpoint)
     return sdk
-
-
-def _sdk_config(config: S3Config) -> AioConfig:
-    style = {"addressing_style": config.url_style, "payload_signing_enabled": _signs_bodies(config)}
-    return AioConfig(
-        region_name=config.region,
-        signature_version="s3v4",
-        s3=style,
-        retries={"mode": config.retry_mode, "total_max_attempts": config.retries + 1},
-        connect_timeout=config.connect_timeout,
-        read_timeout=config.read_timeout,
-        max_pool_connections=config.connections,
-        request_checksum_calculation="when_required",  # the SDK's own, sent behind the body, breaks many stores
-        response_checksum_validation="when_required",
-        parameter_validation=False,  # all parameters are the driver's own
-        user_agent_extra=f"micelio_storage/{_version()}",
-    )
-
-
-def _signs_bodies(config: S3Config) -> bool:
-    """Whether bodies are hashed for the signature: only where no CRC goes with them, for 8 MiB hold the loop 6 ms."""
-    return config.checksums == "off"
-
-
-def _version() -> str:
-    try:
-        return version("micelio_storage")
-    except PackageNotFoundError:
-        return "0"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 UNSIGNED = "UNSIGNED-PAYLOAD"
@@ -62,11 +62,36 @@ class Signer:
 
     def _key_of(self, day: str, secret: str) -> bytes:
         if self._kept != (day, secret):
-            key = b"AWS4" + secret.encode()
-            for text in (day, self.region, self._service, "aws4_request"):
-                key = hmac.digest(key, text.encode(), "sha256")
-            self._kept, self._key = (day, secret), key
+            self._key = _derived_key(secret, (day, self.region, self._service, "aws4_request"))
+            self._kept = (day, secret)
         return self._key
+
+
+def signed_at(url: str, credentials: Credentials, at: datetime) -> str:
+    """The signed URL of a GET, which binds no headers but the host, as if it had been signed at that time (in UTC)."""
+    parts = urlsplit(url)
+    pairs = dict(pair.split("=", 1) for pair in parts.query.split("&"))
+    del pairs["X-Amz-Signature"]
+    stamp = f"{at:%Y%m%dT%H%M%SZ}"
+    _, _, *scope = unquote(pairs["X-Amz-Credential"]).rsplit("/", 4)
+    pairs["X-Amz-Date"] = stamp
+    pairs["X-Amz-Credential"] = quote("/".join((credentials.access_key, stamp[:8], *scope)), safe="")
+    if credentials.token is not None:
+        pairs["X-Amz-Security-Token"] = encoded(credentials.token)
+    query = "&".join(f"{name}={pairs[name]}" for name in sorted(pairs))
+    default = {"http": ":80", "https": ":443"}[parts.scheme]
+    host = parts.netloc.removesuffix(default)
+    request = f"GET\n{parts.path}\n{query}\nhost:{host}\n\nhost\n{UNSIGNED}"
+    text = "\n".join((ALGORITHM, stamp, "/".join((stamp[:8], *scope)), sha256(request.encode()).hexdigest()))
+    signature = hmac.digest(_derived_key(credentials.secret_key, (stamp[:8], *scope)), text.encode(), "sha256").hex()
+    return urlunsplit(parts._replace(query=f"{query}&X-Amz-Signature={signature}"))
+
+
+def _derived_key(secret: str, scope: Sequence[str]) -> bytes:
+    key = b"AWS4" + secret.encode()
+    for text in scope:
+        key = hmac.digest(key, text.encode(), "sha256")
+    return key
 
 
 def encoded_path(key: str) -> str:
