@@ -94,7 +94,11 @@ class Archive:
         """Write it to a file of the local disk: whole or not at all, as `Storage.download_file` writes an object."""
         target = await find_target(path)
         async with self.chunks() as reader:
-            await write_file(target, partial(Progress(on_progress, self.length).watch, reader.read))
+
+            async def read() -> bytes:
+                return await anext(reader, b"")
+
+            await write_file(target, partial(Progress(on_progress, self.length).watch, read))
 
     def _pieces(self) -> Iterator[_Piece]:
         return _zip_pieces(self._objects) if self.kind == "zip" else _tar_pieces(self._objects)
@@ -196,12 +200,12 @@ class ArchiveReader:
 
     async def __anext__(self) -> bytes:
         """The next bytes, never empty."""
-        piece = await self.read()
+        piece = await self._read()
         if not piece:
             raise StopAsyncIteration
         return piece
 
-    async def read(self) -> bytes:
+    async def _read(self) -> bytes:
         """The next bytes; b"" behind the last. What lies between the data of small objects comes together."""
         count = 0
         while self._reader is None and self._at < self._stop and len(self._ready) < CHUNK:
