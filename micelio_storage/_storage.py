@@ -470,3 +470,8 @@ class _Below(Storage):
         self._lifecycle = lifecycle
         self._owner = False
         self._place = place
+
+
+def beside(storage: Storage, driver: Driver, place: str) -> Storage:
+    """A storage on another driver that reads from this one's: open while it is, and named as a place below it."""
+    return _Below(driver, storage._lifecycle, storage._place + place, storage._hooks, storage._deadline)  # noqa: SLF001

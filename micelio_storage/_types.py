@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, Self, TypeAlias, TypedDict
@@ -323,6 +324,39 @@ def parse_cursor(cursor: str, prefix: str = "") -> str:
 def not_a_cursor() -> InvalidArgumentError:
     """The one wording for a cursor that no page of the listing gave."""
     return InvalidArgumentError("not a cursor of this listing: give the one that its last page returned")
+
+
+def page_of(order: Sequence[Key], entry_of: Callable[[Key], Entry], prefix: str, options: ListOptions) -> Page:
+    """The page of a listing, where all keys are in memory, in order."""
+    after = parse_cursor(options.cursor, prefix) if options.cursor is not None else options.start_after
+    entries: list[Entry] = []
+    folded: list[str] = []
+    last = ""
+    at = bisect_left(order, prefix)
+    if after is not None:
+        at = max(at, _behind(order, after, prefix, options))
+    while at < len(order) and order[at].startswith(prefix):
+        key = order[at]
+        if len(entries) + len(folded) == options.limit:
+            return Page(entries=entries, prefixes=folded, cursor=cursor_after(last))
+        head, slash, _ = key[len(prefix) :].partition("/")
+        if slash and options.delimiter:
+            last = prefix + head + slash
+            folded.append(last)
+            at = _behind(order, last, prefix, options)
+        else:
+            last = key
+            entries.append(entry_of(key))
+            at += 1
+    return Page(entries=entries, prefixes=folded)
+
+
+def _behind(order: Sequence[Key], text: str, prefix: str, options: ListOptions) -> int:
+    """The place of the first key behind `text`; a prefix that this listing folds takes all below it along."""
+    if options.delimiter and text.startswith(prefix) and 0 <= text.find("/", len(prefix)) == len(text) - 1:
+        return bisect_left(order, text[:-1] + "0")  # "0" is the character behind "/"
+    at = bisect_left(order, text)
+    return at + 1 if at < len(order) and order[at] == text else at
 
 
 def escape_name(name: str) -> str:

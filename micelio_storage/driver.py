@@ -72,6 +72,7 @@ from ._types import (
     inherit,
     not_a_cursor,
     not_found,
+    page_of,
     parse_cursor,
     resolve_span,
 )
@@ -140,6 +141,7 @@ __all__ = [
     "is_key_segment",
     "not_a_cursor",
     "not_found",
+    "page_of",
     "parse_content_type",
     "parse_cursor",
     "parse_header",

@@ -37,6 +37,8 @@ CORE = (
         "_opening",
         "_streams",
         "_turns",
+        "_beneath",
+        "_directories",
         "_files",
         "_updating",
         "_storage",

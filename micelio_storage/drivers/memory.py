@@ -35,11 +35,10 @@ from ..driver import (
     check_if_match,
     check_read_conditions,
     check_write_condition,
-    cursor_after,
     headers_of,
     inherit,
     not_found,
-    parse_cursor,
+    page_of,
     publishing,
     resolve_span,
 )
@@ -121,27 +120,11 @@ class MemoryDriver:
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         await checkpoint()
-        after = parse_cursor(options.cursor, prefix) if options.cursor is not None else options.start_after
-        entries: list[Entry] = []
-        folded: list[str] = []
-        last = ""
-        at = bisect_left(self._order, prefix)
-        if after is not None:
-            at = max(at, self._behind(after, prefix, options))
-        while at < len(self._order) and self._order[at].startswith(prefix):
-            key = self._order[at]
-            if len(entries) + len(folded) == options.limit:
-                return Page(entries=entries, prefixes=folded, cursor=cursor_after(last))
-            head, slash, _ = key[len(prefix) :].partition("/")
-            if slash and options.delimiter:
-                last = prefix + head + slash
-                folded.append(last)
-                at = self._behind(last, prefix, options)
-            else:
-                last, info = key, self._objects[key].info
-                entries.append(Entry(key=key, size=info.size, etag=info.etag, modified=info.modified))
-                at += 1
-        return Page(entries=entries, prefixes=folded)
+        return page_of(self._order, self._entry, prefix, options)
+
+    def _entry(self, key: Key) -> Entry:
+        info = self._objects[key].info
+        return Entry(key=key, size=info.size, etag=info.etag, modified=info.modified)
 
     async def presign(self, key: Key, request: PresignRequest) -> SignedUrl:
         raise NotSupportedError("the memory back end has no URLs")
@@ -190,13 +173,6 @@ class MemoryDriver:
         at = bisect_left(self._order, key + "/")
         if at < len(self._order) and self._order[at].startswith(key + "/"):
             raise KeyConflictError("there are objects below this key")
-
-    def _behind(self, text: str, prefix: str, options: ListOptions) -> int:
-        """The place of the first key behind `text`; a prefix that this listing folds takes all below it along."""
-        if options.delimiter and text.startswith(prefix) and 0 <= text.find("/", len(prefix)) == len(text) - 1:
-            return bisect_left(self._order, text[:-1] + "0")  # "0" is the character behind "/"
-        at = bisect_left(self._order, text)
-        return at + 1 if at < len(self._order) and self._order[at] == text else at
 
 
 class MemoryDownload:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import TypeAlias, TypeVar
 
 from .._batches import for_each
+from .._beneath import Beneath, Found, Look
+from .._directories import IsIgnored, check_limits, entered, ignoring, reason_of
 from .._files import OnProgress, Progress, file_chunks, opened
 from .._keys import Key
 from .._parsing import parse_count
@@ -18,14 +20,12 @@ from .._turns import in_thread
 from ..driver import (
     BytesLike,
     Entry,
-    InvalidArgumentError,
     InvalidKeyError,
     NotFoundError,
     ObjectInfo,
     PreconditionFailedError,
     StorageError,
 )
-from ._beneath import Beneath, Found, Look, check_supported
 from ._outcomes import CONCURRENCY, MOST_CONCURRENCY
 from ._tree_outcomes import TreeOutcome, TreeReport
 
@@ -35,7 +35,6 @@ READS = 3  # of a file that changes while it is read
 MTIME, EXECUTABLE = "mtime-ns", "executable"  # of the file, in the object's metadata
 
 T = TypeVar("T")
-IsIgnored: TypeAlias = Callable[[str], bool]
 CheckLimits: TypeAlias = Callable[[int, int], None]  # of how many files there are, and of their bytes
 
 
@@ -59,9 +58,9 @@ async def upload_tree(
     has written them since they were listed. More than `max_files` or `max_bytes` is an `InvalidArgumentError`
     before anything is stored. `on_progress` gets the bytes of files that are done, and of all.
     """
-    upload = _Upload(storage, _ignoring(ignore), concurrency, on_progress, TreeReport(dry_run=dry_run))
-    async with _entered(path) as beneath:
-        limits = partial(_check_limits, max_files=max_files, max_bytes=max_bytes)
+    upload = _Upload(storage, ignoring(ignore), concurrency, on_progress, TreeReport(dry_run=dry_run))
+    async with entered(path) as beneath:
+        limits = partial(check_limits, max_files=max_files, max_bytes=max_bytes)
         return await upload.run(beneath, limits, delete=delete)
 
 
@@ -83,11 +82,11 @@ async def download_tree(
     time. Nothing is written through a link or onto what is no file: that is in the report. With `delete`, files without
     an object are removed, but for those that are ignored. The other arguments are `upload_tree`'s.
     """
-    download = _Download(storage, _ignoring(ignore), concurrency, on_progress, TreeReport(dry_run=dry_run))
-    limits = partial(_check_limits, max_files=max_files, max_bytes=max_bytes)
+    download = _Download(storage, ignoring(ignore), concurrency, on_progress, TreeReport(dry_run=dry_run))
+    limits = partial(check_limits, max_files=max_files, max_bytes=max_bytes)
     if dry_run and not await in_thread(partial(os.path.lexists, path)):
         return await download.run(None, limits, delete=delete)
-    async with _entered(path, make=not dry_run) as beneath:
+    async with entered(path, make=not dry_run) as beneath:
         return await download.run(beneath, limits, delete=delete)
 
 
@@ -173,7 +172,7 @@ class _Upload(_Transfer):
                 size = await self._put(beneath, found)
             return TreeOutcome(path=found.path, result="copied", size=size)
         except (StorageError, OSError) as error:
-            return TreeOutcome(path=found.path, result="failed", size=size, reason=_say(error))
+            return TreeOutcome(path=found.path, result="failed", size=size, reason=reason_of(error))
 
     async def _is_known(self, found: Found) -> bool:
         with suppress(NotFoundError):
@@ -212,7 +211,7 @@ class _Upload(_Transfer):
                 if not self.report.dry_run:
                     await self.storage.delete(entry.key, if_match=entry.etag if conditional else None)
             except (StorageError, OSError) as error:
-                return TreeOutcome(path=entry.key, result="failed", reason=_say(error))
+                return TreeOutcome(path=entry.key, result="failed", reason=reason_of(error))
             return TreeOutcome(path=entry.key, result="removed")
 
         await self.for_each(entries, remove, 0)
@@ -246,7 +245,7 @@ class _Download(_Transfer):
                 await (self._write if entry.size <= SMALL else self._stream)(beneath, entry.key)
             return TreeOutcome(path=entry.key, result="copied", size=entry.size)
         except (StorageError, OSError) as error:
-            return TreeOutcome(path=entry.key, result="failed", size=entry.size, reason=_say(error))
+            return TreeOutcome(path=entry.key, result="failed", size=entry.size, reason=reason_of(error))
 
     async def _write(self, beneath: Beneath, key: str) -> None:
         data, info = await self.storage.get_with_info(key)
@@ -279,7 +278,7 @@ class _Download(_Transfer):
             if not self.report.dry_run:
                 await in_thread(partial(beneath.remove, found.path))
         except (StorageError, OSError) as error:
-            return TreeOutcome(path=found.path, result="failed", reason=_say(error))
+            return TreeOutcome(path=found.path, result="failed", reason=reason_of(error))
         return TreeOutcome(path=found.path, result="removed")
 
 
@@ -311,49 +310,3 @@ def _kept(info: ObjectInfo) -> tuple[int, bool]:
 
 def _is_as(look: Look, info: ObjectInfo) -> bool:
     return look.size == info.size and (look.mtime_ns, look.executable) == _kept(info)
-
-
-def _say(error: Exception) -> str:
-    return (
-        error.strerror or str(error)
-        if isinstance(error, OSError) and not isinstance(error, StorageError)
-        else str(error)
-    )
-
-
-def _check_limits(files: int, size: int, max_files: int, max_bytes: int | None) -> None:
-    if files > max_files:
-        raise InvalidArgumentError(f"there are {files} files, and max_files is {max_files}")
-    if max_bytes is not None and size > max_bytes:
-        raise InvalidArgumentError(f"there are {size} bytes, and max_bytes is {max_bytes}")
-
-
-def _ignoring(patterns: Iterable[str]) -> IsIgnored:
-    if isinstance(patterns, str):
-        raise TypeError("ignore is a sequence of patterns, not a str")
-    lines = list(patterns)
-    if not lines:
-        return lambda path: path.endswith(".part") and path.rpartition("/")[2].startswith(".")
-    try:
-        from pathspec import GitIgnoreSpec
-    except ImportError as error:
-        raise InvalidArgumentError("ignore= needs an extra: pip install 'micelio_storage[trees]'") from error
-    return GitIgnoreSpec.from_lines([*lines, ".*.part"]).match_file
-
-
-@asynccontextmanager
-async def _entered(path: str | os.PathLike[str], *, make: bool = False) -> AsyncIterator[Beneath]:
-    check_supported()
-    entered: list[Beneath] = []  # also when this is cancelled meanwhile
-
-    def enter() -> None:
-        if make:
-            os.makedirs(path, exist_ok=True)
-        entered.append(Beneath(path))
-
-    try:
-        await in_thread(enter)
-        yield entered[0]
-    finally:
-        for beneath in entered:
-            beneath.close()

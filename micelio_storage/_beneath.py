@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from .._keys import MAX_KEY_BYTES
-from ..driver import KeyConflictError, NotSupportedError
+from ._keys import MAX_KEY_BYTES
+from .driver import KeyConflictError, NotSupportedError
 
 _ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe that somebody puts there makes nobody wait
@@ -23,7 +23,7 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 PART = ".part"  # how names of files end that are being written
 EXECUTABLE = 0o111
 
-Kind = Literal["file", "link", "special", "unreadable"]
+Kind = Literal["file", "link", "directory", "special", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +49,12 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A name beneath the directory, with "/" between its parts. Only a file has a look."""
+    """A name beneath the directory, with "/" between its parts. Only a file has a look, and only a link a target."""
 
     path: str
     kind: Kind
     look: Look | None = None
+    target: str | None = None
     reason: str = ""
 
 
@@ -67,9 +68,12 @@ class Beneath:
         """Let go of it."""
         os.close(self._top)
 
-    def walk(self, is_ignored: Callable[[str], bool]) -> Iterator[Found]:
-        """Everything beneath that is no directory, but for what is ignored. A directory is ignored as "name/"."""
-        return self._walk(self._top, "", is_ignored)
+    def walk(self, is_ignored: Callable[[str], bool], *, directories: bool = False) -> Iterator[Found]:
+        """Everything beneath that is no directory, but for what is ignored. A directory is ignored as "name/"; with
+        `directories`, one in which nothing is found is found itself."""
+        for found in self._walk(self._top, "", is_ignored):
+            if directories or found.kind != "directory":
+                yield found
 
     def _walk(self, directory: int, above: str, is_ignored: Callable[[str], bool]) -> Iterator[Found]:
         with os.scandir(directory) as entries:
@@ -89,10 +93,15 @@ class Beneath:
             except OSError as error:
                 yield Found(path=path, kind="unreadable", reason=error.strerror or str(error))
                 continue
+            is_empty = True
             try:
-                yield from self._walk(inner, f"{path}/", is_ignored)
+                for found in self._walk(inner, f"{path}/", is_ignored):
+                    is_empty = False
+                    yield found
             finally:
                 os.close(inner)
+            if is_empty:
+                yield Found(path=path, kind="directory")
 
     def look(self, path: str) -> Look | None:
         """What the file is like; None where there is none. `KeyConflictError` for what is no regular file."""
@@ -198,7 +207,13 @@ def _look_at(directory: int, name: str, path: str) -> Found:
     if stat.S_ISREG(status.st_mode):
         return Found(path=path, kind="file", look=Look.of(status))
     kind = _kind(status.st_mode)
-    return Found(path=path, kind="link" if kind == "link" else "special", reason=f"it is a {kind}")
+    if kind != "link":
+        return Found(path=path, kind="special", reason=f"it is a {kind}")
+    try:
+        target = os.readlink(name, dir_fd=directory)
+    except OSError as error:
+        return Found(path=path, kind="unreadable", reason=error.strerror or str(error))
+    return Found(path=path, kind="link", target=target, reason="it is a link")
 
 
 def _kind(mode: int) -> str:

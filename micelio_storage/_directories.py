@@ -1,0 +1,62 @@
+"""A directory of the local disk as a source or target: which of its files are meant, and how many there may be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+from ._beneath import Beneath, check_supported
+from ._errors import InvalidArgumentError, StorageError
+from ._turns import in_thread
+
+IsIgnored: TypeAlias = Callable[[str], bool]
+
+
+def check_limits(files: int, size: int, max_files: int, max_bytes: int | None) -> None:
+    """Raise where there is more than may be."""
+    if files > max_files:
+        raise InvalidArgumentError(f"there are {files} files, and max_files is {max_files}")
+    if max_bytes is not None and size > max_bytes:
+        raise InvalidArgumentError(f"there are {size} bytes, and max_bytes is {max_bytes}")
+
+
+def ignoring(patterns: Iterable[str]) -> IsIgnored:
+    """What says whether a path is ignored: by patterns as in .gitignore (extra `trees`), and our own parts always."""
+    if isinstance(patterns, str):
+        raise TypeError("ignore is a sequence of patterns, not a str")
+    lines = list(patterns)
+    if not lines:
+        return lambda path: path.endswith(".part") and path.rpartition("/")[2].startswith(".")
+    try:
+        from pathspec import GitIgnoreSpec
+    except ImportError as error:
+        raise InvalidArgumentError("ignore= needs an extra: pip install 'micelio_storage[trees]'") from error
+    return GitIgnoreSpec.from_lines([*lines, ".*.part"]).match_file
+
+
+@asynccontextmanager
+async def entered(path: str | os.PathLike[str], *, make: bool = False) -> AsyncIterator[Beneath]:
+    """The directory, made if asked and open while the block lasts."""
+    check_supported()
+    entered: list[Beneath] = []  # also when this is cancelled meanwhile
+
+    def enter() -> None:
+        if make:
+            os.makedirs(path, exist_ok=True)
+        entered.append(Beneath(path))
+
+    try:
+        await in_thread(enter)
+        yield entered[0]
+    finally:
+        for beneath in entered:
+            beneath.close()
+
+
+def reason_of(error: Exception) -> str:
+    """What a report says of the error that one file was left for."""
+    if isinstance(error, OSError) and not isinstance(error, StorageError):
+        return error.strerror or str(error)
+    return str(error)
