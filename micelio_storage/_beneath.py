@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
@@ -21,7 +22,15 @@ _ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe that somebody puts there makes nobody wait
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 PART = ".part"  # how names of files end that are being written
+_PART = re.compile(r"(?:.*/)?\.[0-9a-f]{16}\.part", re.DOTALL)
 EXECUTABLE = 0o111
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFLNK: "link",
+    stat.S_IFDIR: "directory",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+}
 
 Kind = Literal["file", "link", "directory", "special", "unreadable"]
 
@@ -105,13 +114,13 @@ class Beneath:
 
     def look(self, path: str) -> Look | None:
         """What the file is like; None where there is none. `KeyConflictError` for what is no regular file."""
-        try:
-            with self._parent(path) as (directory, name):
-                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        except FileNotFoundError:
+        status = None
+        with suppress(FileNotFoundError), self._parent(path) as (directory, name):
+            status = _status(name, directory)
+        if status is None:
             return None
         if not stat.S_ISREG(status.st_mode):
-            raise KeyConflictError(f"a {_kind(status.st_mode)} stands there, and is left as it is")
+            raise _in_the_way(status.st_mode)
         return Look.of(status)
 
     def open(self, path: str) -> int:
@@ -134,20 +143,45 @@ class Beneath:
     def create(self, path: str) -> tuple[str, int]:
         """A part that is to become the file, beside it: its path and descriptor. Directories are made."""
         with self._parent(path, make=True) as (directory, name):
-            part = f".{secrets.token_hex(8)}{PART}"
+            part = _new_part()
             return path[: len(path) - len(name)] + part, os.open(part, _CREATE, 0o666, dir_fd=directory)
+
+    def link(self, path: str, target: str) -> None:
+        """Make a symbolic link, in the place of another one if there is one."""
+        with self._parent(path, make=True) as (directory, name):
+            part = _new_part()
+            os.symlink(target, part, dir_fd=directory)
+            try:
+                status = _status(name, directory)
+                if status is not None and not stat.S_ISLNK(status.st_mode):
+                    raise _in_the_way(status.st_mode)
+                os.replace(part, name, src_dir_fd=directory, dst_dir_fd=directory)
+            except BaseException:
+                os.unlink(part, dir_fd=directory)
+                raise
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory, if there is none."""
+        with self._parent(f"{path}/.", make=True):
+            pass
+
+    def adjust(self, path: str, *, mtime_ns: int, executable: bool) -> None:
+        """Give a file this time, and the permission to be executed or not."""
+        descriptor = self.open(path)
+        try:
+            _adjust(descriptor, mtime_ns=mtime_ns, executable=executable)
+        finally:
+            os.close(descriptor)
 
     def publish(self, part: str, path: str, descriptor: int, *, mtime_ns: int, executable: bool) -> int:
         """Let the part take the file's place; returns its inode."""
-        mode = stat.S_IMODE(os.fstat(descriptor).st_mode) & ~EXECUTABLE
-        os.fchmod(descriptor, mode | (mode & 0o444) >> 2 if executable else mode)
-        os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+        _adjust(descriptor, mtime_ns=mtime_ns, executable=executable)
         self.look(path)  # raises for what is no file
         with self._parent(path) as (directory, name):
             os.replace(os.path.basename(part), name, src_dir_fd=directory, dst_dir_fd=directory)
         return os.fstat(descriptor).st_ino
 
-    def write(self, path: str, data: bytes, *, mtime_ns: int, executable: bool) -> int:
+    def write(self, path: str, data: bytes | memoryview, *, mtime_ns: int, executable: bool) -> int:
         """Write a small file, whole or not at all; returns its inode."""
         part, descriptor = self.create(path)
         try:
@@ -160,15 +194,15 @@ class Beneath:
             self.remove(part)
             raise
 
-    def remove(self, path: str) -> None:
-        """Remove the file, if it is there, and directories that are empty then."""
-        with suppress(FileNotFoundError), self._parent(path) as (directory, name):
-            os.unlink(name, dir_fd=directory)
+    def remove(self, path: str, *, directory: bool = False) -> None:
+        """Remove the file or link (or an empty directory), if it is there, and directories that are empty then."""
+        with suppress(FileNotFoundError), self._parent(path) as (parent, name):
+            (os.rmdir if directory else os.unlink)(name, dir_fd=parent)
         while "/" in path:
             path = path.rpartition("/")[0]
             try:
-                with self._parent(path) as (directory, name):
-                    os.rmdir(name, dir_fd=directory)
+                with self._parent(path) as (parent, name):
+                    os.rmdir(name, dir_fd=parent)
             except OSError:
                 return  # it holds something, or is gone
 
@@ -188,6 +222,35 @@ class Beneath:
             yield directory, name
         finally:
             os.close(directory)
+
+
+def is_part(path: str) -> bool:
+    """Whether it is what a write that was interrupted has left."""
+    return _PART.fullmatch(path) is not None
+
+
+def _new_part() -> str:
+    return f".{secrets.token_hex(8)}{PART}"
+
+
+def _status(name: str, directory: int) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _in_the_way(mode: int) -> KeyConflictError:
+    return KeyConflictError(f"a {_kind(mode)} stands there, and is left as it is")
+
+
+def _adjust(descriptor: int, *, mtime_ns: int, executable: bool) -> None:
+    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    wanted = mode & ~EXECUTABLE
+    wanted = wanted | (wanted & 0o444) >> 2 if executable else wanted
+    if wanted != mode:
+        os.fchmod(descriptor, wanted)
+    os.utime(descriptor, ns=(mtime_ns, mtime_ns))
 
 
 def _enter(part: str, directory: int) -> int:
@@ -217,7 +280,13 @@ def _look_at(directory: int, name: str, path: str) -> Found:
 
 
 def _kind(mode: int) -> str:
-    kinds = {stat.S_IFLNK: "link", stat.S_IFDIR: "directory", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+    kinds = {
+        stat.S_IFREG: "file",
+        stat.S_IFLNK: "link",
+        stat.S_IFDIR: "directory",
+        stat.S_IFIFO: "pipe",
+        stat.S_IFSOCK: "socket",
+    }
     return kinds.get(stat.S_IFMT(mode), "device")
 
 

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from ._document import Document
 from ._events import EventLog
+from ._keeping import Keep
 from ._lifecycle import SessionExpiredError, SessionHeldError
+from ._records import Left
 from ._retention import Retention
 from ._segments import Event, EventsTrimmedError
-from ._session import Document, DocumentChange, Session, Usage, list_sessions
+from ._session import DocumentChange, Session, list_sessions
+from ._snapshot import ChangeKind, Snapshot, SnapshotChange
+from ._snapshots import Snapshots
 from ._sweep import SweepOutcome, SweepReport, SweepResult, sweep
+from ._usage import Usage
 
 __all__ = [
+    "ChangeKind",
     "Document",
     "DocumentChange",
     "Event",
     "EventLog",
     "EventsTrimmedError",
+    "Keep",
+    "Left",
     "Retention",
     "Session",
     "SessionExpiredError",
     "SessionHeldError",
+    "Snapshot",
+    "SnapshotChange",
+    "Snapshots",
     "SweepOutcome",
     "SweepReport",
     "SweepResult",

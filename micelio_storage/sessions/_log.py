@@ -36,6 +36,14 @@ class Log:
         found = [first_of(entry.key) async for entry in self.storage.list(start_after=behind)]
         return [first for first in found if first is not None]
 
+    async def last_number(self) -> int | None:
+        """The number of the last event; None where there is none."""
+        while firsts := await self.firsts():
+            with suppress(NotFoundError):  # trimmed, or deleted, meanwhile
+                text, _ = await self.fetch(firsts[-1])
+                return firsts[-1] + text.count(b"\n") - 1
+        return None
+
     async def fetch(self, first: int, seen: str | None = None) -> tuple[bytes, str]:
         """The text and ETag of a segment; `NotModifiedError` where the ETag is the one that was seen."""
         text, info = await self.storage.get_with_info(name_of(first), if_none_match=seen)

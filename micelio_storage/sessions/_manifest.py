@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
 from .._errors import IntegrityError, NotFoundError, NotSupportedError
-from .._info import DEFAULT_CONTENT_TYPE
+from .._info import DEFAULT_CONTENT_TYPE, HTTP_HEADERS
 from .._storage import Storage
 from .._turns import in_thread
 from ._parsing import Fields, parse_json
@@ -60,18 +60,16 @@ class TreeEntry:
     target: str | None = None
 
     def is_like(self, other: TreeEntry) -> bool:
-        """Whether it is the same thing, wherever its bytes lie and however it is known again."""
-        return _meaning(self) == _meaning(other) and (
-            self.kind != "file"
-            or (self.sha256 is not None and self.sha256 == other.sha256)
-            or (self.pack, self.offset) == (other.pack, other.offset)
-        )
+        """Whether it is the same thing, wherever its bytes lie, whenever it was changed, and whatever is said of it."""
+        mine = (self.kind, self.size, self.executable, self.target)
+        return mine == (other.kind, other.size, other.executable, other.target) and self._has_bytes_of(other)
 
-
-def _meaning(entry: TreeEntry) -> tuple[object, ...]:
-    return (
-        entry.kind, entry.size, entry.executable, entry.target, entry.content_type, entry.metadata, entry.headers,
-    )  # fmt: skip
+    def _has_bytes_of(self, other: TreeEntry) -> bool:
+        if self.sha256 is not None and other.sha256 is not None:
+            return self.sha256 == other.sha256
+        if self.crc64nvme is not None and other.crc64nvme is not None:
+            return self.crc64nvme == other.crc64nvme
+        return (self.pack, self.offset) == (other.pack, other.offset)
 
 
 Tree: TypeAlias = Mapping[str, TreeEntry]
@@ -180,6 +178,9 @@ def _parse_entry(path: str, fields: Fields) -> TreeEntry | None:
     pack = fields.text_or_none("pack")
     if kind == "file" and (pack is None or not pack.startswith(PACKS)):
         raise IntegrityError(f"{fields.name} is damaged: it does not say where {path!a} lies")
+    headers = fields.text_map_or_empty("headers")
+    if not headers.keys() <= set(HTTP_HEADERS):
+        raise IntegrityError(f"{fields.name} is damaged: {path!a} has headers that there are not")
     return TreeEntry(
         path=path,
         kind=cast(EntryKind, kind),
@@ -190,7 +191,7 @@ def _parse_entry(path: str, fields: Fields) -> TreeEntry | None:
         crc64nvme=fields.text_or_none("crc64nvme"),
         content_type=fields.text_or_none("content_type") or DEFAULT_CONTENT_TYPE,
         metadata=fields.text_map_or_empty("metadata"),
-        headers=fields.text_map_or_empty("headers"),
+        headers=headers,
         pack=pack,
         offset=fields.count_or_none("offset"),
         etag=fields.text_or_none("etag"),

@@ -17,10 +17,11 @@ from awscrt import checksums
 from .._errors import AmbiguousWriteError
 from .._info import ObjectInfo
 from .._shielding import run_to_completion
+from .._storage import Storage
 from .._types import BytesLike
 from ._manifest import Tree, TreeEntry
 from ._pins import Pin
-from ._records import pack_name
+from ._records import SNAPSHOTS, pack_name
 
 PACK = 16 << 20  # bytes: one request, and what is read at once
 LARGE = 1 << 20  # bytes: files above it are objects of their own
@@ -140,10 +141,20 @@ class Packs:
             await self._storing
             self._storing = None
 
-    async def store_file(self, name: str, data: bytes | Callable[[], AsyncGenerator[BytesLike, None]]) -> ObjectInfo:
-        """Store a large file."""
+    async def store_file(
+        self, name: str, data: bytes | Callable[[], AsyncGenerator[BytesLike, None]], kind: str | None = None
+    ) -> None:
+        """Store a large file, or a segment."""
         self._pin.check()
-        return await self._store(lambda: self._put(name, data if isinstance(data, bytes) else data()))
+        await self._store(lambda: self._put(name, data if isinstance(data, bytes) else data(), kind))
+
+    async def copy(self, storage: Storage, source: str, etag: str) -> str:
+        """Let the back end copy this version of an object; returns the name of the copy."""
+        self._pin.check()
+        name = self.name("bin")
+        below = f"{SNAPSHOTS}/{self._pin.record.family}/{name}"
+        await self._store(lambda: storage.copy(source, below, source_match=etag))
+        return name
 
     async def _put(
         self, name: str, data: BytesLike | AsyncGenerator[BytesLike, None], kind: str | None = None

@@ -6,41 +6,25 @@ Knows `Storage` and nothing below it.
 from __future__ import annotations
 
 import inspect
-import json
-import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from .._errors import IntegrityError, NotFoundError
+from .._errors import NotFoundError
 from .._keys import is_session_id, parse_session_id
 from .._storage import DELETED_AT_ONCE, Storage
 from .._types import Removed
+from ._document import METADATA, Document, format_document, parse_document, read_document
 from ._events import EventLog
 from ._lifecycle import NAME, LifecycleRecord, given_up, held, parse_reason, released, stores_anything, touched
+from ._snapshots import Snapshots
+from ._usage import Usage
 
 ROOT = "sessions/"
-METADATA = "metadata.json"
 LAST = (METADATA, NAME)  # what goes last, in this order: a session is listed as long as anything is left of it
-_ENCODER = json.JSONEncoder(indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-MAX_METADATA_BYTES = 1 << 20  # of the JSON text: parsing that much holds the event loop for about 10 ms
-
-Document: TypeAlias = dict[str, Any]  # JSON: what its values may be, JSON says
-"""A session's metadata, as a JSON object."""
 
 DocumentChange: TypeAlias = Callable[[Document], Awaitable[Mapping[str, Any] | None] | Mapping[str, Any] | None]
 """What `update_metadata` does with it: change it in place, or return another."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """How much a session stores: the number of its `files`, and their `bytes`, without the metadata. `skipped` more
-    that other programs stored there are not counted, for their names are not keys."""
-
-    files: int
-    bytes: int
-    skipped: int = 0
 
 
 class Session:
@@ -48,6 +32,7 @@ class Session:
 
     def __init__(self, storage: Storage, session_id: str) -> None:
         self.id = parse_session_id(session_id)
+        self._whole = storage
         self._storage = storage.under(f"{ROOT}{self.id}")
 
     def __repr__(self) -> str:
@@ -63,12 +48,14 @@ class Session:
         """What happened in the session, in order: one log for all who append to it in this process."""
         return self._storage.under("events").companion(EventLog)
 
+    @property
+    def snapshots(self) -> Snapshots:
+        """What the session was at some moments."""
+        return Snapshots(self._whole, self._storage, self.id)
+
     async def metadata(self) -> Document:
         """The session's document, {} if it has none. `IntegrityError` if what is there is no JSON object."""
-        try:
-            return _parse(await self._storage.get(METADATA, length=MAX_METADATA_BYTES + 1))
-        except NotFoundError:
-            return {}
+        return await read_document(self._storage)
 
     async def update_metadata(self, change: DocumentChange) -> Document:
         """Change the document: read, change, write back, again until nobody came between. Returns what was stored.
@@ -80,14 +67,14 @@ class Session:
 
         async def rewrite(data: bytes | None) -> bytes:
             nonlocal stored
-            document = {} if data is None else _parse(data)
+            document = {} if data is None else parse_document(data)
             answer = change(document)
             changed = await answer if inspect.isawaitable(answer) else answer
-            stored = _format(document if changed is None else dict(changed))
+            stored = format_document(document if changed is None else dict(changed))
             return stored
 
         await self._storage.update(METADATA, rewrite)
-        return _parse(stored)
+        return parse_document(stored)
 
     async def usage(self) -> Usage:
         """How much the session stores at this moment."""
@@ -164,57 +151,3 @@ async def list_sessions(storage: Storage) -> AsyncGenerator[str, None]:
             if is_session_id(name):
                 yield name
         cursor, more = page.cursor, page.cursor is not None
-
-
-def _parse(data: bytes) -> Document:
-    if len(data) > MAX_METADATA_BYTES:
-        raise IntegrityError(f"metadata.json has more than {MAX_METADATA_BYTES} bytes: it is not a session's metadata")
-    try:
-        document = json.loads(data, object_pairs_hook=_without_duplicates, **_NUMBERS)
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"metadata.json is not a session's metadata: {error}") from error
-    if not isinstance(document, dict):
-        raise IntegrityError("metadata.json is JSON, but not an object")
-    return document
-
-
-def _format(document: Mapping[str, Any]) -> bytes:
-    """The document for people and programs: indented, sorted, UTF-8, a newline at the end. Lone surrogates, which are
-    not text though JSON can say them, are said as JSON does."""
-    for name in document:
-        if not isinstance(name, str):
-            raise TypeError(f"names in a session's metadata must be str, not {type(name).__name__}")
-    pieces, size = [], 0
-    try:
-        for piece in _ENCODER.iterencode(document):  # piece by piece, so that what is too large does not hold the loop
-            pieces.append(piece.encode(errors="backslashreplace"))
-            size += len(pieces[-1])
-            if size >= MAX_METADATA_BYTES:
-                raise ValueError(
-                    f"a session's metadata must not exceed {MAX_METADATA_BYTES} bytes of JSON:"
-                    " store larger things as files"
-                )
-    except RecursionError:
-        raise ValueError("a session's metadata must not be nested so deeply") from None
-    return b"".join(pieces) + b"\n"
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> Document:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("a name appears twice")
-    return document
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _float(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError("a number is too large")
-    return number
-
-
-_NUMBERS: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _float}

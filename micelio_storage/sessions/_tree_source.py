@@ -25,6 +25,7 @@ from ._records import Left
 READS = 3  # of a file that changes while it is read
 RACY = 50_000_000  # nanoseconds before a look in which a change may leave no trace: the times of a disk are coarse
 CHUNK = 1 << 20
+CHANGED = f"it changed each of {READS} times while it was read"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +129,7 @@ class DirectorySource:
             try:
                 self._add(await self._store_large(packs, found.path, known), known)
             except _ChangedError:
-                self._leave(found, _CHANGED)
+                self._leave(found, CHANGED)
             except _UnreadableError as error:
                 self._leave(found, str(error))
         return self._taken
@@ -156,7 +157,7 @@ class DirectorySource:
             except _GrownError:
                 self._large.append(found)
             except _ChangedError:
-                self._leave(found, _CHANGED)
+                self._leave(found, CHANGED)
             except (OSError, StorageError) as error:
                 self._leave(found, reason_of(error))
             else:
@@ -279,9 +280,6 @@ class _Reading:
             self._path, self.length, self._before, self._after,
             self._sha256.hexdigest(), crc_text(self._crc), (name, None),
         )  # fmt: skip
-
-
-_CHANGED = f"it changed each of {READS} times while it was read"
 
 
 def _size(found: Found) -> int:
