@@ -7,6 +7,7 @@ from ._events import EventLog
 from ._keeping import Keep
 from ._lifecycle import SessionExpiredError, SessionHeldError
 from ._records import Left
+from ._restoring import RestoreReport
 from ._retention import Retention
 from ._segments import Event, EventsTrimmedError
 from ._session import DocumentChange, Session, list_sessions
@@ -14,6 +15,7 @@ from ._snapshot import ChangeKind, Snapshot, SnapshotChange
 from ._snapshots import Snapshots
 from ._sweep import SweepOutcome, SweepReport, SweepResult, sweep
 from ._usage import Usage
+from ._workspace import SaveWhen, Workspace
 
 __all__ = [
     "ChangeKind",
@@ -24,7 +26,9 @@ __all__ = [
     "EventsTrimmedError",
     "Keep",
     "Left",
+    "RestoreReport",
     "Retention",
+    "SaveWhen",
     "Session",
     "SessionExpiredError",
     "SessionHeldError",
@@ -35,6 +39,7 @@ __all__ = [
     "SweepReport",
     "SweepResult",
     "Usage",
+    "Workspace",
     "list_sessions",
     "sweep",
 ]

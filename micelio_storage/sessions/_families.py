@@ -9,7 +9,7 @@ from contextlib import suppress
 from .._errors import AlreadyExistsError, AmbiguousWriteError, IntegrityError, NotFoundError
 from .._storage import Storage
 from ._pins import read_record
-from ._records import RECORDS, Record, is_id, new_id, parse_record_name, record_name
+from ._records import RECORDS, Record, family_place, is_id, new_id, parse_record_name, record_name
 
 FAMILY = "family"
 READ_AT_ONCE = 16  # records
@@ -69,3 +69,13 @@ async def records_of(place: Storage, family: str, session: str) -> AsyncGenerato
         for record in await asyncio.gather(*(find_record(place, family, session, each) for each in some)):
             if record is not None:
                 yield record
+
+
+async def delete_records(storage: Storage, session: Storage, session_id: str) -> int:
+    """Delete all snapshots of the session, those that are being made too; returns how many there were."""
+    if (family := await family_of(session)) is None:
+        return 0
+    place = family_place(storage, family)
+    names = [record_name(session_id, each) for each in await snapshot_ids(place, session_id)]
+    await place.delete(*names)
+    return len(names)

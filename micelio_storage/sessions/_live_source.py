@@ -47,13 +47,16 @@ class LiveSource:
     async def take(self, base: Tree) -> tuple[Taken, bool]:
         """Store what is not there yet; returns that, and whether it is of one moment."""
         entries = self._taken.entries
-        entries.update({path: entry for path, entry in base.items() if self._known.may_use(entry) and entry.etag})
+        entries.update({path: entry for path, entry in base.items() if self._is_usable(entry)})
         is_of_one_moment = await self._collect(entries)
         await self._packs.store_pack(self._pack)
         await self._packs.finish()
         self._forget_the_young(time.time_ns() - RACY)
         self._taken.left += [Left(path=path, reason=CHANGED) for path in sorted(self._restless - entries.keys())]
         return self._taken, is_of_one_moment
+
+    def _is_usable(self, entry: TreeEntry) -> bool:
+        return entry.etag is not None and not entry.racy and self._known.may_use(entry)
 
     async def _collect(self, entries: dict[str, TreeEntry]) -> bool:
         """Make the entries what the listing shows, until it shows the same before and after."""
@@ -139,7 +142,7 @@ class LiveSource:
         entries = self._taken.entries
         for path, entry in entries.items():
             if entry.modified >= sure:
-                entries[path] = replace(entry, etag=None)
+                entries[path] = replace(entry, racy=True)
 
 
 def _entry(path: str, info: ObjectInfo) -> TreeEntry:

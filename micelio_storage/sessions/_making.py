@@ -17,8 +17,9 @@ from .._turns import in_thread
 from ._document import read_document
 from ._families import ensure_family, newest_record, snapshot_ids
 from ._fences import claim, require_latest
+from ._last_tree import LastTree
 from ._log import Log
-from ._manifest import KIND, Tree, TreeEntry, differences, format_segment, is_worth_a_delta, load_tree
+from ._manifest import KIND, Tree, TreeEntry, differences, format_segment, is_worth_a_delta
 from ._packs import Known, Packs
 from ._pins import condemned_names, pinned
 from ._records import LEASE, MAX_MESSAGE, Record, SegmentRef, family_place, new_id, tree_name
@@ -47,26 +48,6 @@ class Request:
         if len(message) > MAX_MESSAGE:
             raise InvalidArgumentError(f"a message has at most {MAX_MESSAGE} characters")
         return cls(message=message, tags=parse_metadata(tags) or {}, if_parent=if_parent)
-
-
-class LastTree:
-    """The tree of the snapshot that was made or read last, for who bases the next one on it: segments never change."""
-
-    def __init__(self, _: object = None) -> None:
-        self._segments: tuple[SegmentRef, ...] = ()
-        self._tree: Tree = {}
-
-    async def of(self, place: Storage, record: Record | None) -> Tree:
-        """The tree of a snapshot."""
-        if record is None:
-            return {}
-        if record.segments != self._segments or not record.segments:
-            self.keep(record.segments, await load_tree(place, record))
-        return self._tree
-
-    def keep(self, segments: tuple[SegmentRef, ...], tree: Tree) -> None:
-        """Remember it instead of the one before."""
-        self._segments, self._tree = segments, tree
 
 
 async def make_snapshot(

@@ -39,8 +39,9 @@ class TreeEntry:
     Of a file: its `size`, when it was `modified` (nanoseconds since 1970), whether it is `executable`, digests (None:
     nobody has read it), what an object says of itself, and where its bytes lie: in the object `pack` from `offset` on;
     without an offset they are the whole object. `etag` is that of the live object it was, and `seen` the ctime (in
-    nanoseconds) and inode of the file on the disk it was; both only where they show that it is unchanged. Of a link,
-    its `target`. A `directory` is one that is empty.
+    nanoseconds) and inode of the file on the disk it was; neither shows that it is unchanged where it is `racy`: it was
+    changed so shortly before that another change may have left no trace. Of a link, its `target`. A `directory` is one
+    that is empty.
     """
 
     path: str
@@ -56,6 +57,7 @@ class TreeEntry:
     pack: str | None = None
     offset: int | None = None
     etag: str | None = None
+    racy: bool = False
     seen: tuple[int, int] | None = None
     target: str | None = None
 
@@ -75,7 +77,14 @@ class TreeEntry:
 Tree: TypeAlias = Mapping[str, TreeEntry]
 """The entries of a snapshot by their paths, in order."""
 
-_DEFAULTS = {"kind": "file", "size": 0, "modified": 0, "executable": False, "content_type": DEFAULT_CONTENT_TYPE}
+_DEFAULTS = {
+    "kind": "file",
+    "size": 0,
+    "modified": 0,
+    "executable": False,
+    "racy": False,
+    "content_type": DEFAULT_CONTENT_TYPE,
+}
 _FIELDS = tuple(name for name in TreeEntry.__dataclass_fields__ if name != "path")
 
 
@@ -195,6 +204,7 @@ def _parse_entry(path: str, fields: Fields) -> TreeEntry | None:
         pack=pack,
         offset=fields.count_or_none("offset"),
         etag=fields.text_or_none("etag"),
+        racy=fields.flag_or("racy", default=False),
         seen=fields.pair_or_none("seen"),
     )
 

@@ -6,6 +6,7 @@ Knows `Storage` and nothing below it.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
@@ -16,9 +17,14 @@ from .._storage import DELETED_AT_ONCE, Storage
 from .._types import Removed
 from ._document import METADATA, Document, format_document, parse_document, read_document
 from ._events import EventLog
+from ._families import delete_records
+from ._forks import fork
 from ._lifecycle import NAME, LifecycleRecord, given_up, held, parse_reason, released, stores_anything, touched
-from ._snapshots import Snapshots
+from ._restoring import RestoreReport, restore
+from ._snapshot import Snapshot
+from ._snapshots import MOST_FILES, Snapshots
 from ._usage import Usage
+from ._workspace import SaveWhen, Workspace
 
 ROOT = "sessions/"
 LAST = (METADATA, NAME)  # what goes last, in this order: a session is listed as long as anything is left of it
@@ -112,19 +118,64 @@ class Session:
         """The reasons for which the session is held, in the order in which they came."""
         return (await LifecycleRecord(self._storage).read()).says.holds
 
+    async def restore(self, snapshot: Snapshot) -> RestoreReport:
+        """Make the live files as they were in a snapshot.
+
+        Each file is the old one or the new one, but not all of them change at once: who needs that reads
+        `Snapshot.files`, or forks. Before anything is changed, all that is there is kept in a snapshot of its own,
+        `undo`. What others write meanwhile stays, and is reported. A restore that was interrupted is finished by the
+        next. The metadata and the events stay as they are. `NotSupportedError` where the store has no conditional puts
+        and deletes.
+        """
+        return await restore(self._whole, f"{ROOT}{self.id}/files", self.snapshots, snapshot)
+
+    async def fork(self, session_id: str, snapshot: Snapshot, *, files: bool = False) -> Session:
+        """A new session that begins as a snapshot of this one: with its metadata, the snapshot as its first, and no
+        events. It shares what is stored, so this takes a few requests; with `files`, the live files are copied as well.
+        `AlreadyExistsError` where the session exists."""
+        other = Session(self._whole, session_id)
+        await fork(self._whole, other._storage, other.id, snapshot, files=files)  # it is one of ours
+        return other
+
+    def workspace(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        save: SaveWhen = "on_exit",
+        delete: bool = False,
+        ignore: Sequence[str] = (),
+        max_files: int = MOST_FILES,
+        max_bytes: int | None = None,
+        max_file_bytes: int | None = None,
+    ) -> Workspace:
+        """A directory of the local disk, for `async with`: what was saved last is there, and leaving the block saves it
+        ("on_exit", also when something is raised; "on_success"; or "never"). `delete` removes what is there and was
+        not saved. `ignore` and the limits are those of `Snapshots.create`."""
+        return Workspace(
+            self.snapshots,
+            path,
+            save=save,
+            delete=delete,
+            ignore=ignore,
+            max_files=max_files,
+            max_bytes=max_bytes,
+            max_file_bytes=max_file_bytes,
+        )
+
     async def delete(self) -> Removed:
-        """Remove all of it; returns the number of objects. `SessionHeldError` where it is held. The metadata goes last,
-        so that a session of which only a part was removed is still listed, and the next `sweep` finishes it. What other
-        programs stored there under names that are not keys is left, and counted as `skipped`."""
+        """Remove all of it, its snapshots too; returns the number of objects. `SessionHeldError` where it is held. The
+        metadata goes last, so that a session of which only a part was removed is still listed, and the next `sweep`
+        finishes it. What other programs stored there under names that are not keys is left, and counted as `skipped`.
+        The bytes of snapshots go with the next collection."""
         can = self._storage.capabilities
-        if not (can.if_absent and can.if_match):  # then nobody can hold it either
+        if not (can.if_absent and can.if_match):  # then nobody can hold it either, or make snapshots
             return await self._storage.delete_prefix("", everything=True)
         with suppress(NotFoundError):
             await LifecycleRecord(self._storage).change(given_up)
         return await self._remove()
 
     async def _remove(self) -> Removed:
-        count, skipped, cursor, more = 0, 0, None, True
+        count, skipped, cursor, more = await delete_records(self._whole, self._storage, self.id), 0, None, True
         last: list[str] = []
         while more:
             keys: list[str] = []

@@ -12,7 +12,8 @@ from .._directories import ignoring
 from .._storage import Storage, beside
 from .._turns import in_thread
 from ..transfer import TreeReport
-from ._manifest import Tree, TreeEntry, load_tree
+from ._last_tree import LastTree
+from ._manifest import Tree, TreeEntry
 from ._records import Left, Record, family_place
 from ._tree_driver import TreeDriver
 from ._tree_target import write_tree
@@ -38,11 +39,11 @@ class Snapshot:
     """A session's files, its document, and its place in the log of events, as they were. It does not change, and its
     bytes stay until it is deleted."""
 
-    def __init__(self, storage: Storage, record: Record, tree: Tree | None = None) -> None:
+    def __init__(self, storage: Storage, record: Record, last: LastTree) -> None:
         self._storage = storage
         self._record = record
         self._place = family_place(storage, record.family)
-        self._tree = tree
+        self._last = last
 
     def __repr__(self) -> str:
         return f"<Snapshot {self.id} of session {self.session!r}>"
@@ -162,9 +163,7 @@ class Snapshot:
 
     async def tree(self) -> Tree:
         """What it holds, by paths."""
-        if self._tree is None:
-            self._tree = await load_tree(self._place, self._record)
-        return self._tree
+        return await self._last.of(self._place, self._record)
 
 
 async def diff(old: Snapshot, new: Snapshot) -> AsyncGenerator[SnapshotChange, None]:

@@ -14,8 +14,9 @@ from .._storage import Storage
 from .._turns import in_thread
 from ._families import family_of, find_record, newest_record, records_of, snapshot_ids
 from ._keeping import Keep, surplus
+from ._last_tree import LastTree
 from ._live_source import LiveSource
-from ._making import LastTree, Request, Take, make_snapshot
+from ._making import Request, Take, make_snapshot
 from ._manifest import Tree
 from ._packs import Known, Packs
 from ._records import Record, family_place, is_id
@@ -81,7 +82,7 @@ class Snapshots:
 
     async def _make(self, request: Request, take: Take) -> Snapshot:
         record = await make_snapshot(self._storage, self._session, self._id, take, request, self._last)
-        return Snapshot(self._storage, record)
+        return Snapshot(self._storage, record, self._last)
 
     async def _take_live(self, packs: Packs, known: Known, base: Tree) -> tuple[Taken, bool]:
         return await LiveSource(self._storage, f"sessions/{self._id}/files", packs, known).take(base)
@@ -91,7 +92,7 @@ class Snapshots:
         if (family := await family_of(self._session)) is None:
             return
         async for record in records_of(family_place(self._storage, family), family, self._id):
-            yield Snapshot(self._storage, record)
+            yield Snapshot(self._storage, record, self._last)
 
     async def latest(self) -> Snapshot | None:
         """The newest one; None where there is none."""
@@ -99,7 +100,7 @@ class Snapshots:
             return None
         place = family_place(self._storage, family)
         record = await newest_record(place, family, self._id, await snapshot_ids(place, self._id))
-        return None if record is None else Snapshot(self._storage, record)
+        return None if record is None else Snapshot(self._storage, record, self._last)
 
     async def get(self, snapshot_id: str) -> Snapshot:
         """The session's snapshot with this id, or `NotFoundError`."""
@@ -111,7 +112,7 @@ class Snapshots:
             record = await find_record(family_place(self._storage, family), family, self._id, snapshot_id)
         if record is None:
             raise NotFoundError(f"session {self._id!a} has no snapshot {snapshot_id[:80]!a}")
-        return Snapshot(self._storage, record)
+        return Snapshot(self._storage, record, self._last)
 
     def diff(self, old: Snapshot, new: Snapshot) -> AsyncGenerator[SnapshotChange, None]:
         """What is in the new snapshot and not in the old one as it is there, in the order of the paths: what was added,

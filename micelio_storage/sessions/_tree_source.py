@@ -258,7 +258,7 @@ class _Reading:
             done += len(chunk)
             yield chunk
         assert self._file is not None  # while this is open
-        self._after = _look_of(self._file)
+        self._after = await in_thread(partial(_look_of, self._file))
         whole = self._attempts.is_whole(self.length, self._sha256.hexdigest(), self._before, self._after)
         if done < self.length or not whole:
             raise _ChangedError
@@ -303,6 +303,7 @@ def _is_as_seen(look: Look | None, entry: TreeEntry) -> bool:
     return (
         look is not None
         and entry.kind == "file"
+        and not entry.racy
         and entry.seen == (look.ctime_ns, look.inode)
         and (entry.size, entry.modified, entry.executable) == (look.size, look.mtime_ns, look.executable)
     )
@@ -323,5 +324,6 @@ def _entry(
         content_type=content_type_of(path),
         pack=place[0],
         offset=place[1],
-        seen=(after.ctime_ns, after.inode) if is_sure and length == after.size else None,
+        seen=(after.ctime_ns, after.inode),
+        racy=not is_sure or length != after.size,
     )
