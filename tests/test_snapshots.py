@@ -195,7 +195,7 @@ async def test_deltas_follow_one_another_until_all_is_said_anew(here: Session, t
         (top / f"{n:02}").write_bytes(b"changed")
         (top / f"new{n}").write_bytes(b"new")
         snapshot = await here.snapshots.create(directory=top)
-        counts.append(len(snapshot.record.segments))
+        counts.append(len(snapshot._record.segments))
         expected = {path.name: path.read_bytes() for path in top.iterdir()}
         assert {entry.key: await snapshot.files.get(entry.key) async for entry in snapshot.files.list()} == expected
     assert counts == [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4]
@@ -242,7 +242,7 @@ async def test_more_than_the_limits_is_refused_before_anything_is_stored(
 
 async def test_what_is_ignored_is_neither_kept_nor_removed(here: Session, tree: Path) -> None:
     snapshot = await here.snapshots.create(directory=tree, ignore=["sub/", "*.txt"])
-    assert "a.txt" not in await snapshot.tree()
+    assert "a.txt" not in await snapshot._tree()
     report = await snapshot.write_to(tree, delete=True, ignore=["sub/", "*.txt"])
     assert report.removed == 0
     assert (tree / "sub/large.bin").exists()
@@ -482,17 +482,17 @@ async def test_the_files_of_a_snapshot_can_be_read_in_every_way_and_not_written(
 async def test_bytes_that_were_damaged_are_an_error(name: str, tree: Path, tmp_path: Path) -> None:
     async with open_storage("memory:") as storage:
         snapshot = await Session(storage, "abc").snapshots.create(directory=tree)
-        entry = (await snapshot.tree())[name]
+        entry = (await snapshot._tree())[name]
         assert entry.pack is not None
-        pack = bytearray(await snapshot.place.get(entry.pack))
+        pack = bytearray(await snapshot._place.get(entry.pack))
         pack[(entry.offset or 0) + entry.size - 1] ^= 1
-        await snapshot.place.put(entry.pack, pack)
+        await snapshot._place.put(entry.pack, pack)
         with pytest.raises(IntegrityError, match=entry.pack):
             await snapshot.files.get(name)
         with pytest.raises(IntegrityError, match=entry.pack):
             await snapshot.write_to(tmp_path / "back")
         assert not (tmp_path / "back" / name).exists()
-        await snapshot.place.delete(entry.pack)
+        await snapshot._place.delete(entry.pack)
         with pytest.raises(IntegrityError, match="missing"):
             await snapshot.files.get(name)
         with pytest.raises(IntegrityError, match="missing"):
@@ -700,22 +700,22 @@ async def test_names_that_are_condemned_are_not_used(tree: Path) -> None:
     async with open_storage("memory:") as storage:
         session = Session(storage, "abc")
         first = await session.snapshots.create(directory=tree)
-        old = {*(segment.name for segment in first.record.segments)}
-        old |= {entry.pack for entry in (await first.tree()).values() if entry.pack}
-        await first.place.put("gc/1-condemned.txt", "\n".join(old).encode())
-        await first.place.put("gc.json", CollectorStep(state="waiting", lists=("gc/1-condemned.txt",)).format())
+        old = {*(segment.name for segment in first._record.segments)}
+        old |= {entry.pack for entry in (await first._tree()).values() if entry.pack}
+        await first._place.put("gc/1-condemned.txt", "\n".join(old).encode())
+        await first._place.put("gc.json", CollectorStep(state="waiting", lists=("gc/1-condemned.txt",)).format())
         second = await session.snapshots.create(directory=tree)
-        used = {*(segment.name for segment in second.record.segments)}
-        used |= {entry.pack for entry in (await second.tree()).values() if entry.pack}
+        used = {*(segment.name for segment in second._record.segments)}
+        used |= {entry.pack for entry in (await second._tree()).values() if entry.pack}
         assert used.isdisjoint(old)
         live = Session(storage, "live")
         await live.files.put("a", b"a")
         await live.snapshots.create()
 
         async def go_on() -> None:
-            while not any("def." in entry.key for entry in (await first.place.list_page("records/")).entries):
+            while not any("def." in entry.key for entry in (await first._place.list_page("records/")).entries):
                 await asyncio.sleep(0)
-            await first.place.put("gc.json", CollectorStep(epoch=1).format())
+            await first._place.put("gc.json", CollectorStep(epoch=1).format())
 
         going = asyncio.create_task(go_on())
         other = await session.fork("def", first)
@@ -746,7 +746,7 @@ async def test_of_those_who_insist_on_one_parent_one_succeeds(session: Session, 
 def test_what_is_kept_when_a_history_is_thinned() -> None:
     class One:
         def __init__(self, name: str, created: datetime, tagged: bool = False) -> None:
-            self.name, self.created, self.tagged = name, created, tagged
+            self.name, self.created, self.tags = name, created, {"tag": "x"} if tagged else {}
 
     now = datetime(2026, 3, 2, 12, 30, tzinfo=UTC)  # a Monday
     hours = [One(f"h{n}", now - timedelta(hours=n), tagged=n == 30) for n in range(100)]

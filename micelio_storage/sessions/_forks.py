@@ -16,7 +16,7 @@ from ._manifest import references_of
 from ._pins import condemned_names, pinned
 from ._records import Record, new_id
 from ._restoring import RestoreReport, Restoring
-from ._snapshot import Snapshot
+from ._snapshot import Snapshot, place_of, record_of, tree_of
 
 PATIENCE = 60.0  # seconds for which a collection is waited for that has not decided yet
 PAUSE = 0.05  # seconds before its state is looked at again; twice as many each time, up to a second
@@ -33,14 +33,14 @@ async def fork(storage: Storage, session: Storage, session_id: str, snapshot: Sn
         if await family_of(session) != record.family:
             raise AlreadyExistsError(f"session {session_id!a} was made by somebody else meanwhile")
     except AlreadyExistsError:
-        await snapshot.place.delete(record.name)
+        await place_of(snapshot).delete(record.name)
         raise
     if record.document:
         with suppress(AlreadyExistsError):  # somebody works in the session already
             await session.put(METADATA, format_document(record.document), if_absent=True)
     if files:
         place = f"sessions/{session_id}/files"
-        await Restoring(storage, place, snapshot, RestoreReport(undo=snapshot)).run(await snapshot.tree(), {})
+        await Restoring(storage, place, snapshot, RestoreReport(undo=snapshot)).run(await tree_of(snapshot), {})
 
 
 async def _share(snapshot: Snapshot, session_id: str) -> Record:
@@ -57,7 +57,7 @@ async def _share(snapshot: Snapshot, session_id: str) -> Record:
 async def _try_to_share(snapshot: Snapshot, session_id: str) -> Record | None:
     """None where a collector has condemned something of it, and has not found out yet that it is needed: it may be
     waiting for this very pin."""
-    source, place = snapshot.record, snapshot.place
+    source, place = record_of(snapshot), place_of(snapshot)
     opened = Record(
         family=source.family, session=session_id, id=new_id(), created=datetime.now(UTC), bases=(source.name,)
     )
@@ -66,7 +66,7 @@ async def _try_to_share(snapshot: Snapshot, session_id: str) -> Record | None:
         standing = await find_record(place, source.family, source.session, source.id)
         if standing is None:
             raise NotFoundError(f"the snapshot {source.id} was deleted")
-        names = references_of(standing.segments, await snapshot.tree())
+        names = references_of(standing.segments, await tree_of(snapshot))
         if not condemned.isdisjoint(names):
             return None
         return await pin.commit(

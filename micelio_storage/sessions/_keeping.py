@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -16,7 +16,7 @@ class _Dated(Protocol):
     def created(self) -> datetime: ...
 
     @property
-    def tagged(self) -> bool: ...
+    def tags(self) -> Mapping[str, str]: ...
 
 
 D = TypeVar("D", bound=_Dated)
@@ -56,7 +56,7 @@ class Keep:
 def surplus(snapshots: Iterable[D], keep: Keep) -> Sequence[D]:
     """Those that do not stay, out of all, of which the newest comes first."""
     given = list(snapshots)
-    kept = {at for at, each in enumerate(given) if at < keep.last or (keep.tagged and each.tagged)}
+    kept = {at for at, each in enumerate(given) if at < keep.last or (keep.tagged and each.tags)}
     for name, period_of in _PERIODS.items():
         periods: set[object] = set()
         for at, each in enumerate(given):

@@ -101,7 +101,7 @@ class SegmentRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Left:
-    """What of the source is not in a snapshot, and the reason."""
+    """What of the source is not in a snapshot: the `path`, and the `reason`."""
 
     path: str
     reason: str

@@ -15,7 +15,7 @@ from ._contents import Run, for_each_run, runs_of
 from ._live_source import EXECUTABLE
 from ._manifest import Tree, TreeEntry
 from ._records import SNAPSHOTS
-from ._snapshot import Snapshot
+from ._snapshot import Snapshot, place_of, record_of, tree_of
 from ._snapshots import Snapshots
 
 
@@ -50,10 +50,10 @@ async def restore(storage: Storage, files: str, snapshots: Snapshots, snapshot: 
         raise NotSupportedError(
             "restoring needs a store with conditional puts and deletes: see `micelio-storage doctor`"
         )
-    wanted = await snapshot.tree()
+    wanted = await tree_of(snapshot)
     undo = await snapshots.create(f"before {snapshot.id} was restored")
     restoring = Restoring(storage, files, snapshot, RestoreReport(undo=undo))
-    await restoring.run(wanted, await undo.tree())
+    await restoring.run(wanted, await tree_of(undo))
     await restoring.look_for_others(wanted)
     return restoring.report
 
@@ -97,7 +97,7 @@ class Restoring:
         async def write_run(run: Run, data: bytes) -> None:
             await for_each(run.entries, lambda entry: self._put(entry, bytes(run.bytes_of(entry, data)), seen))
 
-        await for_each_run(self._snapshot.place, runs_of(packed), write_run, 1)
+        await for_each_run(place_of(self._snapshot), runs_of(packed), write_run, 1)
         large = [entry for entry in entries if entry.offset is None and entry.size]
         await for_each(large, lambda entry: self._copy(entry, seen))
 
@@ -105,7 +105,7 @@ class Restoring:
         await self._unless_others(entry.path, self._files.put(entry.path, data, **_how(entry, seen)))
 
     async def _copy(self, entry: TreeEntry, seen: Tree) -> None:
-        source = f"{SNAPSHOTS}/{self._snapshot.record.family}/{entry.pack}"
+        source = f"{SNAPSHOTS}/{record_of(self._snapshot).family}/{entry.pack}"
         target = f"{self._place}/{entry.path}"
         await self._unless_others(entry.path, self._storage.copy(source, target, **_how(entry, seen)))
 

@@ -25,8 +25,8 @@ ChangeKind: TypeAlias = Literal["added", "removed", "changed", "renamed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotChange:
-    """A path that is not in both of two snapshots as it is in the other. `kind`: "added" and "removed" ones are in the
-    new or the old one alone; one that is "renamed" has the bytes that a path which is gone, `former`, had; all else
+    """A `path` that is not in both of two snapshots as it is in the other. `kind`: "added" and "removed" ones are in
+    the new or the old one alone; one that is "renamed" has the bytes that a path which is gone, `former`, had; all else
     that differs is "changed". `size` in bytes, of what is there then."""
 
     path: str
@@ -88,11 +88,6 @@ class Snapshot:
         return self._record.tags
 
     @property
-    def tagged(self) -> bool:
-        """Whether it has tags."""
-        return bool(self._record.tags)
-
-    @property
     def document(self) -> Mapping[str, Any]:
         """The session's metadata as they were."""
         return self._record.document
@@ -123,21 +118,11 @@ class Snapshot:
         return self._record.unsolved
 
     @property
-    def record(self) -> Record:
-        """All that is stored of it, but for what it holds."""
-        return self._record
-
-    @property
-    def place(self) -> Storage:
-        """Where its family lies."""
-        return self._place
-
-    @property
     def files(self) -> Storage:
         """Its files, as a storage that can only be read. Links, empty directories and files whose names are not keys
         are not seen there; `write_to` brings them back."""
         place = self._place
-        return beside(place, TreeDriver(place, self.tree), f"trees/{self.id}/")
+        return beside(place, TreeDriver(place, self._tree), f"trees/{self.id}/")
 
     async def write_to(
         self,
@@ -155,20 +140,34 @@ class Snapshot:
         has patterns for (as in .gitignore; extra `trees`). One that was interrupted is finished by the next.
         """
         is_ignored = ignoring(ignore)
-        return await write_tree(self._place, await self.tree(), path, is_ignored, delete=delete, dry_run=dry_run)
+        return await write_tree(self._place, await self._tree(), path, is_ignored, delete=delete, dry_run=dry_run)
 
     async def delete(self) -> None:
         """Remove the snapshot. What no other one needs of its bytes goes with the next collection."""
         await self._place.delete(self._record.name)  # nobody else ever has this name
 
-    async def tree(self) -> Tree:
-        """What it holds, by paths."""
+    async def _tree(self) -> Tree:
         return await self._last.of(self._place, self._record)
+
+
+def record_of(snapshot: Snapshot) -> Record:
+    """All that is stored of a snapshot, but for what it holds."""
+    return snapshot._record  # noqa: SLF001  # for the modules beside this one
+
+
+def place_of(snapshot: Snapshot) -> Storage:
+    """Where its family lies."""
+    return snapshot._place  # noqa: SLF001
+
+
+async def tree_of(snapshot: Snapshot) -> Tree:
+    """What it holds, by paths."""
+    return await snapshot._tree()  # noqa: SLF001
 
 
 async def diff(old: Snapshot, new: Snapshot) -> AsyncGenerator[SnapshotChange, None]:
     """What is in the new one and not in the old one as it is there, in the order of the paths."""
-    before, after = await old.tree(), await new.tree()
+    before, after = await tree_of(old), await tree_of(new)
     for change in await in_thread(lambda: list(changes(before, after))):
         yield change
 

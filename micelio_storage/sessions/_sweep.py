@@ -22,9 +22,10 @@ from .._parsing import parse_count
 from .._storage import Storage
 from .._types import Entry
 from ._clock import store_time
+from ._document import METADATA
 from ._lifecycle import NAME, Lifecycle, LifecycleRecord, Seen
 from ._retention import Found, Retention, Step, decide, first_of
-from ._session import METADATA, ROOT, list_sessions
+from ._session import ROOT, list_sessions
 
 CONCURRENCY = 16
 MOST_CONCURRENCY = 1000

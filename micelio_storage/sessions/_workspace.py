@@ -24,7 +24,7 @@ class Workspace:
     """A directory that is a session's: made by `Session.workspace`, for `async with`.
 
     ```python
-    async with session.workspace("/srv/runs/abc") as workspace:
+    async with Session(storage, "abc123").workspace("work") as workspace:
         ...  # any program works in the directory
         await workspace.save("after step 12")
     ```
