@@ -17,6 +17,7 @@ from support.everywhere import storage_everywhere
 from support.fast_paths import turn_off
 from support.s3_fixtures import moto_server_, s3_server, seaweedfs_server, strict_server
 from support.s3_servers import Server
+from support.short_waits import shorten
 from support.signals import let_children_be_ended
 from support.web_clients import is_left_out, leave_out
 
@@ -51,6 +52,13 @@ def fast_paths() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if os.environ.get("MICELIO_FAST_PATHS") == "off":
             turn_off(patch)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def short_waits() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        shorten(patch)
         yield
 
 
