@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from functools import cache
 from typing import Any
 
+from faults.scale import scaled
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -241,7 +242,7 @@ async def on_disk_and_on_s3(directory: str) -> Opened:
 SameEverywhere = machine(KEYS, on_disk_and_in_memory)
 SameOnS3 = machine(APART, on_disk_and_on_s3)
 SameEverywhere.TestCase.settings = settings(
-    max_examples=60,
+    max_examples=scaled(30, 60),
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

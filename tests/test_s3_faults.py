@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from faults.scale import scaled
 from support import fault_proxy
 from support.fault_proxy import Close, Cut, Dribble, Exchange, Fault, Flip, Reply, Rewrite, Stall, first
 from support.s3_line import Line, line_to
@@ -304,7 +305,7 @@ FAULTS: list[Callable[[random.Random], Fault]] = [
     lambda dice: Flip(dice.choice(["body", "answer"]), dice.randrange(70_000)),
     lambda dice: Close(dice.choice(["rst", "fin"])),
 ]
-OPERATIONS = 520
+OPERATIONS = scaled(260, 520)
 TASKS = 4
 
 

@@ -176,7 +176,7 @@ def test_a_program_that_ends_in_the_middle_ends_at_once_and_leaves_nothing(
         "AWS_ACCESS_KEY_ID": small_parts_server.access_key,
         "AWS_SECRET_ACCESS_KEY": small_parts_server.secret_key,
     }
-    for lines in range(1, 1 + scaled(2, 20)):
+    for lines in range(1, 1 + scaled(1, 20)):
         with subprocess.Popen(
             [sys.executable, "-X", "dev", "-c", ENDED, small_parts_server.endpoint, ending],
             env=environment,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.retries.standard import ExponentialBackoff
+from botocore.utils import ContainerMetadataFetcher
 
 from micelio_storage.drivers.s3.requests._retries import RetryPolicy, seconds_in
 
@@ -23,4 +24,5 @@ def shorten(patch: pytest.MonkeyPatch) -> None:
         return float(of_the_sdk(backoff, context) * SHARE)
 
     patch.setattr(RetryPolicy, "wait", wait)
+    patch.setattr(ContainerMetadataFetcher, "SLEEP_TIME", ContainerMetadataFetcher.SLEEP_TIME * SHARE)
     patch.setattr(ExponentialBackoff, "delay_amount", delay_amount)

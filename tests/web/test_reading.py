@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from faults.scale import scaled
 from support.web import ask, scope_of
 
 from micelio_storage import ObjectInfo, PreconditionFailedError, Storage
@@ -107,11 +108,8 @@ async def test_large_objects_come_whole_and_in_parts(served: Storage) -> None:
 # Not moto: under races it says now and then that an object which is being replaced is empty.
 @pytest.mark.parametrize("served", ["memory", "disk", "seaweedfs"], indirect=True)
 async def test_an_object_that_is_replaced_all_the_time_is_never_mixed(served: Storage) -> None:
-    """32 readers of the whole, of a part and of the rest of a version they know; 500 writes on disk."""
-    if not served.capabilities.fresh_etags:
-        versions, size = 40, 300_000
-    else:
-        versions, size = 500, 300_000
+    """Readers of the whole, of a part and of the rest of a version they know, until the last of many writes."""
+    versions, size = scaled(60, 500) if served.capabilities.fresh_etags else 40, 300_000
     key, app, done = "replaced/file", app_of(served), False
 
     def bytes_of(version: int) -> bytes:
@@ -140,7 +138,7 @@ async def test_an_object_that_is_replaced_all_the_time_is_never_mixed(served: St
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(write())
-        readers = [tasks.create_task(read(number)) for number in range(8 if versions < 500 else 32)]
+        readers = [tasks.create_task(read(number)) for number in range(scaled(8, 32))]
     assert all(reader.result() for reader in readers)
 
 
