@@ -37,7 +37,7 @@ def chromium(
             options.add_argument(flag)
         if downloads is not None:
             options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
         try:
             browser.execute_cdp_cmd(

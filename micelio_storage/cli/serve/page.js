@@ -3,6 +3,7 @@
 const SESSIONS = "sessions/";
 const TEXT_CHUNK = 256 * 1024; // bytes of a text that are fetched at a time
 const LINES_APART = 400; // lines that the browser lays out together, if they are in sight
+const RESUMABLE = 8 * 1024 * 1024; // bytes from which on an upload goes on where it was cut, and does not begin anew
 const AT_ONCE = 3; // uploads, and sessions that are counted
 const OVERSCAN = 8; // rows above and below what is in sight
 const TRIES = 4; // of an upload whose connection breaks, with pauses of 1, 2 and 4 seconds
@@ -748,7 +749,7 @@ async function send(item) {
         await put(item);
         break;
       } catch (error) {
-        if (error.status || item.stopped || attempt === TRIES) throw error;
+        if (!mayGoOn(error) || item.stopped || attempt === TRIES) throw error;
         item.error = "The connection broke. Trying again";
         drawUpload(item);
         await new Promise((resolve) => setTimeout(resolve, 500 * 2 ** attempt));
@@ -764,6 +765,9 @@ async function send(item) {
   }
   drawUpload(item);
 }
+
+// A line that broke, a server that is not there for a moment, a part that was stored though nobody heard of it.
+const mayGoOn = (error) => [0, 409, 503].includes(error.status);
 
 async function arrived() {
   await loadSessions();
@@ -788,8 +792,50 @@ function request(method, url, headers, body, item, before = 0) {
 
 // The type is left to the server, which knows extensions by a table that is the same everywhere.
 async function put(item) {
+  if (item.file.size > RESUMABLE) return resume(item);
   const headers = item.replace ? {} : { "If-None-Match": "*" };
   await request("PUT", `/objects/${inUrl(item.key)}`, headers, item.file.slice(0, item.file.size, ""), item);
+}
+
+// Large files go by tus 1.0. Where an upload is kept is remembered, so that it goes on after the page was closed, too.
+const TUS = { "Tus-Resumable": "1.0.0" };
+const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
+
+async function resume(item) {
+  const name = `upload ${item.file.size} ${item.file.lastModified} ${item.replace} ${item.key}`;
+  let { url, offset } = await begun(name, item);
+  if (url === null) [url, offset] = [await begin(name, item), 0];
+  item.sent = offset;
+  try {
+    const headers = { ...TUS, "Upload-Offset": offset, "Content-Type": "application/offset+octet-stream" };
+    if (offset < item.file.size) await request("PATCH", url, headers, item.file.slice(offset), item, offset);
+  } catch (error) {
+    if (error.status && !mayGoOn(error)) localStorage.removeItem(name); // it will never be what it was to be
+    throw error;
+  }
+  localStorage.removeItem(name);
+}
+
+async function begun(name, item) {
+  const url = localStorage.getItem(name);
+  if (!url) return { url: null };
+  try {
+    const state = await request("HEAD", url, TUS, null, item);
+    return { url, offset: Number(state.getResponseHeader("Upload-Offset")) };
+  } catch (error) {
+    if (error.status !== 404 && error.status !== 410) throw error;
+    localStorage.removeItem(name); // it has expired
+    return { url: null };
+  }
+}
+
+async function begin(name, item) {
+  const headers = { ...TUS, "Upload-Length": item.file.size, "Upload-Metadata": `key ${base64(item.key)}` };
+  if (!item.replace) headers["If-None-Match"] = "*";
+  const made = await request("POST", "/uploads/", headers, null, item);
+  const url = new URL(made.getResponseHeader("Location"), made.responseURL).pathname;
+  localStorage.setItem(name, url);
+  return url;
 }
 
 function drawUpload(item) {
