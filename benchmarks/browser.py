@@ -36,7 +36,8 @@ def chromium(
         for flag in (*FLAGS, *flags, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"):
             options.add_argument(flag)
         if downloads is not None:
-            options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+            many = "profile.default_content_setting_values.automatic_downloads"  # without a click for each
+            options.add_experimental_option("prefs", {"download.default_directory": str(downloads), many: 1})
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
 import zipfile
 from collections.abc import AsyncIterator
+from urllib.parse import urljoin
 
 import pytest
 import pytest_asyncio
@@ -167,6 +169,27 @@ async def test_read_only_refuses_all_changes_and_says_so(held: Storage) -> None:
     assert await visitor.json("/api/state") == {"place": "/srv/micelio", "read_only": True}
     assert (await visitor.ask("GET", "/objects/sessions/abc/files/z")).body == b"12345"
     assert (await visitor.ask("GET", "/objects/sessions/abc/?archive=zip")).status == 200
+
+
+async def test_an_upload_that_resumes_comes_in_parts_and_not_where_it_is_read_only(
+    visitor: Visitor, held: Storage
+) -> None:
+    tus = {"Tus-Resumable": "1.0.0", "Sec-Fetch-Site": "same-origin"}
+    key = base64.b64encode(b"sessions/abc/files/large").decode()
+    begin = {**tus, "Upload-Length": "6", "Upload-Metadata": f"key {key}", "If-None-Match": "*"}
+    read_only = Visitor.of(held, read_only=True)
+    assert (await read_only.ask("POST", "/uploads/", begin)).status == 403
+    for headers in FOREIGN:
+        assert (await visitor.ask("POST", "/uploads/", {**begin, "Sec-Fetch-Site": "", **headers})).status == 403
+    made = await visitor.ask("POST", "/uploads/", begin)
+    assert made.status == 201
+    url = urljoin("/uploads/", made.headers["location"])
+    assert re.fullmatch("/uploads/[0-9a-f]{32}", url)
+    for offset, data in ((0, b"one"), (3, b"two")):
+        said = {**tus, "Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
+        assert (await read_only.ask("PATCH", url, said, body=data)).status in (403, 404)
+        assert (await visitor.ask("PATCH", url, {**said, "Content-Length": "3"}, body=data)).status == 204
+    assert await held.get("sessions/abc/files/large") == b"onetwo"
 
 
 async def test_previews_never_change_anything_and_run_scripts_only_where_asked(visitor: Visitor, held: Storage) -> None:

@@ -19,7 +19,7 @@ from importlib.resources import files
 from typing import TypeAlias
 
 from ... import Storage, StorageError
-from ...http import INLINE, Answer, ContentPolicy, Refused, StorageApp, answer_of
+from ...http import INLINE, UPLOADS, Answer, ContentPolicy, Refused, StorageApp, answer_of
 from ...http.asgi import Exchange, Receive, Scope, Send
 from . import _listings as listings
 from ._gate import SAFE, Gate
@@ -90,12 +90,10 @@ class Site:
             ("GET", b"/api/usage"): listings.usage,
             ("DELETE", b"/api/tree"): self._remove,
         }
+        may = _may_read if read_only else _may_do_all
         self._mounts = {
-            b"objects": StorageApp(
-                storage,
-                authorize=_may_read if read_only else _may_do_all,
-                policy=OBJECTS,
-            ),
+            b"objects": StorageApp(storage, authorize=may, policy=OBJECTS),
+            b"uploads": StorageApp(storage, authorize=may, policy=OBJECTS, uploads=UPLOADS),
             b"preview": StorageApp(storage, authorize=_may_read, policy=PREVIEW),
             b"running": StorageApp(storage, authorize=_may_read, policy=RUNNING),
         }
@@ -114,7 +112,8 @@ class Site:
             self._gate.check_cookie(exchange.fields)
             mount, slash, _ = exchange.raw_path.removeprefix(b"/").partition(b"/")
             if slash and mount in self._mounts:
-                await self._mounts[mount]({**scope, "root_path": f"/{mount.decode()}"}, receive, send)
+                root_path = "" if mount == b"uploads" else f"/{mount.decode()}"
+                await self._mounts[mount]({**scope, "root_path": root_path}, receive, send)
                 return
             await exchange.send_answer(await self._api(exchange))
         except Refused as error:

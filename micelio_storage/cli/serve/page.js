@@ -88,7 +88,7 @@ function say(text) {
 
 let silent = 0;
 function fail(error) {
-  console.error(error);
+  if (!(error instanceof Refusal)) console.error(error);
   if (!$("locked").hidden) return;
   $("failure").textContent = error.message;
   clearTimeout(silent);
@@ -96,6 +96,11 @@ function fail(error) {
 }
 
 const tried = (act) => (...given) => Promise.resolve(act(...given)).catch(fail);
+
+function later(act) {
+  let timer = 0;
+  return () => (clearTimeout(timer), (timer = setTimeout(tried(act), 200)));
+}
 
 // -- asking the server
 
@@ -494,7 +499,6 @@ async function showRoot() {
   $("file-search").value = "";
   $("files-title").textContent = shown.session ?? (shown.all ? "All files" : "");
   $("files").classList.toggle("nowhere", !shown.session && !shown.all);
-  for (const id of ["zip", "delete-session"]) $(id).hidden = !shown.session;
   $("upload").hidden = !shown.session && !shown.all;
   $("file-search").parentElement.parentElement.hidden = !shown.session && !shown.all;
   if (shown.session) $("zip").href = `/objects/${inUrl(`${SESSIONS}${shown.session}/`)}?archive=zip`;
@@ -506,7 +510,7 @@ function showUsage() {
   const usage = shown.session ? usages.get(shown.session) : null;
   $("files-usage").textContent = usageText(usage);
   if (shown.session && usage === undefined) countSoon(shown.session);
-  $("zip").hidden = !shown.session || !usage?.files;
+  $("zip").hidden = $("delete-session").hidden = !shown.session || !usage?.files;
 }
 
 async function loadTree() {
@@ -678,6 +682,7 @@ async function showText(file) {
     if (piece.includes("\0")) throw new TypeError("a zero byte is no text");
     at = end;
     addLines(text, piece, numbers);
+    if (at === file.size && numbers.line > 1 && numbers.open.textContent === "\n") numbers.open.remove(); // behind the last break
     if (at < file.size) text.append(moreButton(`${size(at)} of ${size(file.size)} are shown. Show more`, more));
   };
   try {
@@ -736,6 +741,9 @@ function sendNext() {
     send(item).finally(sendNext);
   }
   const [done, all] = [uploads.filter((item) => item.state === "done").length, uploads.length];
+  const label = uploads.some((item) => item.state === "waiting" || item.state === "sending") ? "Stop all uploads" : "Close the list of uploads";
+  $("close-uploads").title = label;
+  $("close-uploads").setAttribute("aria-label", label);
   $("uploads-title").textContent = done === all ? `${count(all, "file")} uploaded` : `Uploading ${plain.format(done)} of ${plain.format(all)}`;
 }
 
@@ -757,7 +765,7 @@ async function send(item) {
     }
     item.state = "done";
     say(`${item.path} is uploaded`);
-    if (!uploads.some((other) => other.state === "waiting" || other.state === "sending")) await arrived();
+    arrived();
   } catch (error) {
     item.state = item.stopped ? "stopped" : error.status === 412 ? "there" : "failed";
     item.error = error.message;
@@ -769,10 +777,11 @@ async function send(item) {
 // A line that broke, a server that is not there for a moment, a part that was stored though nobody heard of it.
 const mayGoOn = (error) => [0, 409, 503].includes(error.status);
 
-async function arrived() {
+// Look again at what is there, once for files that come in quick succession.
+const arrived = later(async () => {
   await loadSessions();
-  await reload().catch(fail);
-}
+  await reload();
+});
 
 // One request whose progress is shown; rejects with a `Refusal`, of status 0 where the connection broke.
 function request(method, url, headers, body, item, before = 0) {
@@ -898,11 +907,6 @@ async function filesIn(entry) {
 }
 
 // -- what happens when
-
-function later(act) {
-  let timer = 0;
-  return () => (clearTimeout(timer), (timer = setTimeout(tried(act), 200)));
-}
 
 function dropTarget(event) {
   const index = event.target.closest?.(".row")?.dataset.index;

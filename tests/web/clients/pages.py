@@ -16,7 +16,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from support.web_clients import node_package
 
 T = TypeVar("T")
-PATIENCE = 60  # seconds
+PATIENCE = 120  # seconds
 
 
 class Page:
@@ -78,7 +78,7 @@ class Page:
     def findings(self) -> list[str]:
         """What axe-core finds to be serious or worse."""
         self.js((node_package("axe-core") / "axe.min.js").read_text())
-        run = "axe.run(document, {resultTypes: ['violations']}).then(arguments[0], (error) => arguments[0](String(error)))"
+        run = "axe.run({resultTypes: ['violations']}).then(arguments[0], (wrong) => arguments[0](String(wrong)))"
         found = self.browser.execute_async_script(run)
         assert isinstance(found, dict), found
         return [
@@ -103,8 +103,8 @@ class Page:
 
 @contextmanager
 def breaking(port: int, after: int) -> Iterator[tuple[int, list[int]]]:
-    """A port that leads to another, whose line breaks once: the first connection that has carried so many bytes there is
-    reset. Gives it, and how many bytes each connection carried."""
+    """A port that leads to another, whose line breaks once: the first connection with so many bytes is reset.
+    Gives it, and how many bytes each connection carried."""
     carried: list[int] = []
     broken = False
     ready, stopped = threading.Event(), None
