@@ -40,6 +40,7 @@ def visitor(held: Storage) -> Visitor:
 # -- the way in
 
 
+@pytest.mark.case("B1")
 async def test_the_link_becomes_a_cookie_and_leaves_the_address(visitor: Visitor) -> None:
     reply = await visitor.ask("GET", f"/?token={visitor.gate.token}", {"Cookie": ""})
     assert (reply.status, reply.headers["location"]) == (303, "/")
@@ -52,11 +53,13 @@ async def test_the_link_becomes_a_cookie_and_leaves_the_address(visitor: Visitor
 @pytest.mark.parametrize(
     "query", ["", "?token=", "?token=x", "?token={token}x", "?x=1&token={token}", "?TOKEN={token}"]
 )
+@pytest.mark.case("B1")
 async def test_another_token_lets_nobody_in(visitor: Visitor, query: str) -> None:
     reply = await visitor.ask("GET", "/" + query.format(token=visitor.gate.token), {"Cookie": ""})
     assert (reply.status, "set-cookie" in reply.headers) == (401, False)
 
 
+@pytest.mark.case("B1")
 async def test_without_the_cookie_there_is_the_empty_page_and_nothing_else(visitor: Visitor) -> None:
     wrong = [
         "", visitor.cookie[:-1], f"{visitor.cookie}x", visitor.cookie.replace("micelio-8765", "micelio-8766"),
@@ -82,6 +85,7 @@ async def test_without_the_cookie_there_is_the_empty_page_and_nothing_else(visit
     ["", "evil.example", "evil.example:8765", "127.0.0.1.nip.io", "127.0.0.1, evil.example", "localhost.evil.example",
      "user@127.0.0.1", "127.0.0.1:x", "[::1", "10.0.0.1", "localhost.", "127.0.0.1:8765/x"],
 )  # fmt: skip
+@pytest.mark.case("B2")
 async def test_a_foreign_host_is_403_whoever_asks(visitor: Visitor, host: str) -> None:
     for path in ("/", f"/?token={visitor.gate.token}", "/page.js", "/api/state", "/objects/sessions/abc/files/z"):
         reply = await visitor.ask("GET", path, {"Host": host})
@@ -89,10 +93,12 @@ async def test_a_foreign_host_is_403_whoever_asks(visitor: Visitor, host: str) -
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost", "LOCALHOST:9000", "[::1]:8765"])
+@pytest.mark.case("B2")
 async def test_this_machine_has_several_names_and_a_tunnel_another_port(visitor: Visitor, host: str) -> None:
     assert (await visitor.ask("GET", "/api/state", {"Host": host})).status == 200
 
 
+@pytest.mark.case("B2")
 async def test_an_open_address_has_the_machines_addresses_and_no_other_names(held: Storage) -> None:
     visitor = Visitor.of(held, any_address=True)
     for host, status in (("192.168.1.5:8765", 200), ("[fe80::1]", 200), ("evil.example", 403), ("1.2.3", 403)):
@@ -110,6 +116,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("headers", FOREIGN)
+@pytest.mark.case("B3")
 async def test_a_page_of_another_origin_changes_nothing(
     visitor: Visitor, held: Storage, headers: dict[str, str]
 ) -> None:
@@ -121,6 +128,7 @@ async def test_a_page_of_another_origin_changes_nothing(
     assert await held.get("sessions/abc/files/z") == b"12345"
 
 
+@pytest.mark.case("B3")
 async def test_a_page_of_another_origin_sees_nothing_either(visitor: Visitor) -> None:
     for path in ("/api/sessions", "/objects/sessions/abc/files/z", "/preview/sessions/abc/files/page.html"):
         for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
@@ -128,6 +136,7 @@ async def test_a_page_of_another_origin_sees_nothing_either(visitor: Visitor) ->
             assert reply.status == status, (path, site)
 
 
+@pytest.mark.case("B4")
 async def test_every_answer_has_the_headers_that_keep_a_browser_in_check(visitor: Visitor) -> None:
     asked = [
         ("GET", "/"), ("HEAD", "/"), ("GET", "/page.css"), ("GET", "/page.js"), ("POST", "/"), ("GET", "/none"),
@@ -157,6 +166,7 @@ async def test_every_answer_has_the_headers_that_keep_a_browser_in_check(visitor
 # -- what may be done
 
 
+@pytest.mark.case("B5")
 async def test_read_only_refuses_all_changes_and_says_so(held: Storage) -> None:
     visitor = Visitor.of(held, read_only=True)
     before = [(entry.key, entry.etag) async for entry in held.list()]
@@ -171,6 +181,7 @@ async def test_read_only_refuses_all_changes_and_says_so(held: Storage) -> None:
     assert (await visitor.ask("GET", "/objects/sessions/abc/?archive=zip")).status == 200
 
 
+@pytest.mark.case("B3", "B5")
 async def test_an_upload_that_resumes_comes_in_parts_and_not_where_it_is_read_only(
     visitor: Visitor, held: Storage
 ) -> None:
@@ -192,6 +203,7 @@ async def test_an_upload_that_resumes_comes_in_parts_and_not_where_it_is_read_on
     assert await held.get("sessions/abc/files/large") == b"onetwo"
 
 
+@pytest.mark.case("B7")
 async def test_previews_never_change_anything_and_run_scripts_only_where_asked(visitor: Visitor, held: Storage) -> None:
     for mount, scripts in (("preview", "script-src 'none'"), ("running", "script-src 'unsafe-inline'")):
         reply = await visitor.ask("GET", f"/{mount}/sessions/abc/files/page.html")
@@ -266,6 +278,7 @@ async def test_usage_counts_all_of_it_and_stops_where_it_takes_too_long(
     assert (await visitor.json("/api/usage?prefix=many/"))["more"]
 
 
+@pytest.mark.case("B6")
 async def test_removing_a_directory_takes_nothing_that_only_begins_like_it(visitor: Visitor, held: Storage) -> None:
     await held.put("sessions/abc2/files/x", b"1")
     same = {"Sec-Fetch-Site": "same-origin"}
@@ -281,12 +294,14 @@ async def test_removing_a_directory_takes_nothing_that_only_begins_like_it(visit
     ["tree?prefix=%ff", "tree?prefix=a&prefix=b", "tree?limit=1", "tree?prefix", "tree?cursor=x", "tree?prefix=a%00",
      "tree?prefix=..%2Fx", "usage?prefix=a", "usage", "sessions?prefix=%5C"],
 )  # fmt: skip
+@pytest.mark.case("B6")
 async def test_a_query_that_cannot_be_meant_is_400_without_a_word_of_it(visitor: Visitor, path: str) -> None:
     reply = await visitor.ask("GET", f"/api/{path}")
     assert (reply.status, reply.headers["content-type"]) == (400, "application/problem+json")
     assert set(json.loads(reply.body)) == {"type", "title", "status", "detail"}
 
 
+@pytest.mark.case("B6")
 async def test_what_is_not_there_is_404_and_a_wrong_method_405(visitor: Visitor) -> None:
     for path in (
         "/none",

@@ -59,6 +59,7 @@ TRAVERSALS = [
 ]  # fmt: skip
 
 
+@pytest.mark.case("B6")
 def test_no_spelling_of_a_path_leaves_the_storage_and_no_query_is_logged(served: Served) -> None:
     cookie = enter(served)
     assert len(TRAVERSALS) >= 20
@@ -74,6 +75,7 @@ def test_no_spelling_of_a_path_leaves_the_storage_and_no_query_is_logged(served:
     assert ended(served, signal.SIGINT) == (130, b"micelio-storage: interrupted\n")
 
 
+@pytest.mark.case("B8")
 def test_a_signal_ends_it_cleanly_also_while_somebody_downloads(root: Path) -> None:
     with (root / "sessions/abc/files/large").open("wb") as file:
         file.truncate(1 << 30)
@@ -87,6 +89,7 @@ def test_a_signal_ends_it_cleanly_also_while_somebody_downloads(root: Path) -> N
     assert list((root / ".micelio").rglob("staging/*")) == []
 
 
+@pytest.mark.case("B8")
 def test_what_cannot_be_served_is_one_line_that_says_what_to_do(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
@@ -106,6 +109,7 @@ def test_what_cannot_be_served_is_one_line_that_says_what_to_do(root: Path, capf
             assert text in err
 
 
+@pytest.mark.case("B8")
 def test_without_uvicorn_it_says_what_to_install(
     root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +140,7 @@ def test_who_opens_it_to_others_is_told_what_that_means(
         assert ("nothing is encrypted" in out, words in out) == (bool(words), True)
 
 
+@pytest.mark.case("B4")
 def test_the_page_has_no_script_or_style_in_its_markup_and_names_no_other_server() -> None:
     folder = Path(serve.__file__).parent
     page, script, style = (folder.joinpath(f"page.{kind}").read_text() for kind in ("html", "js", "css"))

@@ -357,8 +357,9 @@ function nameSession() {
 
 async function deleteSession(id) {
   const usage = await askJson(`/api/usage?${query({ prefix: `${SESSIONS}${id}/` })}`);
-  const what = `${usage.more ? "More than " : ""}${count(usage.files, "file")}, ${size(usage.bytes)}, its metadata and its events among them.`;
-  if (!(await confirmed(`Delete session ${id}?`, `${what} This cannot be undone.`))) return;
+  const what = `${usage.more ? "More than " : ""}${count(usage.files, "file")}, ${size(usage.bytes)}`;
+  const text = `${what}, its metadata and its events among them. This cannot be undone.`;
+  if (!(await confirmed(`Delete session ${id}?`, text))) return;
   await removeBelow(`${SESSIONS}${id}/`);
   usages.delete(id);
   sessionList.set(sessionList.rows.filter((row) => row.id !== id));
@@ -553,7 +554,7 @@ async function reload() {
 }
 
 async function deleteRow(row) {
-  let what = `${size(row.size ?? 0)}, ${row.modified ? age(row.modified) : ""}.`;
+  let what = row.modified ? `${size(row.size)}, ${age(row.modified)}.` : "";
   if (row.folder) {
     const usage = await askJson(`/api/usage?${query({ prefix: row.key })}`);
     what = `All that is in it: ${usage.more ? "more than " : ""}${count(usage.files, "file")}, ${size(usage.bytes)}.`;
@@ -569,6 +570,8 @@ async function deleteRow(row) {
   if (shown.file && (shown.file === row.key || (row.folder && shown.file.startsWith(row.key)))) go({ ...place(), file: null });
   say(`${last(row.key)} is deleted`);
 }
+
+const rowOf = (key) => treeList.rows.find((row) => row.key === key) ?? { key };
 
 async function removeBelow(prefix) {
   const { skipped } = await askJson(`/api/tree?${query({ prefix })}`, { method: "DELETE" });
@@ -640,7 +643,8 @@ function showNone(symbol, title, text) {
 }
 
 function showMedia(file, media) {
-  media.addEventListener("error", () => showNone("file", "It cannot be shown", `This browser does not show ${file.type}. Download it instead.`));
+  const instead = `This browser does not show ${file.type}. Download it instead.`;
+  media.addEventListener("error", () => showNone("file", "It cannot be shown", instead));
   media.src = `/preview/${inUrl(file.key)}`;
   if (media.tagName !== "IMG") media.setAttribute("aria-label", last(file.key));
   $("stage").replaceChildren(element("div", { className: "media" }, media));
@@ -741,10 +745,12 @@ function sendNext() {
     send(item).finally(sendNext);
   }
   const [done, all] = [uploads.filter((item) => item.state === "done").length, uploads.length];
-  const label = uploads.some((item) => item.state === "waiting" || item.state === "sending") ? "Stop all uploads" : "Close the list of uploads";
+  const under = uploads.some((item) => item.state === "waiting" || item.state === "sending");
+  const label = under ? "Stop all uploads" : "Close the list of uploads";
   $("close-uploads").title = label;
   $("close-uploads").setAttribute("aria-label", label);
-  $("uploads-title").textContent = done === all ? `${count(all, "file")} uploaded` : `Uploading ${plain.format(done)} of ${plain.format(all)}`;
+  const title = done === all ? `${count(all, "file")} uploaded` : `Uploading ${plain.format(done)} of ${plain.format(all)}`;
+  $("uploads-title").textContent = title;
 }
 
 async function send(item) {
@@ -867,7 +873,11 @@ function drawUpload(item) {
 function uploadButtons(item) {
   const again = (label, changes) => {
     const button = element("button", { type: "button" }, label);
-    button.addEventListener("click", () => (Object.assign(item, { state: "waiting", sent: 0, stopped: false }, changes), drawUpload(item), sendNext()));
+    button.addEventListener("click", () => {
+      Object.assign(item, { state: "waiting", sent: 0, stopped: false }, changes);
+      drawUpload(item);
+      sendNext();
+    });
     return button;
   };
   const stop = iconButton("close", `Stop ${item.path}`, () => ((item.stopped = true), item.request?.abort()));
@@ -953,7 +963,7 @@ function listen() {
     $("chosen").value = "";
   });
   $("delete-session").addEventListener("click", tried(() => deleteSession(shown.session)));
-  $("delete-file").addEventListener("click", tried(() => deleteRow(treeList.rows.find((row) => row.key === shown.file) ?? { key: shown.file })));
+  $("delete-file").addEventListener("click", tried(() => deleteRow(rowOf(shown.file))));
   $("close").addEventListener("click", () => go({ ...place(), file: null }));
   $("close-uploads").addEventListener("click", () => {
     for (const item of uploads.splice(0)) ((item.stopped = true), item.request?.abort());

@@ -66,6 +66,7 @@ def store(root: Path) -> Store:
     return put
 
 
+@pytest.mark.case("B1")
 def test_the_link_opens_the_page_and_leaves_no_token_where_scripts_or_histories_see_it(
     page: Page, store: Store
 ) -> None:
@@ -84,6 +85,7 @@ def test_the_link_opens_the_page_and_leaves_no_token_where_scripts_or_histories_
     page.browser.add_cookie(kept[0])
 
 
+@pytest.mark.case("B10")
 def test_all_of_it_can_be_done_by_keys(page: Page, store: Store) -> None:
     store("keys/files/notes/first.md", b"# One\n\ntwo\n")
     store("keys/files/z.txt", b"z")
@@ -135,6 +137,7 @@ def test_files_are_found_by_the_beginning_of_their_path(page: Page, store: Store
     page.until_names("alpha", "beta.txt")
 
 
+@pytest.mark.case("B9")
 def test_a_video_seeks_by_a_range_request(page: Page, store: Store) -> None:
     # Chromium looks at the bytes: a WAV is as good a video as any to seek in, and needs no encoder.
     rate, size = 192_000, 64 * MIB
@@ -188,7 +191,10 @@ DOT = (
 )
 
 
-def test_hostile_html_has_no_origin_no_cookie_and_no_way_to_the_server(entered: Page, store: Store) -> None:
+@pytest.mark.case("B7")
+def test_hostile_html_has_no_origin_no_cookie_and_no_way_to_the_server(
+    entered: Page, store: Store, downloads: Path
+) -> None:
     page = entered
     victim = store("hostile/files/victim", b"1")
     store("hostile/files/dot.gif", DOT)
@@ -216,10 +222,13 @@ def test_hostile_html_has_no_origin_no_cookie_and_no_way_to_the_server(entered: 
         page.browser.get(f"{page.base}/{path}/sessions/hostile/files/page.html")
         assert page.js("return self.origin") == "null"
     page.browser.get(f"{page.base}/objects/sessions/hostile/files/page.html")  # which is a download
+    page.until((downloads / "page.html").exists)
+    (downloads / "page.html").unlink()
     assert victim.exists()
     page.complaints()
 
 
+@pytest.mark.case("B7")
 def test_hostile_svg_is_a_picture_and_no_program(page: Page, store: Store) -> None:
     svg = b"""<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"><text id="t">quiet</text>
     <script>document.getElementById("t").textContent = "ran"; fetch("/api/state")</script></svg>"""
@@ -239,6 +248,7 @@ ODD = [
 ]  # fmt: skip
 
 
+@pytest.mark.case("B9")
 def test_odd_names_download_byte_for_byte(page: Page, store: Store, downloads: Path) -> None:
     stored = {name: store(f"odd/files/{name}", os.urandom(2000)).read_bytes() for name in ODD}
     page.open("session=odd")
@@ -253,6 +263,7 @@ def test_odd_names_download_byte_for_byte(page: Page, store: Store, downloads: P
         path.unlink()
 
 
+@pytest.mark.case("B9")
 def test_a_session_comes_as_a_zip_and_goes_when_it_is_confirmed(
     page: Page, store: Store, root: Path, downloads: Path
 ) -> None:
@@ -279,6 +290,7 @@ def test_a_session_comes_as_a_zip_and_goes_when_it_is_confirmed(
     assert "whole" not in " ".join(page.texts("#session-list .row"))
 
 
+@pytest.mark.case("B9")
 def test_small_files_are_uploaded_and_replaced_only_if_somebody_says_so(page: Page, root: Path, tmp_path: Path) -> None:
     for name, data in (("one.txt", b"first"), ("two.bin", bytes(1000))):
         (tmp_path / name).write_bytes(data)
@@ -319,6 +331,7 @@ def test_dropped_files_go_where_they_are_dropped(page: Page, store: Store, root:
     page.click("#close-uploads")
 
 
+@pytest.mark.case("B9")
 def test_a_large_upload_goes_on_where_its_line_was_cut(entered: Page, root: Path, tmp_path: Path) -> None:
     data = os.urandom(50 * MIB)
     (tmp_path / "large.bin").write_bytes(data)
@@ -338,6 +351,7 @@ def test_a_large_upload_goes_on_where_its_line_was_cut(entered: Page, root: Path
     entered.complaints()
 
 
+@pytest.mark.case("B9")
 def test_a_hundred_thousand_files_do_not_freeze_the_page(page: Page, store: Store, root: Path) -> None:
     folder = store("many/files/f000000", b"").parent
     for number in range(1, 100_000):
@@ -368,6 +382,7 @@ def test_a_hundred_thousand_files_do_not_freeze_the_page(page: Page, store: Stor
     shutil.rmtree(root / "sessions/many")
 
 
+@pytest.mark.case("B10")
 def test_nothing_keeps_anybody_out_who_sees_or_moves_otherwise(page: Page, store: Store) -> None:
     store("axe/files/notes/a.md", b"# One\n")
     store("axe/files/page.html", b"<!doctype html><html lang=en><title>t</title><p>one</p>")
@@ -393,6 +408,7 @@ def test_nothing_keeps_anybody_out_who_sees_or_moves_otherwise(page: Page, store
     assert all("404" in line for line in page.complaints())
 
 
+@pytest.mark.case("B10")
 def test_a_narrow_screen_has_one_pane_at_a_time(page: Page, store: Store) -> None:
     store("narrow/files/a.txt", b"1")
     narrow = {"width": 360, "height": 700, "deviceScaleFactor": 1, "mobile": False}
@@ -413,6 +429,7 @@ def test_a_narrow_screen_has_one_pane_at_a_time(page: Page, store: Store) -> Non
     page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", wide)
 
 
+@pytest.mark.case("B5")
 def test_read_only_shows_nothing_that_changes_something(root: Path, store: Store) -> None:
     store("kept/files/a.txt", b"1")
     with serving(f"file://{root}", "--read-only") as served, chromium() as browser:
