@@ -45,6 +45,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hypothesis may be imported only now, and looks for who refers to what."""
+    gc.unfreeze()
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     return header()
 
