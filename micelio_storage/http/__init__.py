@@ -6,6 +6,7 @@ from ..wrappers.signing import Grant, UrlSigner
 from ._conditions import Conditions
 from ._exchange import Answer, Bound, ReadRequest, Refused, answer_of
 from ._fields import ByteRange, EntityTags, Fields, content_disposition
+from ._logging import HideSignatures
 from ._policy import INLINE, SANDBOX, ContentPolicy
 from ._uploads import UPLOADS, PendingUpload, SweptUploads, list_uploads, sweep_uploads
 from .asgi import StorageApp, serve_object
@@ -22,6 +23,7 @@ __all__ = [
     "EntityTags",
     "Fields",
     "Grant",
+    "HideSignatures",
     "PendingUpload",
     "ReadRequest",
     "Refused",

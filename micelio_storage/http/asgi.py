@@ -18,6 +18,7 @@ from ..transfer import ArchiveKind
 from ..wrappers.signing import Grant, UrlSigner, is_signed, refused
 from ._exchange import Answer, Bound, ReadRequest, Refused, answer_of
 from ._fields import Fields
+from ._offloading import accelerated, parse_location
 from ._paths import key_of_path, prefix_of_path, text_of_path
 from ._policy import ContentPolicy
 from ._receiving import DisconnectedError, IdleError, WriteRequest, remove, store
@@ -61,6 +62,9 @@ class StorageApp:
     until they are whole, or nothing came for `upload_lifetime` seconds: see `sweep_uploads`. What is below it is
     neither served nor written as objects. `authorize` is asked for "write" and the key that the content is for.
 
+    With `accel_redirect` ("/internal/"), nginx sends large files of a local storage: it is told the name, below
+    its location of that path, in `X-Accel-Redirect`.
+
     Alone under a server it opens the storage as the server starts, and closes it in the end; mounted in an application
     it leaves that to the application.
     """
@@ -77,6 +81,7 @@ class StorageApp:
         idle_timeout: float = IDLE,
         uploads: str | None = None,
         upload_lifetime: float = LIFETIME,
+        accel_redirect: str | None = None,
     ) -> None:
         self._storage = storage
         self._signer = signer
@@ -85,6 +90,7 @@ class StorageApp:
         self._max_size = max_size
         self._trusted_origins = frozenset(trusted_origins)
         self._idle_timeout = idle_timeout
+        self._accel_redirect = None if accel_redirect is None else parse_location(accel_redirect)
         lifetime = parse_lifetime(upload_lifetime)
         self._uploads = (
             None
@@ -115,7 +121,8 @@ class StorageApp:
             return
         if action == "read":
             remaining = self._signer.remaining(grant) if self._signer is not None and grant is not None else 0
-            await exchange.serve(self._storage, key, None if grant is None else Bound.of(grant, remaining))
+            bound = None if grant is None else Bound.of(grant, remaining)
+            await exchange.serve(self._storage, key, bound, self._accel_redirect)
         elif action == "write":
             await exchange.store(self._storage, key, self._max_size, grant)
         else:
@@ -252,8 +259,16 @@ class Exchange:
         """The query, as it came over the wire."""
         return cast("bytes", self.scope.get("query_string", b"")).decode("latin-1")
 
-    async def serve(self, storage: Storage, key: str, bound: Bound | None = None) -> None:
-        """Answer with the object, of which a signed URL may say other things than are stored with it."""
+    async def serve(
+        self, storage: Storage, key: str, bound: Bound | None = None, accel_redirect: str | None = None
+    ) -> None:
+        """Answer with the object, of which a signed URL may say other things than are stored with it; or with what has
+        nginx send it."""
+        if accel_redirect is not None:
+            told = await accelerated(storage, key, self.method, bound, accel_redirect, self._policy)
+            if told is not None:
+                await self.send_answer(told)
+                return
         request = ReadRequest.parse(self.method, self.fields, bound)
         answer, body = await open_answer(storage, key, request, self._policy)
         try:
