@@ -167,6 +167,7 @@ PYTHONS = frozenset(
         "Iterable",
         "Iterator",
         "Logger",
+        "LogRecord",
         "Mapping",
         "None",
         "PathLike",
