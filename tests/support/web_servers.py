@@ -32,9 +32,9 @@ def anybody(scope: object, action: str, key: str) -> bool:
     return True
 
 
-def app_of(storage: Storage) -> Any:
+def app_of(storage: Storage, **options: Any) -> Any:
     """The library's application, mounted as people mount it."""
-    return Starlette(routes=[Mount("/files", app=StorageApp(storage, authorize=anybody))])
+    return Starlette(routes=[Mount("/files", app=StorageApp(storage, authorize=anybody, **options))])
 
 
 async def until_served(port: int) -> None:
