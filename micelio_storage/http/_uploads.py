@@ -29,6 +29,7 @@ from .. import (
     AlreadyExistsError,
     IntegrityError,
     InvalidArgumentError,
+    KeyConflictError,
     NotFoundError,
     NotSupportedError,
     ObjectInfo,
@@ -51,6 +52,7 @@ LIFETIME = 24 * 3600.0  # seconds behind the last bytes, as other servers have i
 LONGEST = 365 * 24 * 3600.0  # seconds: what is kept for longer is stored, and not on its way
 ORPHANED = 3600.0  # seconds behind which chunks that no upload goes with are nobody's
 MOST_CHUNK = 8 << 20  # bytes: what a server has of each upload in memory, and a client sends again at most
+MOST_NEAR = 1000  # chunks of the last `MOST_CHUNK` bytes, which are listed with each part: one page
 MARK = "tus-upload"  # the name, in an object's metadata, of the upload that it is made of
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 FORMAT = 1
@@ -176,15 +178,16 @@ class Uploads:
 
     async def chunks_before(self, upload: str, offset: int) -> Chunks:
         """The chunks that can end at the offset, and all behind; all, where none of these does."""
-        if offset > MOST_CHUNK:
-            near = await self._list(upload, offset - MOST_CHUNK - 1)
-            if near.end_at(offset):
-                return near
+        near = await self._list(upload, offset - MOST_CHUNK - 1 if offset > MOST_CHUNK else None)
+        if near.end_at(offset):
+            if len(near.sizes) > MOST_NEAR:
+                raise Refused(400, "the parts of the upload are too small")
+            return near
         return await self.chunks(upload)
 
     async def add(self, upload: str, offset: int, data: bytes | bytearray | AsyncGenerator[bytes, None]) -> None:
         """Store a chunk; `AlreadyExistsError` where somebody was before."""
-        await self._storage.put(self._chunk(upload, offset), data, if_absent=True, content_type=OCTETS)
+        await self._store(self._chunk(upload, offset), data, WriteArguments(if_absent=True, content_type=OCTETS))
 
     async def drop(self, upload: str, offsets: list[int]) -> None:
         """Remove chunks, of an upload that is gone or done."""
@@ -217,33 +220,29 @@ class Uploads:
     async def _publish(self, upload: str, record: Record) -> None:
         """Write the object over the version that was there, and if there is another one by now, over that: unless it is
         what is to be written, by somebody who died or is not done yet."""
-        if not record.is_finishing:
-            record = await self._pin(upload, record, await self._look(record.key))
         for _ in range(TRIES):
-            if record.is_done or not await self._write(upload, record):
-                return
             there = await self._look(record.key)
             if there is not None and there.metadata.get(MARK) == upload:
                 await self._set_done(upload)
                 return
             record = await self._pin(upload, record, there)
+            if record.is_done or await self._write(upload, record):
+                return
         raise UnavailableError("the object is replaced faster than the upload can be finished")
 
     async def _pin(self, upload: str, seen: Record, there: ObjectInfo | None) -> Record:
         """Say which version is going to be replaced, unless somebody else has said something since."""
         if seen.if_absent and there is not None:
             raise AlreadyExistsError("there is an object already", info=there)
-        etag = None if there is None else there.etag
-        return await self._change(
-            upload, lambda now: replace(now, is_finishing=True, replaces=etag) if now == seen else now
-        )
+        pinned = replace(seen, is_finishing=True, replaces=None if there is None else there.etag)
+        return seen if pinned == seen else await self._change(upload, lambda now: pinned if now == seen else now)
 
     async def _set_done(self, upload: str) -> None:
         with suppress(NotFoundError):  # terminated, or swept: the object is there all the same
             await self._change(upload, lambda now: replace(now, is_done=True))
 
     async def _write(self, upload: str, record: Record) -> bool:
-        """Write the object; whether another version is there than the one that it was to replace."""
+        """Whether the object is written; not if another version is there than the one that it was to replace."""
         how = WriteArguments(metadata={MARK: upload}, content_type=record.content_type)
         if record.replaces is None:
             how["if_absent"] = True
@@ -252,9 +251,11 @@ class Uploads:
         try:
             async with aclosing(self._content(upload, record)) as content:
                 small = record.length <= MOST_CHUNK
-                await self._storage.put(record.key, b"".join([c async for c in content]) if small else content, **how)
+                await self._store(record.key, b"".join([data async for data in content]) if small else content, how)
         except PreconditionFailedError:
-            return True
+            return False
+        except KeyConflictError as error:  # a 409 would say that the offset is wrong
+            raise Refused(422, "the key begins that of another object, or the other way round") from error
         except NotFoundError:  # of a chunk: who finished it has removed them
             if not (await self.load(upload))[0].is_done:
                 raise
@@ -262,7 +263,18 @@ class Uploads:
             pass
         else:
             await self._set_done(upload)
-        return False
+        return True
+
+    async def _store(
+        self, key: str, data: bytes | bytearray | AsyncGenerator[bytes, None], how: WriteArguments
+    ) -> None:
+        """Store it, with a deadline for each step of what comes as slowly as a client sends it."""
+        if isinstance(data, bytes | bytearray):
+            await self._storage.put(key, data, **how)
+            return
+        async with self._storage.open_write(key, **how) as writer:
+            async for chunk in data:
+                await writer.write(chunk)
 
     async def _content(self, upload: str, record: Record) -> AsyncGenerator[bytes, None]:
         """All that came; it fails behind the last byte if that is not what was said."""

@@ -34,7 +34,7 @@ def anybody(scope: object, action: str, key: str) -> bool:
 
 def app_of(storage: Storage, **options: Any) -> Any:
     """The library's application, mounted as people mount it."""
-    return Starlette(routes=[Mount("/files", app=StorageApp(storage, authorize=anybody, **options))])
+    return Starlette(routes=[Mount("/files", app=StorageApp(storage, authorize=anybody, uploads="uploads", **options))])
 
 
 async def until_served(port: int) -> None:

@@ -128,6 +128,37 @@ async def test_puts_come_through_every_server(name: str, storage: Storage, clien
         assert not await storage.exists("put it")
 
 
+@pytest.mark.parametrize("name", ["uvicorn", "uvicorn-h11", "hypercorn", "anycorn", "granian"])
+@pytest.mark.case("U1")
+async def test_an_upload_that_is_cut_goes_on_through_every_server(
+    name: str, storage: Storage, client: aiohttp.ClientSession
+) -> None:
+    data = os.urandom(3 * MIB)
+    said = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream"}
+    async with SERVERS[name](storage) as port:
+        place = f"http://127.0.0.1:{port}/files/uploads/"
+        headers = {**said, "Upload-Length": str(len(data)), "Upload-Metadata": "key YQ=="}
+        made = await reply_to(client.post(place, headers=headers))
+        url = place + made.headers["location"]
+        head = f"PATCH /files/uploads/{made.headers['location']} HTTP/1.1\r\nHost: x\r\nUpload-Offset: 0\r\n"
+        head += "".join(f"{field}: {value}\r\n" for field, value in said.items()) + f"Content-Length: {len(data)}\r\n"
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head.encode() + b"\r\n" + data[:MIB])
+        await writer.drain()
+        writer.close()
+        async with asyncio.timeout(20):
+            while True:
+                at = int((await reply_to(client.head(url, headers=said))).headers["upload-offset"])
+                if at:
+                    break
+                await asyncio.sleep(0.01)
+        assert at <= MIB
+        headers = {**said, "Upload-Offset": str(at)}
+        reply = await reply_to(client.patch(url, data=io.BytesIO(data[at:]), headers=headers))
+        assert (reply.status, reply.headers["upload-offset"]) == (204, str(len(data)))
+    assert await storage.get("a") == data
+
+
 @pytest.mark.parametrize("name", ["uvicorn", "hypercorn", "granian"])
 async def test_no_spelling_of_a_path_leaves_the_place(name: str, storage: Storage) -> None:
     await storage.put("files/a", b"1")

@@ -590,6 +590,28 @@ async def test_what_is_cancelled_anywhere_can_be_gone_on_with(storage: Storage, 
         await storage.delete("a")
 
 
+async def test_a_key_that_another_object_stands_in_the_way_of_is_refused_in_the_end(storage: Storage) -> None:
+    app = app_of(storage)
+    await storage.put("a", b"1")
+    await storage.put("b/c", b"1")
+    for key in ("a/b", "b"):
+        path = await created(app, key, 3)
+        assert (await patch(app, path, 0, b"abc")).status == 422
+        assert await kept(storage) == []
+
+
+async def test_parts_that_are_too_small_come_to_an_end(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("micelio_storage.http._uploads.MOST_NEAR", 3)
+    monkeypatch.setattr("micelio_storage.http._uploads.MOST_CHUNK", 100)
+    app = app_of(storage)
+    path = await created(app, "a", 1000)
+    statuses = [(await patch(app, path, at, b"x")).status for at in range(5)]
+    assert statuses == [204, 204, 204, 204, 400]
+    assert await offset_of(app, path) == 4
+    path = await created(app, "b", 1000)
+    assert [(await patch(app, path, at, bytes(50))).status for at in range(0, 1000, 50)] == [204] * 20
+
+
 async def test_a_store_without_conditions_takes_no_uploads() -> None:
     driver = MemoryDriver()
     driver.capabilities = replace(driver.capabilities, if_absent=False)

@@ -143,7 +143,7 @@ async def test_an_upload_comes_whole_over_lines_that_break(served: Storage, clie
     part = size // 3
     path, digest = file_of(tmp_path, size)
     count, lines = mmap.mmap(-1, 8), Lines(cuts, size // (cuts + 1))
-    async with uvicorn_of(Counting(mounted(served, uploads="uploads"), count)) as port:
+    async with uvicorn_of(Counting(mounted(served), count)) as port:
         with running("127.0.0.1", port, lines) as proxy:
             async with uploading(client, proxy.port, path, "a/b.bin", 0 if client is tus_js else part) as ended:
                 await ended
@@ -166,14 +166,15 @@ async def make_storage(request: pytest.FixtureRequest, tmpfs: Path) -> Callable[
 async def test_an_upload_goes_on_after_its_server_was_killed(
     make_storage: Callable[[], Storage], client: Client, tmp_path: Path
 ) -> None:
-    kills, size, part = scaled(2, 10), 64 * MIB, 20 * MIB
+    kills, size = scaled(1, 10), scaled(24, 64) * MIB
+    part = size // 3
     path, digest = file_of(tmp_path, size)
     (port,) = free_ports(1)
     count, chance = mmap.mmap(-1, 8), random.Random(kills)
 
     async def serve() -> None:
         async with make_storage() as storage:
-            app = Counting(mounted(storage, uploads="uploads"), count)
+            app = Counting(mounted(storage), count)
             options: dict[str, Any] = {"lifespan": "off", "log_config": None, "ws": "none"}
             await uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, **options)).serve()
 
@@ -201,7 +202,7 @@ async def test_what_is_too_large_leaves_the_old_object(storage: Storage, client:
     path, _ = file_of(tmp_path, 2 * MIB)
     info = await storage.put("a", b"old")
     async with (
-        uvicorn_of(mounted(storage, uploads="uploads", max_size=MIB)) as port,
+        uvicorn_of(mounted(storage, max_size=MIB)) as port,
         uploading(client, port, path, "a", MIB, tries=3) as ended,
     ):
         with pytest.raises(AssertionError):
