@@ -129,7 +129,7 @@ async def test_puts_come_through_every_server(name: str, storage: Storage, clien
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "uvicorn-h11", "hypercorn", "anycorn", "granian"])
-@pytest.mark.case("U1")
+@pytest.mark.case("U2")
 async def test_an_upload_that_is_cut_goes_on_through_every_server(
     name: str, storage: Storage, client: aiohttp.ClientSession
 ) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import resource
 import secrets
 from collections.abc import Callable
@@ -481,6 +482,71 @@ async def test_an_upload_that_is_removed_under_a_part_takes_it_along(
             assert (await under_way).status == 404
         assert await kept(served) == []
         assert not await served.exists("removed/a")
+
+
+class Slow(Forwarding):
+    """A driver whose operations take their turns in a random order."""
+
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__(MemoryDriver())
+        self.chance = chance
+
+    async def _turns(self) -> None:
+        for _ in range(self.chance.randrange(12)):
+            await asyncio.sleep(0)
+
+    async def head(self, *args: Any) -> Any:
+        await self._turns()
+        return await super().head(*args)
+
+    async def read(self, *args: Any) -> Any:
+        await self._turns()
+        return await super().read(*args)
+
+    async def put(self, *args: Any) -> Any:
+        await self._turns()
+        info = await super().put(*args)
+        await self._turns()
+        return info
+
+    async def delete(self, *args: Any) -> Any:
+        await self._turns()
+        return await super().delete(*args)
+
+    async def list_page(self, *args: Any) -> Any:
+        await self._turns()
+        return await super().list_page(*args)
+
+
+@pytest.mark.case("U5")
+async def test_in_any_order_of_requests_nothing_comes_back_that_was_replaced(small_chunks: int) -> None:
+    for seed in range(scaled(40, 5000)):
+        chance = random.Random(seed)
+        async with Storage(Slow(chance)) as storage:
+            apps = [app_of(storage) for _ in range(3)]  # as many processes
+            path = await created(apps[0], "a", 900)
+            if chance.random() < 0.5:
+                await storage.put("a", b"old")
+
+            async def upload(app: Any, chance: random.Random = chance, path: str = path) -> None:
+                while (at := await offset_of(app, path)) < 900:
+                    stop = min(900, at + chance.choice([300, 450, 900]))
+                    patching = asyncio.ensure_future(patch(app, path, at, DATA[at:stop]))
+                    if chance.random() < 0.3:  # the process dies
+                        await asyncio.wait([patching], timeout=chance.random() / 500)
+                        patching.cancel()
+                    await asyncio.wait([patching])
+
+            async def replace_it(app: Any, path: str = path, storage: Storage = storage) -> None:
+                await upload(app)
+                await storage.put("a", b"newer")
+
+            others = [asyncio.ensure_future(upload(app)) for app in apps[1:]]
+            await replace_it(apps[0])
+            assert await storage.get("a") == b"newer", seed
+            await asyncio.gather(*others)
+            assert await storage.get("a") == b"newer", seed
+            await assert_nothing_left(storage)
 
 
 # -- stores that fail, and tasks that are cancelled
