@@ -352,11 +352,13 @@ class Held:
             await self.go.wait()
 
 
-def hold(monkeypatch: pytest.MonkeyPatch, name: str, *, behind: bool = False) -> Held:
-    """Hold the first call of this method of `Uploads`: before it, or behind."""
+def hold(monkeypatch: pytest.MonkeyPatch, name: str, *, behind: bool = False, argument: str = "") -> Held:
+    """Hold the first call of this method of `Uploads` (with the argument): before it, or behind."""
     held, method = Held(), getattr(Uploads, name)
 
     async def holding(self: Uploads, *args: Any) -> Any:
+        if argument and argument not in args:
+            return await method(self, *args)
         if not behind:
             await held.pass_by()
         result = await method(self, *args)
@@ -414,12 +416,12 @@ async def test_an_end_that_died_before_the_object_is_done_by_who_asks_next(
 async def test_who_is_late_with_the_end_replaces_nothing_that_was_written_since(
     served: Storage, small_chunks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for there in (b"old", None):
+    for there, step, argument in ((b"old", "_write", ""), (b"old", "_store", "late/a"), (None, "_store", "late/a")):
         if there is not None:
             await served.put("late/a", there)
         path = await created(app_of(served), "late/a", 900)
         with monkeypatch.context() as patched:
-            held = hold(patched, "_write")
+            held = hold(patched, step, argument=argument)
             late = asyncio.ensure_future(patch(app_of(served), path, 0, DATA[:900]))
             await held.reached.wait()
             assert await offset_of(app_of(served), path) == 900  # of another process
