@@ -293,7 +293,8 @@ async def test_an_upload_that_has_to_make_a_new_object_replaces_none(served: Sto
 
 
 @pytest.mark.case("U4")
-async def test_of_many_at_one_offset_one_wins(served: Storage) -> None:
+async def test_of_many_at_one_offset_one_wins(racing: Storage) -> None:
+    served = racing.under(f"uploads-{secrets.token_hex(4)}")
     app = app_of(served)
     path = await created(app, "race/a", 40)
     for at in (0, 10, 20, 30):

@@ -112,13 +112,13 @@ async def test_conditions_of_a_put_are_those_of_the_rfc(served: Storage) -> None
     ).status == 201
 
 
-async def test_of_many_who_create_one_wins(served: Storage) -> None:
-    app = app_of(served)
+async def test_of_many_who_create_one_wins(racing: Storage) -> None:
+    app = app_of(racing)
     replies = await asyncio.gather(*(ask(app, "PUT", "/race/a", {"If-None-Match": "*"}, b"%d" % n) for n in range(10)))
     winners = [n for n, reply in enumerate(replies) if reply.status == 201]
     assert len(winners) == 1
     assert {reply.status for reply in replies} <= {201, 412}
-    assert await served.get("race/a") == b"%d" % winners[0]
+    assert await racing.get("race/a") == b"%d" % winners[0]
 
 
 async def test_a_delete_removes_and_is_fine_with_nothing(served: Storage) -> None:

@@ -56,7 +56,7 @@ client_of = pytest.mark.parametrize("client", CLIENTS.values(), ids=list(CLIENTS
 
 @asynccontextmanager
 async def uploading(
-    client: Client, port: int, path: Path, key: str, part: int, tries: int = 500
+    client: Client, port: int, path: Path, key: str, part: int, tries: int = 5000
 ) -> AsyncIterator[asyncio.Task[None]]:
     """The client, at work; the task raises unless it brings the upload to its end."""
     command_line = client(f"http://127.0.0.1:{port}/files/uploads/", str(path), key, str(part), str(tries))

@@ -9,7 +9,7 @@ const upload = new tus.Upload(readFileSync(path), {
   endpoint,
   chunkSize: Number(part) || Infinity,
   metadata: { key, filetype: "application/x-test" },
-  retryDelays: Array(Number(tries)).fill(20),
+  retryDelays: Array(Number(tries)).fill(100),
   onError(error) {
     console.error(String(error));
     process.exit(1);

@@ -13,7 +13,7 @@ endpoint, path, key, part, tries = sys.argv[1:]
 
 
 async def upload() -> None:
-    config = aiotus.RetryConfiguration(retry_attempts=int(tries), max_retry_period_seconds=0.02)
+    config = aiotus.RetryConfiguration(retry_attempts=int(tries), max_retry_period_seconds=0.1)
     with Path(path).open("rb") as file:
         metadata: dict[str, bytes | None] = {"key": key.encode(), "filetype": b"application/x-test"}
         location = await aiotus.upload(endpoint, file, metadata, config=config, chunksize=int(part))

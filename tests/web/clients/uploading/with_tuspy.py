@@ -14,14 +14,15 @@ uploader = TusClient(endpoint).uploader(
     path,
     chunk_size=int(part),
     retries=int(tries),
-    retry_delay=0.02,
+    retry_delay=0.1,
     metadata={"key": key, "filetype": "application/x-test"},
 )
+sys.setrecursionlimit(100_000)  # it calls itself for each time
 while not uploader.url:
     try:
         uploader.set_url(uploader.create_url())
     except TusCommunicationError as error:  # it tries parts again, and not the first request
         if error.status_code is not None:
             raise
-        time.sleep(0.02)
+        time.sleep(0.1)
 uploader.upload()
