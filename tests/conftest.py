@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis  # noqa: F401  # it asks, as it is imported, who refers to what: behind `freeze` nobody seems to
 import pytest
 from blockbuster import blockbuster_ctx
 from support import s3_servers
