@@ -207,12 +207,16 @@ class ResumableUploads:
         return added.offset
 
     async def _check_kept(self, upload: str, added: _Added) -> None:
-        """Raise, and remove what was added, if the upload was removed meanwhile."""
+        """Raise, and remove what was added, if the upload was removed meanwhile, or brought to its end: then the chunks
+        that were there before have made room, and what was added may be no part of it."""
         try:
-            await self._uploads.load(upload)
+            record, _ = await self._uploads.load(upload)
         except NotFoundError as error:
             await self._uploads.drop(upload, added.offsets)
             raise no_upload() from error
+        if record.is_done:
+            await self._uploads.drop(upload, added.offsets)
+            raise _conflict()
 
 
 class _Added:

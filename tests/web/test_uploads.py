@@ -469,6 +469,22 @@ async def test_two_ends_of_one_process_are_one(storage: Storage, small_chunks: i
     assert len(writes) == 1
 
 
+@pytest.mark.case("U4")
+async def test_a_part_that_comes_when_all_is_done_is_told_so(
+    storage: Storage, small_chunks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = app_of(storage)
+    path = await created(app, "a", 900)
+    held = hold(monkeypatch, "add")
+    late = asyncio.ensure_future(patch(app, path, 0, bytes(500)))
+    await held.reached.wait()
+    assert (await patch(app, path, 0, DATA[:900])).status == 204
+    held.go.set()
+    assert (await late).status == 409
+    assert await storage.get("a") == DATA[:900]
+    assert await kept(storage) == [path[1:] + "/upload"]
+
+
 @pytest.mark.case("U7")
 async def test_an_upload_that_is_removed_under_a_part_takes_it_along(
     served: Storage, small_chunks: int, monkeypatch: pytest.MonkeyPatch
@@ -495,7 +511,7 @@ class Slow(Forwarding):
         self.chance = chance
 
     async def _turns(self) -> None:
-        for _ in range(self.chance.randrange(12)):
+        for _ in range(self.chance.choice([0, 1, 3, 10, 200])):
             await asyncio.sleep(0)
 
     async def head(self, *args: Any) -> Any:
@@ -523,7 +539,7 @@ class Slow(Forwarding):
 
 @pytest.mark.case("U5")
 async def test_in_any_order_of_requests_nothing_comes_back_that_was_replaced(small_chunks: int) -> None:
-    for seed in range(scaled(40, 5000)):
+    for seed in range(scaled(10, 5000)):
         chance = random.Random(seed)
         async with Storage(Slow(chance)) as storage:
             apps = [app_of(storage) for _ in range(3)]  # as many processes
@@ -549,6 +565,29 @@ async def test_in_any_order_of_requests_nothing_comes_back_that_was_replaced(sma
             assert await storage.get("a") == b"newer", seed
             await asyncio.gather(*others)
             assert await storage.get("a") == b"newer", seed
+            await assert_nothing_left(storage)
+
+
+@pytest.mark.case("U4")
+async def test_in_any_order_of_requests_what_was_acknowledged_is_in_the_object(small_chunks: int) -> None:
+    for seed in range(scaled(10, 5000)):
+        chance = random.Random(seed)
+        async with Storage(Slow(chance)) as storage:
+            apps = [app_of(storage) for _ in range(3)]  # as many processes
+            path = await created(apps[0], "a", 900)
+            stored: list[tuple[int, bytes]] = []
+
+            async def upload(
+                app: Any, letter: bytes, chance: random.Random = chance, path: str = path, stored: Any = stored
+            ) -> None:
+                while (at := await offset_of(app, path)) < 900:
+                    data = letter * chance.choice([300, 450, 900])
+                    if (await patch(app, path, at, data[: 900 - at])).status == 204:
+                        stored.append((at, data[: 900 - at]))
+
+            await asyncio.gather(*map(upload, apps, (b"a", b"b", b"c")))
+            whole = await storage.get("a")
+            assert all(whole[at : at + len(data)] == data for at, data in stored), (seed, stored)
             await assert_nothing_left(storage)
 
 
