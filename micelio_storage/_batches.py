@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from contextlib import aclosing
 from typing import TypeVar
 
 from ._errors import StorageError, raise_together
@@ -28,3 +29,23 @@ async def for_each(things: Collection[T], work: Callable[[T], Awaitable[object]]
         for _ in range(min(at_once, len(things))):
             group.create_task(some())
     raise_together(failures, f"{len(failures)} of {len(things)} failed")
+
+
+async def for_each_of(things: AsyncGenerator[T, None], work: Callable[[T], Awaitable[object]], at_once: int) -> None:
+    """Do the work for all of them as they come, however many there are. The first error ends it, and comes out."""
+    room = asyncio.Semaphore(at_once)
+
+    async def one(thing: T) -> None:
+        try:
+            await work(thing)
+        finally:
+            room.release()
+
+    try:
+        async with asyncio.TaskGroup() as group, aclosing(things):
+            async for thing in things:
+                await room.acquire()
+                group.create_task(one(thing))
+    except BaseExceptionGroup as errors:
+        first = errors.exceptions[0]
+        raise first from first.__cause__

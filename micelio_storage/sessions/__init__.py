@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._collector import CollectOutcome, CollectReport, CollectResult, collect
 from ._document import Document
 from ._events import EventLog
 from ._keeping import Keep
@@ -19,6 +20,9 @@ from ._workspace import SaveWhen, Workspace
 
 __all__ = [
     "ChangeKind",
+    "CollectOutcome",
+    "CollectReport",
+    "CollectResult",
     "Document",
     "DocumentChange",
     "Event",
@@ -40,6 +44,7 @@ __all__ = [
     "SweepResult",
     "Usage",
     "Workspace",
+    "collect",
     "list_sessions",
     "sweep",
 ]

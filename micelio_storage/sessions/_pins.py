@@ -13,7 +13,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, cast
 
 import anyio
@@ -165,17 +165,19 @@ async def _beat(pin: Pin) -> None:
 class CollectorStep:
     """Where the collection of a family stands: the `epoch` counts collections; `lists` are the names of objects that
     have, a line each, the names that nobody may use any more; `pins` those of the objects with the records that are
-    waited for."""
+    waited for. The `nonce` tells each version from all others."""
 
     epoch: int = 0
     state: CollectorState = "idle"
     lists: tuple[str, ...] = ()
     pins: tuple[str, ...] = ()
+    nonce: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def format(self) -> bytes:
         """As it is stored."""
-        fields = {"format": FORMAT, "epoch": self.epoch, "state": self.state}
-        return json.dumps(fields | {"lists": self.lists, "pins": self.pins}).encode() + b"\n"
+        fields: dict[str, object] = {"format": FORMAT, "epoch": self.epoch, "state": self.state}
+        fields |= {"lists": self.lists, "pins": self.pins, "nonce": self.nonce}
+        return json.dumps(fields).encode() + b"\n"
 
     @classmethod
     def parse(cls, text: bytes) -> CollectorStep:
@@ -187,6 +189,7 @@ class CollectorStep:
             state=cast(CollectorState, fields.one_of("state", ("idle", "condemned", "waiting", "dying"))),
             lists=tuple(fields.texts("lists")),
             pins=tuple(fields.texts("pins")),
+            nonce=fields.text("nonce"),
         )
 
 

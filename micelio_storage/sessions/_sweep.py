@@ -8,15 +8,13 @@ it. Ages are told by the store's clock alone.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from .._batches import for_each
+from .._batches import for_each, for_each_of
 from .._errors import NotSupportedError, PreconditionFailedError, StorageError
 from .._parsing import parse_count
 from .._storage import Storage
@@ -105,25 +103,14 @@ async def sweep(
     require_conditions(storage, "a sweep")
     start = time.perf_counter()
     run = _Sweep(storage, retention, await store_time(storage), dry_run=dry_run)
-    report, room = SweepReport(dry_run=dry_run), asyncio.Semaphore(concurrency)
+    report = SweepReport(dry_run=dry_run)
 
     async def one(name: str) -> None:
-        try:
-            outcome = await run.take(name)
-            if outcome is not None:
-                report.add(outcome)
-                await on_outcome(outcome)
-        finally:
-            room.release()
+        if (outcome := await run.take(name)) is not None:
+            report.add(outcome)
+            await on_outcome(outcome)
 
-    try:
-        async with asyncio.TaskGroup() as group, aclosing(list_sessions(storage)) as names:
-            async for name in names:
-                await room.acquire()
-                group.create_task(one(name))
-    except BaseExceptionGroup as errors:
-        first = errors.exceptions[0]
-        raise first from first.__cause__
+    await for_each_of(list_sessions(storage), one, concurrency)
     report.seconds = time.perf_counter() - start
     return report
 
