@@ -82,6 +82,7 @@ TABLE = {
     "unarchive": Row(
         arguments=["archive.tar", "below/", "--dry-run"], keys=["prefix", "kind", "files", "bytes", "dry_run"]
     ),
+    "collect": Row(keys=["clean", "collected", "waiting", "failed", "objects", "bytes", "pins", "seconds"]),
     "migrate": Row(
         arguments=["file://{root}", "memory:"],
         keys=["copied", "skipped", "failed", "bytes", "seconds"],

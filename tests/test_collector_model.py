@@ -256,6 +256,7 @@ LARGE = [*SMALL, (2, 1, 3), (1, 2, 3), (2, 2, 1), (2, 2, 2)]  # the last has som
 
 
 @pytest.mark.case("Q1")
+@pytest.mark.timeout(3600)  # for the largest, which takes ten minutes
 @pytest.mark.parametrize(
     ("writers", "collectors", "cycles"), LARGE if os.environ.get("MICELIO_EVERYTHING") == "1" else SMALL
 )

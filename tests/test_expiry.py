@@ -124,6 +124,40 @@ async def test_a_session_that_is_used_again_lives_on(storage: Storage, aging: Ag
     assert await everything(storage) == []
 
 
+@pytest.mark.case("Y1", "Y4")
+async def test_snapshots_are_a_use_of_a_session_and_go_with_it(storage: Storage, aging: Aging) -> None:
+    await make(storage, "abc")
+    session = Session(storage, "abc")
+    await session.snapshots.create("first")
+    aging.passed = 25 * DAY
+    kept = await session.fork("def", await session.snapshots.create("second"))
+    aging.passed = 50 * DAY
+    assert numbers(await sweep(storage, MONTH)) == {"kept": 2}
+    await kept.touch()
+    aging.passed = 60 * DAY
+    assert numbers(await sweep(storage, MONTH)) == {"kept": 1, "expiring": 1}
+    aging.passed = 62 * DAY
+    saved = []
+
+    async def save_before(request: str, keys: Sequence[str]) -> None:
+        if request == "delete" and "/files/" in keys[0]:
+            del aging.before  # type: ignore[method-assign]  # only once
+            saved.append(await session.snapshots.create("third"))
+
+    aging.before = save_before  # type: ignore[method-assign]
+    assert numbers(await sweep(storage, MONTH)) == {"kept": 1, "revived": 1}
+    assert [each async for each in session.snapshots.list()] == saved
+    assert await session.metadata() == {"n": 1}
+    aging.passed = 93 * DAY
+    await kept.touch()
+    await sweep(storage, MONTH)
+    aging.passed = 95 * DAY
+    assert numbers(await sweep(storage, MONTH)) == {"kept": 1, "deleted": 1}
+    assert not [key for key in await everything(storage) if "/abc" in key]
+    async for snapshot in kept.snapshots.list():
+        assert await snapshot.files.get("b/c") == b"second"
+
+
 @pytest.mark.case("Y2")
 async def test_after_the_absolute_time_a_session_goes_however_much_it_is_used(storage: Storage, aging: Aging) -> None:
     retention = Retention(idle=30 * DAY, absolute=100 * DAY)

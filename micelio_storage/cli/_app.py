@@ -39,7 +39,7 @@ from ._archives import archive, unarchive
 from ._changes import cp, mv, rm
 from ._directories import get_directory, put_directory, sync
 from ._doctor import doctor
-from ._expiry import hold, release, sweep, touch
+from ._expiry import collect, hold, release, sweep, touch
 from ._help import SETTINGS, Command, Group
 from ._integrity import soak_it, verify_all
 from ._invocation import Invocation, StoppedError, ask, require_storage, run_on_loop
@@ -351,6 +351,7 @@ command()(sweep)
 command()(touch)
 command()(hold)
 command()(release)
+command()(collect)
 command()(archive)
 command()(unarchive)
 command()(operations.migrate)

@@ -1,4 +1,5 @@
-"""The commands that let sessions go, and keep them from going: `sweep`, `touch`, `hold` and `release`."""
+"""The commands that let sessions go, and keep them from going: `sweep`, `touch`, `hold` and `release`; and `collect`,
+which frees what their snapshots took."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from typing import Annotated, TypeAlias
 import typer
 
 from .. import InvalidArgumentError, Session, Storage
-from ..sessions import Retention, SweepOutcome, SweepReport
+from ..sessions import CollectOutcome, CollectReport, Retention, SweepOutcome, SweepReport
+from ..sessions import collect as collect_all
 from ..sessions import sweep as sweep_all
 from ..transfer import CONCURRENCY
 from . import _report as report
@@ -141,3 +143,58 @@ def _on_session(
     holds = invocation.run(act)
     if as_json:
         say([json.dumps({"session": name, "holds": list(holds)})])
+
+
+# -- collect
+
+_OF_FAMILIES = ("clean", "collected", "waiting", "failed")
+
+
+def collect(
+    context: typer.Context,
+    wait: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="how long to wait for snapshots that are being made")
+    ] = 60.0,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    storage: StorageOption = None,
+) -> int:
+    """Remove what no snapshot needs any more: run it now and then, anywhere.
+
+    It never removes what a snapshot needs, whatever runs or dies beside it. One that is still being made is waited
+    for; if that takes too long, the next run goes on."""
+    invocation = Invocation.of(context, storage)
+    require_storage(invocation.config())
+
+    async def act(opened: Storage) -> CollectReport:
+        async with Output() as output:
+
+            async def write(outcome: CollectOutcome) -> None:
+                text = json.dumps(dataclasses.asdict(outcome)) if as_json else _family_line(outcome)
+                if text is not None:
+                    await output.write(encoded(text + "\n"))
+
+            return await collect_all(opened, wait=wait, dry_run=dry_run, on_outcome=write)
+
+    done = invocation.run(act)
+    say([_collect_json(done)] if as_json else [_collect_line(done)])
+    return report.FAILED if done.failed else 0
+
+
+def _family_line(outcome: CollectOutcome) -> str | None:
+    """Why a family could not be collected."""
+    if outcome.reason is None:
+        return None
+    return f"{outcome.result}: {outcome.family} ({' '.join(outcome.reason.split())})"
+
+
+def _collect_json(done: CollectReport) -> str:
+    numbers = {name: getattr(done, name) for name in (*_OF_FAMILIES, "objects", "bytes", "pins")}
+    return json.dumps(numbers | {"seconds": round(done.seconds, 3), "dry_run": done.dry_run})
+
+
+def _collect_line(done: CollectReport) -> str:
+    would = "would be " if done.dry_run else ""
+    numbers = ", ".join(f"{name} {getattr(done, name):,}" for name in _OF_FAMILIES)
+    given_up = f"; {done.pins:,} unfinished snapshots given up" if done.pins else ""
+    return f"{numbers}; {would}removed: {report.amount(done.objects, done.bytes)} in {done.seconds:.1f} s{given_up}"

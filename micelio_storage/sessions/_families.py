@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from .._errors import AlreadyExistsError, AmbiguousWriteError, IntegrityError, NotFoundError
 from .._storage import Storage
+from .._types import Entry
 from ._pins import read_record
 from ._records import RECORDS, Record, family_place, is_id, new_id, parse_record_name, record_name
 
@@ -39,10 +40,15 @@ async def set_family(session: Storage, family: str) -> None:
         await session.put(FAMILY, family.encode(), if_absent=True, content_type="text/plain")
 
 
+async def record_entries(place: Storage, session: str) -> Sequence[tuple[str, Entry]]:
+    """The ids of the session's snapshots whose records are there, open ones too, and what a listing shows of these."""
+    found = [(parse_record_name(entry.key), entry) async for entry in place.list(f"{RECORDS}{session}.")]
+    return [(name[1], entry) for name, entry in found if name is not None and name[0] == session]
+
+
 async def snapshot_ids(place: Storage, session: str) -> Sequence[str]:
     """Those of the session's snapshots whose records are there, open ones too, the oldest first."""
-    found = [parse_record_name(entry.key) async for entry in place.list(f"{RECORDS}{session}.")]
-    return sorted(each[1] for each in found if each is not None and each[0] == session)
+    return sorted(snapshot for snapshot, _ in await record_entries(place, session))
 
 
 async def find_record(place: Storage, family: str, session: str, snapshot: str) -> Record | None:

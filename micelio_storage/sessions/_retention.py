@@ -38,7 +38,7 @@ class Retention:
 
 @dataclass(slots=True, kw_only=True)
 class Found:
-    """What a listing found of a session, without its `lifecycle.json`."""
+    """What listings found of a session: objects without its `lifecycle.json`, and times of its snapshots, too."""
 
     objects: int = 0
     bytes: int = 0
@@ -50,6 +50,10 @@ class Found:
         """One more object."""
         self.objects += 1
         self.bytes += size
+        self.use(modified)
+
+    def use(self, modified: datetime) -> None:
+        """Somebody wrote something then."""
         self.newest = modified if self.newest is None else max(self.newest, modified)
         self.oldest = modified if self.oldest is None else min(self.oldest, modified)
 

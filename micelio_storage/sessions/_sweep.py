@@ -9,9 +9,10 @@ it. Ages are told by the store's clock alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Literal, TypeAlias
 
 from .._batches import for_each, for_each_of
@@ -21,13 +22,16 @@ from .._storage import Storage
 from .._types import Entry
 from ._clock import store_time
 from ._document import METADATA
+from ._families import FAMILY, family_of, record_entries, set_family
 from ._lifecycle import NAME, Lifecycle, LifecycleRecord, Seen
+from ._records import family_place
 from ._retention import Found, Retention, Step, decide, first_of
 from ._session import ROOT, list_sessions
 
 CONCURRENCY = 16
 MOST_CONCURRENCY = 1000
 KEPT = 100  # outcomes that a report names
+LAST = (FAMILY, METADATA)  # what goes last but for the record, in this order
 PAGE = 200  # objects that are listed and deleted, before the next ones are looked at
 
 SweepResult: TypeAlias = Literal["kept", "held", "expiring", "revived", "deleted", "failed"]
@@ -136,7 +140,7 @@ class _Sweep:
     async def take(self, name: str) -> SweepOutcome | None:
         """The next step of one session, and what came of it; None where there is no such session any more."""
         try:
-            return await self._step(name, _One(self._storage.under(f"{ROOT}{name}"), self._now))
+            return await self._step(name, _One(self._storage, name, self._now))
         except StorageError as error:
             return SweepOutcome(session=name, result="failed", reason=str(error))
         except ExceptionGroup as errors:  # of deletions
@@ -168,23 +172,35 @@ _RESULTS: Mapping[Step, SweepResult] = {
 class _One:
     """One session, of which nothing is done that its record does not allow."""
 
-    def __init__(self, storage: Storage, now: datetime) -> None:
-        self._storage = storage
+    def __init__(self, storage: Storage, name: str, now: datetime) -> None:
+        self._whole = storage
+        self._storage = storage.under(f"{ROOT}{name}")
+        self._name = name
         self._now = now
-        self.record = LifecycleRecord(storage)
+        self.record = LifecycleRecord(self._storage)
 
     async def look(self) -> Found:
-        """What there is besides the record."""
-        found = Found()
+        """What there is besides the record. A snapshot that is made, also of a directory, is a use of the session."""
+        found, has_family = Found(), False
         cursor, more = None, True
         while more:
             page = await self._storage.list_page(cursor=cursor)
             for entry in page.entries:
                 if entry.key != NAME:
                     found.add(entry.size, entry.modified)
+                has_family = has_family or entry.key == FAMILY
             found.skipped += page.skipped
             cursor, more = page.cursor, page.cursor is not None
+        if has_family:
+            for entry in (await self._snapshots())[1]:
+                found.use(entry.modified)
         return found
+
+    async def _snapshots(self) -> tuple[str | None, Sequence[Entry]]:
+        """The session's family, and the records of its snapshots."""
+        if (family := await family_of(self._storage)) is None:
+            return None, ()
+        return family, [entry for _, entry in await record_entries(family_place(self._whole, family), self._name)]
 
     async def do(self, step: Step, seen: Seen, found: Found, outcome: SweepOutcome) -> SweepOutcome:
         """Take the step, unless somebody else came first: then the next sweep sees what has become of it."""
@@ -214,16 +230,20 @@ class _One:
         return written
 
     async def _delete(self, seen: Seen, outcome: SweepOutcome) -> SweepOutcome:
-        """Remove what was last written before the cutoff, then the metadata, then the record. Where others have
-        written meanwhile, the rest stays and the session lives on."""
+        """Remove what was last written before the cutoff, then the snapshots, then what says whose they are, the
+        metadata and the record. Where others have written meanwhile, the rest stays and the session lives on."""
         cutoff = seen.says.cutoff or seen.written
         assert cutoff is not None  # there is a record
         cursor, more = None, True
         while more:
             page = await self._storage.list_page(limit=PAGE, cursor=cursor)
-            old = [each for each in page.entries if each.modified <= cutoff and each.key not in (METADATA, NAME)]
-            await for_each(old, self._remove)
+            old = [each for each in page.entries if each.modified <= cutoff and each.key not in (*LAST, NAME)]
+            await for_each(old, partial(_remove, self._storage))
             cursor, more = page.cursor, page.cursor is not None
+        family, snapshots = await self._snapshots()
+        if family is not None:
+            remove = partial(_remove, family_place(self._whole, family))
+            await for_each([each for each in snapshots if each.modified <= cutoff], remove)
         if await self._finish(seen, cutoff):
             return outcome
         await self._swap(seen, replace(seen.says, state="live", cutoff=None))
@@ -231,19 +251,26 @@ class _One:
 
     async def _finish(self, seen: Seen, cutoff: datetime) -> bool:
         """Remove the last objects, unless there is one that others wrote."""
-        last = [each async for each in self._storage.list() if each.key != NAME]
-        if [each for each in last if each.key != METADATA or each.modified > cutoff]:
+        last = {str(each.key): each async for each in self._storage.list() if each.key != NAME}
+        if last.keys() - LAST or any(each.modified > cutoff for each in last.values()):
             return False
-        for entry in last:
-            if not await self._remove(entry):
+        family, snapshots = await self._snapshots()
+        if snapshots:
+            return False
+        for key in LAST:
+            if key in last and not await _remove(self._storage, last[key]):
                 return False
+        if family is not None and await record_entries(family_place(self._whole, family), self._name):
+            await set_family(self._storage, family)  # a snapshot was begun before the family was gone
+            return False
         await self.record.remove(seen)
         return True
 
-    async def _remove(self, entry: Entry) -> bool:
-        """Remove this very version. False where there is another one now, or another sweeper was faster."""
-        try:
-            await self._storage.delete(entry.key, if_match=entry.etag)
-        except PreconditionFailedError:
-            return False
-        return True
+
+async def _remove(storage: Storage, entry: Entry) -> bool:
+    """Remove this very version. False where there is another one now, or another sweeper was faster."""
+    try:
+        await storage.delete(entry.key, if_match=entry.etag)
+    except PreconditionFailedError:
+        return False
+    return True
