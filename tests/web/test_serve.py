@@ -265,6 +265,21 @@ async def test_a_level_of_the_tree_has_files_and_folders_in_order(visitor: Visit
     assert (await visitor.json("/api/tree"))["lines"] == [{"name": "sessions/"}]
 
 
+async def test_every_store_lists_counts_and_removes_alike(served: Storage) -> None:
+    for name in ("a/1", "a/2", "b", "Z"):
+        await served.put(f"sessions/everywhere/files/{name}", b"12")
+    visitor = Visitor.of(served)
+    assert (await visitor.json("/api/sessions?prefix=every"))["sessions"] == ["everywhere"]
+    listed = await visitor.json("/api/tree?prefix=sessions/everywhere/files/")
+    assert [line["name"] for line in listed["lines"]] == ["Z", "a/", "b"]
+    used = await visitor.json("/api/usage?prefix=sessions/everywhere/")
+    assert (used["files"], used["bytes"], used["more"]) == (4, 8, False)
+    removed = await visitor.ask("DELETE", "/api/tree?prefix=sessions/everywhere/files/a/")
+    assert json.loads(removed.body)["removed"] == 2
+    assert (await visitor.json("/api/usage?prefix=sessions/everywhere/"))["files"] == 2
+    await served.delete_prefix("sessions/everywhere/")
+
+
 async def test_usage_counts_all_of_it_and_stops_where_it_takes_too_long(
     visitor: Visitor, held: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import TypeAlias
 
 from ... import Storage, StorageError
@@ -163,7 +163,7 @@ class Site:
 @cache
 def page_files() -> Mapping[bytes, _File]:
     """What the page is made of, by the path. Reads files, so it is first called where no event loop waits."""
-    folder = files(__package__)
+    folder = Path(__file__).parent
     return {
         path: _File(f"{kind}; charset=utf-8", (folder / name).read_bytes()) for path, (name, kind) in _FILES.items()
     }

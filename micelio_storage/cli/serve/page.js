@@ -322,8 +322,7 @@ async function loadSessions() {
   const next = async (cursor) => {
     if (loading) return;
     loading = true;
-    const page = await askJson(`/api/sessions?${query({ prefix, cursor })}`);
-    loading = false;
+    const page = await askJson(`/api/sessions?${query({ prefix, cursor })}`).finally(() => (loading = false));
     if (asked !== sessionsAsked) return;
     if (rows.at(-1)?.more) rows.pop();
     rows.push(...page.sessions.map((id) => ({ id })));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,13 @@ from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from support.web_clients import node_package
+
+PROJECT = Path(__file__).parents[3]
+sys.path.insert(0, str(PROJECT))  # the benchmarks are beside the tests and in no package that is installed
+
+from benchmarks.browser import chromium  # noqa: E402
+
+__all__ = ["Page", "breaking", "chromium"]
 
 T = TypeVar("T")
 PATIENCE = 120  # seconds

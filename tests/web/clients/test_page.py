@@ -17,9 +17,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 from support.serving import serving
 
-from benchmarks.browser import chromium
-
-from .pages import Page, breaking
+from .pages import Page, breaking, chromium
 
 MIB = 1 << 20
 Store = Callable[[str, bytes], Path]
