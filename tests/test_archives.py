@@ -191,7 +191,7 @@ async def test_what_takes_sixty_four_bits_is_decided_before_the_first_byte(tmpfs
         made = await archive(storage, "")
         head = await bytes_of(made, length=51)
         tail = made.chunks(offset=made.length - 400)
-        tail._crcs.update({Key.parse("a"): 1, Key.parse("b"): zlib.crc32(bytes(10))})
+        tail._crcs[0], tail._crcs[1] = 1, zlib.crc32(bytes(10))
         async with tail:
             ending = b"".join([chunk async for chunk in tail])
     path = tmpfs / "large.zip"

@@ -33,7 +33,7 @@ from ._exchange import (
 )
 from ._policy import ContentPolicy
 
-CHUNK = 256 << 10  # bytes: what each of many slow readers has in memory, and large enough to be fast
+CHUNK = 128 << 10  # bytes: each of many slow readers holds them once here and once in its connection's buffer
 TRIES = 5  # of an object that is replaced again and again, and each time wants another part of it read
 
 logger = logging.getLogger("micelio_storage.http")

@@ -14,8 +14,8 @@ from ..driver import FileSlice
 from ._exchange import Answer, ReadRequest
 from ._fields import Fields
 from ._policy import ContentPolicy
-from ._serving import CHUNK, Body, open_answer
-from .asgi import DEFAULT_POLICY, IDLE, Descriptor
+from ._serving import Body, open_answer
+from .asgi import DEFAULT_POLICY, FROM_FILE, IDLE, Descriptor
 
 
 class ObjectResponse(web.StreamResponse):
@@ -73,8 +73,8 @@ class ObjectResponse(web.StreamResponse):
         if self._transport is None or self.compression:
             return False
         loop, descriptor = asyncio.get_running_loop(), cast("IO[bytes]", Descriptor(file.descriptor))
-        for at in range(file.offset, file.offset + file.count, CHUNK):
-            count = min(CHUNK, file.offset + file.count - at)
+        for at in range(file.offset, file.offset + file.count, FROM_FILE):
+            count = min(FROM_FILE, file.offset + file.count - at)
             try:
                 async with asyncio.timeout(IDLE):
                     sent = await loop.sendfile(self._transport, descriptor, at, count, fallback=False)

@@ -1,6 +1,6 @@
 """Objects over ASGI: an application of its own, and a function for one answer in anybody else's.
 
-A body goes out in chunks of 256 KiB, or straight from its file where the server offers `http.response.zerocopysend`:
+A body goes out in chunks of 128 KiB, or straight from its file where the server offers `http.response.zerocopysend`:
 by our own descriptor, never by a name that may mean another version by then.
 """
 
@@ -23,7 +23,7 @@ from ._paths import key_of_path, prefix_of_path, text_of_path
 from ._policy import ContentPolicy
 from ._receiving import DisconnectedError, IdleError, WriteRequest, remove, store
 from ._resuming import ResumableUploads, TusRequest
-from ._serving import CHUNK, Body, open_answer, open_archive
+from ._serving import Body, open_answer, open_archive
 from ._uploads import LIFETIME, parse_lifetime, parse_prefix
 
 Scope: TypeAlias = MutableMapping[str, object]
@@ -34,6 +34,7 @@ Action: TypeAlias = Literal["read", "write", "delete", "list"]
 Authorize: TypeAlias = Callable[[Scope, Action, str], bool | Awaitable[bool]]
 
 IDLE = 30.0  # seconds that a client may take to give or to take the next piece
+FROM_FILE = 256 << 10  # bytes that are sent at a time from a file, which nobody holds
 _ACTIONS: dict[str, Action] = {"GET": "read", "HEAD": "read", "PUT": "write", "DELETE": "delete"}
 _ZERO_COPY = "http.response.zerocopysend"
 DEFAULT_POLICY = ContentPolicy()
@@ -345,7 +346,7 @@ class Exchange:
         at, stop = file.offset, file.offset + file.count
         descriptor = Descriptor(file.descriptor)
         while at < stop:
-            count = min(CHUNK, stop - at)
+            count = min(FROM_FILE, stop - at)
             message = {"type": _ZERO_COPY, "file": descriptor, "offset": at, "count": count}
             at += count
             async with asyncio.timeout(self._idle_timeout):

@@ -34,6 +34,7 @@ from ._fast_reads import CachedReads
 from ._root import MOST_RACES, Root, release
 from ._streaming import (
     CHUNK,
+    FEW,
     LARGEST_CHUNK,
     MOST_PIECES,
     READ_HOP,
@@ -253,7 +254,7 @@ class LocalDownload:
 
     async def _fetch(self) -> None:
         """Wait for the next batch. While its pieces are consumed, those behind it are read."""
-        self._look_ahead(self._open_file())
+        self._look_ahead(self._open_file(), is_awaited=True)
         flight, crc = self._flights[0]
         with system_errors():
             await asyncio.wait([flight])
@@ -265,15 +266,17 @@ class LocalDownload:
                     self._check.go_on(ours, batch.size)
             self._flights.popleft()
         self._ready = batch.pieces[::-1]
-        self._look_ahead(file)
+        self._look_ahead(file, is_awaited=False)
 
     def _open_file(self) -> SharedFile:
         if self._file is None:
             raise ClosedError("the download is closed")
         return self._file
 
-    def _look_ahead(self, file: SharedFile) -> None:
+    def _look_ahead(self, file: SharedFile, *, is_awaited: bool) -> None:
         at_once, size = (2, READ_HOP) if is_alone(self._transfers) else (1, CHUNK)
+        if len(self._transfers) > FEW:  # of many, most wait for slow clients, and each holds what it has read
+            at_once, size = int(is_awaited), self._chunk_size
         while len(self._flights) < at_once and self._asked < self.span.stop:
             pieces = min(size // self._chunk_size, MOST_PIECES) or 1
             span = Span(self._asked, min(self.span.stop, self._asked + pieces * self._chunk_size))

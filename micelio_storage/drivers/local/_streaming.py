@@ -25,6 +25,7 @@ from .._libc import prefer_huge_pages, start_writeback
 from ._root import release
 
 CHUNK = 1 << 20  # bytes in a chunk of a stream
+FEW = 16  # transfers that look ahead, by 2 MiB each; where there are more, each holds a chunk of its own size alone
 READ_HOP = 3 << 20  # bytes that a download which is alone reads in one hop, which itself costs as much as a MiB
 MOST_PIECES = 48  # in one hop, should the chunks wanted be small
 LARGEST_CHUNK = 64 << 20  # bytes, however many are asked for: the thread that reads them hears nothing meanwhile
