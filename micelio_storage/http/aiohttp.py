@@ -14,8 +14,8 @@ from ..driver import FileSlice
 from ._exchange import Answer, ReadRequest
 from ._fields import Fields
 from ._policy import ContentPolicy
-from ._serving import Body, open_answer
-from .asgi import DEFAULT_POLICY, FROM_FILE, IDLE, Descriptor
+from ._serving import FROM_FILE, Body, next_from_file, open_answer
+from .asgi import DEFAULT_POLICY, IDLE, Descriptor
 
 
 class ObjectResponse(web.StreamResponse):
@@ -59,30 +59,34 @@ class ObjectResponse(web.StreamResponse):
         """Send the object, and give back what is open."""
         try:
             file = self._object_body.file
-            if file is None or not await self._send_file(file):
-                while piece := await self._object_body.read():
-                    async with asyncio.timeout(IDLE):
-                        await self.write(piece)
+            if file is not None:
+                await self._send_file(file)
+            data = await self._object_body.read()
+            while self._object_body.left:
+                async with asyncio.timeout(IDLE):
+                    await self.write(data)
+                data = await self._object_body.read()
             async with asyncio.timeout(IDLE):
-                await super().write_eof(data)
+                await super().write_eof(data)  # the last piece; of a small object it goes with the head
         finally:
             await self._object_body.aclose()
 
-    async def _send_file(self, file: FileSlice) -> bool:
-        """Whether the loop sent all of it; False if it cannot, and nothing was sent."""
+    async def _send_file(self, file: FileSlice) -> None:
+        """All of it, or nothing where the loop cannot."""
         if self._transport is None or self.compression:
-            return False
+            return
         loop, descriptor = asyncio.get_running_loop(), cast("IO[bytes]", Descriptor(file.descriptor))
-        for at in range(file.offset, file.offset + file.count, FROM_FILE):
-            count = min(FROM_FILE, file.offset + file.count - at)
+        at, stop, size = file.offset, file.offset + file.count, FROM_FILE
+        while at < stop:
+            count, begun = min(size, stop - at), loop.time()
             try:
                 async with asyncio.timeout(IDLE):
                     sent = await loop.sendfile(self._transport, descriptor, at, count, fallback=False)
             except (NotImplementedError, RuntimeError, asyncio.SendfileNotAvailableError):
                 if at == file.offset:
-                    return False
+                    return
                 raise
             if sent != count:
                 raise ConnectionResetError("the object's file is shorter than it was")
             self._object_body.sent(count)
-        return True
+            at, size = at + count, next_from_file(size, loop.time() - begun)

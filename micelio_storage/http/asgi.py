@@ -23,7 +23,7 @@ from ._paths import key_of_path, prefix_of_path, text_of_path
 from ._policy import ContentPolicy
 from ._receiving import DisconnectedError, IdleError, WriteRequest, remove, store
 from ._resuming import ResumableUploads, TusRequest
-from ._serving import Body, open_answer, open_archive
+from ._serving import FROM_FILE, Body, next_from_file, open_answer, open_archive
 from ._uploads import LIFETIME, parse_lifetime, parse_prefix
 
 Scope: TypeAlias = MutableMapping[str, object]
@@ -34,7 +34,6 @@ Action: TypeAlias = Literal["read", "write", "delete", "list"]
 Authorize: TypeAlias = Callable[[Scope, Action, str], bool | Awaitable[bool]]
 
 IDLE = 30.0  # seconds that a client may take to give or to take the next piece
-FROM_FILE = 256 << 10  # bytes that are sent at a time from a file, which nobody holds
 _ACTIONS: dict[str, Action] = {"GET": "read", "HEAD": "read", "PUT": "write", "DELETE": "delete"}
 _ZERO_COPY = "http.response.zerocopysend"
 DEFAULT_POLICY = ContentPolicy()
@@ -344,14 +343,15 @@ class Exchange:
     async def _send_file(self, body: Body, file: FileSlice) -> None:
         """In pieces, for a client may take its time for each of them."""
         at, stop = file.offset, file.offset + file.count
-        descriptor = Descriptor(file.descriptor)
+        descriptor, size, clock = Descriptor(file.descriptor), FROM_FILE, asyncio.get_running_loop().time
         while at < stop:
-            count = min(FROM_FILE, stop - at)
+            count, begun = min(size, stop - at), clock()
             message = {"type": _ZERO_COPY, "file": descriptor, "offset": at, "count": count}
             at += count
             async with asyncio.timeout(self._idle_timeout):
                 await self._send({**message, "more_body": at < stop})
             body.sent(count)
+            size = next_from_file(size, clock() - begun)
 
     async def _send_chunks(self, body: Body) -> None:
         data = await body.read()
