@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -72,6 +73,19 @@ class Beneath:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._near = _Near()
+
+    @contextmanager
+    def staying(self) -> Iterator[None]:
+        """Stay in the directory that was entered last, in this thread and while the block lasts: of many files of one
+        directory, each is reached by one step then. One that somebody moves away meanwhile takes along what is
+        written."""
+        self._near.is_staying = True
+        try:
+            yield
+        finally:
+            self._near.is_staying = False
+            self._near.leave()
 
     def close(self) -> None:
         """Let go of it."""
@@ -208,19 +222,49 @@ class Beneath:
 
     @contextmanager
     def _parent(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
-        """The directory that the name is in, reached from the top part by part, and the last part."""
-        *parts, name = path.split("/")
+        """The directory that the name is in, and the last part."""
+        above, _, name = path.rpartition("/")
+        near = self._near
+        if near.is_staying:
+            if near.directory is None or near.path != above:
+                near.leave()
+                near.path, near.directory = above, self._enter_all(above, make=make)
+            yield near.directory, name
+            return
+        directory = self._enter_all(above, make=make)
+        try:
+            yield directory, name
+        finally:
+            os.close(directory)
+
+    def _enter_all(self, path: str, *, make: bool) -> int:
+        """A descriptor of the directory with this path, reached from the top part by part."""
         directory = os.dup(self._top)
         try:
-            for part in parts:
+            for part in path.split("/") if path else ():
                 if make:
                     with suppress(FileExistsError):
                         os.mkdir(part, dir_fd=directory)
                 inner = _enter(part, directory)
                 os.close(directory)
                 directory = inner
-            yield directory, name
-        finally:
+        except BaseException:
+            os.close(directory)
+            raise
+        return directory
+
+
+class _Near(threading.local):
+    """The directory that a thread stays in."""
+
+    is_staying = False
+    path = ""
+    directory: int | None = None
+
+    def leave(self) -> None:
+        """Be in none."""
+        directory, self.directory = self.directory, None
+        if directory is not None:
             os.close(directory)
 
 

@@ -23,7 +23,7 @@ from ._manifest import Tree, TreeEntry
 from ._pins import Pin
 from ._records import SNAPSHOTS, pack_name
 
-PACK = 16 << 20  # bytes: one request, and what is read at once
+PACK = 8 << 20  # bytes: one request of S3, unless its `part_size` is smaller, and what is read at once
 LARGE = 1 << 20  # bytes: files above it are objects of their own
 TRIES = 3  # at storing a pack whose answer gets lost: the name is ours alone, and the bytes are the same
 _BLOCK = 512  # bytes of tar
@@ -56,9 +56,7 @@ class Pack:
 
     def place(self, path: str, size: int, *, modified: int, executable: bool) -> tuple[int, memoryview] | None:
         """The offset of a file's bytes, and where they are to be written; None where they do not fit any more."""
-        info = tarfile.TarInfo(path)
-        info.size, info.mtime, info.mode = size, modified // 10**9, 0o755 if executable else 0o644
-        header = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        header = _header(path, size, modified // 10**9, 0o755 if executable else 0o644)
         start = self._end + len(header)
         end = start + -(-size // _BLOCK) * _BLOCK
         if end + _END > len(self._buffer):
@@ -75,6 +73,23 @@ class Pack:
     def data(self) -> memoryview:
         """All of it."""
         return memoryview(self._buffer)[: self._end + _END]
+
+
+def _header(path: str, size: int, seconds: int, mode: int) -> bytes:
+    """What stands in front of a file: for most names one block, which is made here in a tenth of the time."""
+    if len(path) <= _PLAIN_NAME and path.isascii() and 0 <= seconds < 8**11:
+        name = path.encode().ljust(_PLAIN_NAME, b"\0")
+        numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, 0, 0, size, seconds)
+        total = sum(name) + sum(numbers) + _REST_SUM
+        return b"".join((name, numbers, b"%06o\0 " % total, _REST))
+    info = tarfile.TarInfo(path)
+    info.size, info.mtime, info.mode = size, seconds, mode
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+_PLAIN_NAME = 100  # bytes that a name has room for
+_REST = (b"0" + bytes(100) + b"ustar\x0000").ljust(_BLOCK - 156, b"\0")
+_REST_SUM = sum(_REST) + 8 * ord(" ")  # the sum is of blanks where it stands itself
 
 
 class Known:

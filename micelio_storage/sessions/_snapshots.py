@@ -119,12 +119,13 @@ class Snapshots:
         removed, changed (in bytes, or in whether it can be executed) and renamed."""
         return diff(old, new)
 
-    async def thin(self, keep: Keep) -> Sequence[Snapshot]:
-        """Delete the snapshots that are not to be kept; returns them."""
+    async def thin(self, keep: Keep, *, dry_run: bool = False) -> Sequence[Snapshot]:
+        """Delete the snapshots that are not to be kept, or (`dry_run`) none; returns them."""
         if not isinstance(keep, Keep):
             raise TypeError(f"keep must be a Keep, not {type(keep).__name__}")
         gone = surplus([snapshot async for snapshot in self.list()], keep)
-        await for_each(gone, Snapshot.delete)
+        if not dry_run:
+            await for_each(gone, Snapshot.delete)
         return gone
 
 

@@ -150,6 +150,10 @@ class DirectorySource:
 
     def _fill(self, pack: Pack, known: Known) -> None:
         """In a thread: fill the pack, with as many as fit."""
+        with self._beneath.staying():
+            self._fill_near(pack, known)
+
+    def _fill_near(self, pack: Pack, known: Known) -> None:
         while self._small:
             found = self._small[0]
             try:

@@ -177,6 +177,10 @@ class _Target:
 
     def write_run(self, run: Run, data: bytes) -> tuple[Sequence[TreeOutcome], IntegrityError | None]:
         """Write the files of a run; what of it is damaged is raised when the others are written."""
+        with self._beneath.staying():
+            return self._write_run(run, data)
+
+    def _write_run(self, run: Run, data: bytes) -> tuple[Sequence[TreeOutcome], IntegrityError | None]:
         outcomes: list[TreeOutcome] = []
         broken: IntegrityError | None = None
         for entry in run.entries:
