@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import tarfile
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -18,8 +20,9 @@ from typing import Any
 import pytest
 import typer
 from support.commands import PATIENCE, command, is_one_line, use_storage
+from typer.core import TyperGroup
 
-from micelio_storage import testing
+from micelio_storage import LocalConfig, Session, open_storage, testing
 from micelio_storage.cli import _app
 from micelio_storage.cli._help import WIDTH
 from micelio_storage.cli.serve import _server
@@ -64,6 +67,26 @@ TABLE = {
         missing=["file://{root}/none", "directory"],
     ),
     "events": Row(arguments=["abc"], keys=["seq", "at", "id", "data"]),
+    "snapshot create": Row(arguments=["abc"], keys=["id", "session", "files", "bytes", "consistent", "tags"]),
+    "snapshot ls": Row(arguments=["abc"], keys=["id", "parent", "created", "message", "events", "left"]),
+    "snapshot diff": Row(
+        arguments=["abc", "latest~1", "latest"],
+        keys=["path", "kind", "size", "former"],
+        missing=["abc", "latest", "latest~2"],
+    ),
+    "snapshot restore": Row(
+        arguments=["abc", "latest~1"],
+        keys=["copied", "unchanged", "deleted", "conflicts", "skipped", "undo"],
+        missing=["none", "latest"],
+    ),
+    "snapshot fork": Row(
+        arguments=["abc", "latest", "new"], keys=["id", "session", "parent"], quiet=True, missing=["abc", "none", "x"]
+    ),
+    "snapshot thin": Row(arguments=["abc", "--last", "1"], keys=["deleted", "dry_run"]),
+    "workspace load": Row(
+        arguments=["abc", "loaded"], keys=["copied", "unchanged", "removed", "failed"], missing=["none", "loaded"]
+    ),
+    "workspace save": Row(arguments=["abc", "directory"], keys=["id", "session", "parent", "files"]),
     "uploads": Row(
         keys=["id", "key", "length", "received", "expires", "is_done"], missing=["-s", "file://{root}/none"]
     ),
@@ -117,6 +140,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "source").write_text("new")
     (tmp_path / "directory").mkdir()
     (tmp_path / "directory" / "file").write_text("text")
+    asyncio.run(keep_twice(root))
     with tarfile.open(tmp_path / "archive.tar", "w") as tar:
         tar.add(tmp_path / "source", "source")
 
@@ -132,6 +156,15 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(_server, "serve_until_cancelled", serve_nobody)
     monkeypatch.setattr(testing, "run_all", partial(testing.run_all, checks=testing.CHECKS[:2]))
     return root
+
+
+async def keep_twice(root: Path) -> None:
+    """Make two snapshots that differ."""
+    async with open_storage(LocalConfig(path=root)) as storage:
+        session = Session(storage, "abc")
+        await session.snapshots.create("first")
+        await session.files.put("a", b"a")
+        await session.snapshots.create("second")
 
 
 Answer = tuple[int, str, str]
@@ -155,14 +188,19 @@ def arguments_of(name: str, root: Path, *, arguments: Sequence[str] | None = Non
 
 def test_every_command_is_in_the_table() -> None:
     group: Any = typer.main.get_command(_app.app)
-    assert sorted(group.commands) == sorted(TABLE)
+    names = [
+        f"{name} {inner}".strip()
+        for name, one in group.commands.items()
+        for inner in (one.commands if isinstance(one, TyperGroup) else [""])
+    ]
+    assert sorted(names) == sorted(TABLE)
 
 
 @pytest.mark.by_turns
 @pytest.mark.parametrize("name", ["", *NAMES])
 def test_help_fits_and_cuts_no_sentence(said: Said, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("COLUMNS", str(WIDTH))
-    command = [name] if name else []
+    command = name.split()
     code, out, err = said(*command, "-h")
     assert (code, err) == (0, "")
     assert said(*command, "--help") == (0, out, "")
@@ -175,15 +213,16 @@ def test_help_fits_and_cuts_no_sentence(said: Said, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_list_of_commands_has_the_whole_first_paragraph_of_each(said: Said) -> None:
-    listed = " ".join(said("--help")[1].split())
     for name in NAMES:
-        first = " ".join(said(name, "--help")[1].split("\n\n")[1].split())
-        assert f" {name} {first}" in listed
+        *group, last = name.split()
+        listed = " ".join(said(*group, "--help")[1].split())
+        first = " ".join(said(*name.split(), "--help")[1].split("\n\n")[1].split())
+        assert f" {last} {first}" in listed
 
 
 def test_options_that_mean_the_same_have_one_name(said: Said) -> None:
     for name in NAMES:
-        text = said(name, "--help")[1]
+        text = said(*name.split(), "--help")[1]
         for other in ("--at-once", "--jobs", "--parallel", "--format", "--force"):
             assert other not in text
 
@@ -192,7 +231,7 @@ def test_options_that_mean_the_same_have_one_name(said: Said) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_json_is_an_object_on_every_line(said: Said, root: Path, name: str) -> None:
     row = TABLE[name]
-    code, out, err = said(name, *arguments_of(name, root), "--json")
+    code, out, err = said(*name.split(), *arguments_of(name, root), "--json")
     assert code == row.code
     if code:
         assert (out, is_one_line(err)) == ("", True)
@@ -207,7 +246,7 @@ def test_json_is_an_object_on_every_line(said: Said, root: Path, name: str) -> N
 @pytest.mark.parametrize("name", NAMES)
 def test_without_a_terminal_nothing_is_drawn(said: Said, root: Path, name: str) -> None:
     row = TABLE[name]
-    code, out, err = said(name, *arguments_of(name, root))
+    code, out, err = said(*name.split(), *arguments_of(name, root))
     assert code == row.code
     assert (out == "") == (row.quiet or code != 0)
     assert err == "" if code == 0 else is_one_line(err)
@@ -217,7 +256,7 @@ def test_without_a_terminal_nothing_is_drawn(said: Said, root: Path, name: str) 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_wrong_usage_is_2_and_one_line(said: Said, name: str) -> None:
-    code, out, err = said(name, "--no-such-option")
+    code, out, err = said(*name.split(), "--no-such-option")
     assert (code, out) == (2, "")
     assert is_one_line(err)
     assert f"micelio-storage {name} --help shows how" in err
@@ -225,7 +264,7 @@ def test_wrong_usage_is_2_and_one_line(said: Said, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.missing is not None])
 def test_what_is_missing_is_3_and_one_line(said: Said, root: Path, name: str) -> None:
-    code, out, err = said(name, *arguments_of(name, root, arguments=TABLE[name].missing))
+    code, out, err = said(*name.split(), *arguments_of(name, root, arguments=TABLE[name].missing))
     assert (code, out) == (3, "")
     assert is_one_line(err)
 
@@ -238,15 +277,18 @@ def test_the_storage_may_be_named_before_the_command_or_behind_it(
     monkeypatch.setenv("STORAGE_BACKEND", "nonsense")  # which is not looked at then
     url = S3 if name == "doctor" else f"file://{root}"
     arguments = [one.format(root=root) for one in TABLE[name].arguments]
-    for words in ([name, *arguments, "-s", url], ["-s", url, name, *arguments], [name, f"--storage={url}", *arguments]):
+    words = name.split()
+    ways = [[*words, *arguments, "-s", url], ["-s", url, *words, *arguments], [*words, f"--storage={url}", *arguments]]
+    for given in ways:
         (root / "k").write_text("abc")
         (root / "new").unlink(missing_ok=True)
-        assert said(*words)[0] == TABLE[name].code, words
+        shutil.rmtree(root / "sessions/new", ignore_errors=True)
+        assert said(*given)[0] == TABLE[name].code, given
 
 
 @pytest.mark.parametrize("name", ON_STORAGE)
 def test_two_storages_are_refused(said: Said, root: Path, name: str) -> None:
-    code, out, err = said("-s", "memory:", name, *arguments_of(name, root), "-s", f"file://{root}")
+    code, out, err = said("-s", "memory:", *name.split(), *arguments_of(name, root), "-s", f"file://{root}")
     assert (code, out) == (2, "")
     assert is_one_line(err)
 
@@ -260,7 +302,7 @@ def test_a_closed_pipe_ends_the_command_silently(
     os.close(reading)
     with os.fdopen(writing, "w") as nobody_reads:
         monkeypatch.setattr("sys.stdout", nobody_reads)
-        code = _app.run([name, *arguments_of(name, root), "--json"])
+        code = _app.run([*name.split(), *arguments_of(name, root), "--json"])
         monkeypatch.undo()
     out, err = capfd.readouterr()
     assert (code, out) == (1, "")
@@ -294,7 +336,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-8]|4[0-8]|9[0-7])(;[0-9;]*)?m")
 @pytest.mark.by_turns
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("doctor", "check", "soak", "serve")])
 def test_no_color_keeps_colours_out_of_terminals(root: Path, name: str) -> None:
-    code, shown = on_a_terminal(name, *arguments_of(name, root), NO_COLOR="1")
+    code, shown = on_a_terminal(*name.split(), *arguments_of(name, root), NO_COLOR="1")
     assert code == TABLE[name].code, shown
     assert not COLOUR.search(shown)
 
@@ -369,7 +411,7 @@ def test_mv_moves_and_keeps_what_is_there_if_asked_to(said: Said, root: Path) ->
     assert {path.name for path in root.iterdir() if path.is_file()} == {"moved"}
     said("put", "source", "k")
     for name in ("mv", "cp"):
-        code, _, err = said(name, "k", "moved", "--if-absent")
+        code, _, err = said(*name.split(), "k", "moved", "--if-absent")
         assert (code, is_one_line(err)) == (1, True)
     assert (root / "moved").read_text() == "abc"
     assert said("cp", "-r", "k", "x", "--if-absent")[0] == 2

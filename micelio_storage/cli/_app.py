@@ -43,9 +43,19 @@ from ._expiry import collect, hold, release, sweep, touch
 from ._help import SETTINGS, Command, Group
 from ._integrity import soak_it, verify_all
 from ._invocation import Invocation, StoppedError, ask, require_storage, run_on_loop
-from ._options import IfAbsentOption, JsonOption, KeyArgument, RecursiveOption, StorageOption, UrlArgument, YesOption
+from ._options import (
+    IfAbsentOption,
+    JsonOption,
+    KeyArgument,
+    RecursiveOption,
+    StorageOption,
+    UrlArgument,
+    YesOption,
+    parse_pairs,
+)
 from ._pipes import ClosedPipeError, Output, encoded, say, write_lines
 from ._sessions import events
+from ._snapshots import snapshots, workspaces
 from ._transfer import receive, send
 from ._uploads import uploads
 from .serve import serve
@@ -151,7 +161,7 @@ def put(
         if content_type or if_absent or if_match or metadata:
             raise InvalidArgumentError("-r stores many objects: leave out the options for one")
         return put_directory(Invocation.of(context, storage), source, key, as_json=as_json)
-    pairs = _parse_metadata(metadata or [])
+    pairs = parse_pairs("--metadata", metadata or [])
     with report.transfer(key) as meter:
         store = partial(
             send,
@@ -166,18 +176,6 @@ def put(
         info = Invocation.of(context, storage).run(store)
     say([report.info_json(key, info) if as_json else info.etag])
     return 0
-
-
-def _parse_metadata(texts: Sequence[str]) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InvalidArgumentError(f"--metadata {text!a} is not of the form name=value")
-        if name in pairs:
-            raise InvalidArgumentError(f"--metadata {name!a} is given twice")
-        pairs[name] = value
-    return pairs
 
 
 @command()
@@ -345,6 +343,8 @@ command()(cp)
 command()(mv)
 command()(sync)
 command()(events)
+app.add_typer(snapshots, name="snapshot")
+app.add_typer(workspaces, name="workspace")
 command()(serve)
 command()(uploads)
 command()(sweep)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, TypeAlias
 
 import typer
 
+from .. import InvalidArgumentError
 from ..transfer import MOST_CONCURRENCY
 
 STORAGE = "file:///path, memory: or s3://bucket/prefix"
@@ -27,3 +29,16 @@ IfAbsentOption: TypeAlias = Annotated[bool, typer.Option("--if-absent", help="fa
 ConcurrencyOption: TypeAlias = Annotated[
     int, typer.Option(min=1, max=MOST_CONCURRENCY, metavar="N", help="objects at the same time")
 ]
+
+
+def parse_pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
+    """The names and values of an option that is given once for each."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidArgumentError(f"{option} {text!a} is not of the form name=value")
+        if name in pairs:
+            raise InvalidArgumentError(f"{option} {name!a} is given twice")
+        pairs[name] = value
+    return pairs
