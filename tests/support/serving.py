@@ -29,8 +29,8 @@ class Visitor:
     gate: Gate
 
     @classmethod
-    def of(cls, storage: Storage, *, read_only: bool = False, any_address: bool = False) -> Visitor:
-        gate = Gate(names=LOOPBACK, any_address=any_address, port=PORT)
+    def of(cls, storage: Storage, *, read_only: bool = False, gate: Gate | None = None) -> Visitor:
+        gate = gate or Gate(names=LOOPBACK, any_address=False, port=PORT)
         return cls(Site(storage, gate, place="/srv/micelio", read_only=read_only), gate)
 
     @property

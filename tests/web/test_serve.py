@@ -12,10 +12,11 @@ from urllib.parse import urljoin
 
 import pytest
 import pytest_asyncio
-from support.serving import Visitor
+from support.serving import PORT, Visitor
 
 from micelio_storage import Session, Storage, open_storage
 from micelio_storage.cli.serve import _listings
+from micelio_storage.cli.serve._command import make_gate
 
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
 
@@ -100,8 +101,11 @@ async def test_this_machine_has_several_names_and_a_tunnel_another_port(visitor:
 
 @pytest.mark.case("B2")
 async def test_an_open_address_has_the_machines_addresses_and_no_other_names(held: Storage) -> None:
-    visitor = Visitor.of(held, any_address=True)
-    for host, status in (("192.168.1.5:8765", 200), ("[fe80::1]", 200), ("evil.example", 403), ("1.2.3", 403)):
+    visitor = Visitor.of(held, gate=make_gate("0.0.0.0", PORT, ["Box.local"]))
+    for host, status in (
+        ("192.168.1.5:8765", 200), ("[fe80::1]", 200), ("box.local:8765", 200), ("BOX.LOCAL", 200),
+        ("evil.example", 403), ("1.2.3", 403), ("evil.box.local", 403), ("box", 403),
+    ):  # fmt: skip
         assert (await visitor.ask("GET", "/api/state", {"Host": host})).status == status, host
 
 
@@ -176,7 +180,7 @@ async def test_read_only_refuses_all_changes_and_says_so(held: Storage) -> None:
     ):  # fmt: skip
         assert (await visitor.ask(method, path, {"Sec-Fetch-Site": "same-origin"}, body=b"1")).status == 403, path
     assert [(entry.key, entry.etag) async for entry in held.list()] == before
-    assert await visitor.json("/api/state") == {"place": "/srv/micelio", "read_only": True}
+    assert await visitor.json("/api/state") == {"place": "/srv/micelio", "read_only": True, "resumable": True}
     assert (await visitor.ask("GET", "/objects/sessions/abc/files/z")).body == b"12345"
     assert (await visitor.ask("GET", "/objects/sessions/abc/?archive=zip")).status == 200
 

@@ -48,7 +48,7 @@ def serve(
     place = report.place(config)
     with _listen(host, port) as listener:
         number = listener.getsockname()[1]
-        gate = _gate(host, number, allow_host or ())
+        gate = make_gate(host, number, allow_host or ())
         link = f"http://{_in_url(host)}:{number}/?token={gate.token}"
         told = {"url": link, "storage": place, "read_only": read_only}
         lines = [json.dumps(told)] if as_json else _introduction(link, place, host, read_only=read_only)
@@ -112,7 +112,8 @@ def _no_socket(error: OSError, host: str, port: int) -> Exception:
     return report.CommandError(f"cannot listen on {host!a}, port {port}: {error.strerror}")
 
 
-def _gate(host: str, port: int, allowed: Sequence[str]) -> Gate:
+def make_gate(host: str, port: int, allowed: Sequence[str]) -> Gate:
+    """Who may come in: by the names of this machine, and by its addresses where others are to reach it."""
     names = LOOPBACK | {host.lower()} | {name.lower() for name in allowed}
     return Gate(names=names, any_address=not _is_loopback(host), port=port)
 

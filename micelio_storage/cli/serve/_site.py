@@ -152,7 +152,9 @@ class Site:
 
     async def _state(self, storage: Storage, query: Query) -> Json:
         """What the page has to know before it shows anything."""
-        return {"place": self._place, "read_only": self._read_only}
+        can = storage.capabilities
+        resumable = can.if_absent and can.if_match and can.metadata  # what uploads that resume need of a store
+        return {"place": self._place, "read_only": self._read_only, "resumable": resumable}
 
     async def _remove(self, storage: Storage, query: Query) -> Json:
         if self._read_only:

@@ -806,7 +806,7 @@ function request(method, url, headers, body, item, before = 0) {
 
 // The type is left to the server, which knows extensions by a table that is the same everywhere.
 async function put(item) {
-  if (item.file.size > RESUMABLE) return resume(item);
+  if (state.resumable && item.file.size > RESUMABLE) return resume(item);
   const headers = item.replace ? {} : { "If-None-Match": "*" };
   await request("PUT", `/objects/${inUrl(item.key)}`, headers, item.file.slice(0, item.file.size, ""), item);
 }

@@ -350,6 +350,29 @@ def test_a_large_upload_goes_on_where_its_line_was_cut(entered: Page, root: Path
 
 
 @pytest.mark.case("B9")
+def test_a_large_upload_goes_on_after_the_page_was_closed(page: Page, root: Path, tmp_path: Path) -> None:
+    data = os.urandom(40 * MIB)
+    (tmp_path / "closed.bin").write_bytes(data)
+    page.open("session=closed")
+    page.browser.execute_cdp_cmd("Network.enable", {})
+    slow = {"offline": False, "latency": 1, "downloadThroughput": -1, "uploadThroughput": 8 * MIB}
+    page.browser.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
+    page.upload(tmp_path / "closed.bin")
+    page.until(lambda: list((root / "uploads").glob("*/*8388608")))  # two parts of 8 MiB are stored
+    page.browser.execute_cdp_cmd("Network.emulateNetworkConditions", {**slow, "uploadThroughput": -1})
+    page.open("session=closed")
+    page.asked()
+    page.upload(tmp_path / "closed.bin")
+    page.until(lambda: "1 file uploaded" in page.text("#uploads-title"))
+    assert (root / "sessions/closed/files/closed.bin").read_bytes() == data
+    offsets = [int(asked["Upload-Offset"]) for asked in page.asked() if "Upload-Offset" in asked]
+    assert len(offsets) == 1
+    assert 8 * MIB < offsets[0] < 40 * MIB
+    page.click("#close-uploads")
+    assert all("beforeunload" in line for line in page.complaints())  # it would have asked, had somebody clicked
+
+
+@pytest.mark.case("B9")
 def test_a_hundred_thousand_files_do_not_freeze_the_page(page: Page, store: Store, root: Path) -> None:
     folder = store("many/files/f000000", b"").parent
     for number in range(1, 100_000):
