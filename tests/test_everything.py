@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from support import everything
-from support.everything import LOOPS, QUARTERS, in_turn, let_rest, loops_of
+from support.everything import DAYS, LOOPS, QUARTERS, in_turn, let_rest, loops_of
 
 NAMES = [
     f"test_a.py::test_{size}[{server}-{number}]" for size in range(1, 30) for server in "xyz" for number in range(size)
@@ -18,20 +18,23 @@ NAMES += [
     "test_b.py::test_of_two[b]",
 ]
 
+QUARTERLY = dict.fromkeys(NAMES, QUARTERS)
+
 
 def functions_of(names: set[str]) -> set[str]:
     return {name.partition("[")[0] for name in names}
 
 
-def test_in_four_days_each_has_its_turn() -> None:
-    days = [in_turn(NAMES, quarter) for quarter in range(QUARTERS)]
+@pytest.mark.parametrize("turns", [2, 4, 8, 16])
+def test_each_has_its_turn(turns: int) -> None:
+    days = [in_turn(dict.fromkeys(NAMES, turns), day) for day in range(turns)]
     assert set.union(*days) == set(NAMES)
     assert all(days)
 
 
 def test_a_day_has_a_quarter_of_each_test_and_at_least_one_of_its_parameters() -> None:
-    for quarter in range(QUARTERS):
-        chosen = in_turn(NAMES, quarter)
+    for day in range(DAYS):
+        chosen = in_turn(QUARTERLY, day)
         assert functions_of(chosen) == functions_of(set(NAMES))
         for test in functions_of(set(NAMES)):
             of_test = [name for name in NAMES if name.partition("[")[0] == test]
@@ -41,8 +44,8 @@ def test_a_day_has_a_quarter_of_each_test_and_at_least_one_of_its_parameters() -
 
 def test_a_day_has_some_of_each_value_of_many() -> None:
     product = [f"test_a.py::test_it[{server}-{number}]" for server in "abcd" for number in range(100)]
-    for quarter in range(QUARTERS):
-        chosen = in_turn(product, quarter)
+    for day in range(DAYS):
+        chosen = in_turn(dict.fromkeys(product, QUARTERS), day)
         assert all(10 < sum(f"[{server}-" in name for name in chosen) < 40 for server in "abcd")
 
 
@@ -52,8 +55,8 @@ class Item:
         self.markers = markers.split()
         self.config = config
 
-    def get_closest_marker(self, name: str) -> bool | None:
-        return True if name in self.markers else None
+    def get_closest_marker(self, name: str) -> Any:
+        return getattr(pytest.mark, name).mark if name in self.markers else None
 
 
 class Config:
@@ -88,8 +91,8 @@ def test_a_day_has_two_loops_where_they_matter_and_two_days_have_all(monkeypatch
     def loops(marker: str, **asked: Any) -> list[set[str]]:
         item: Any = Item("test_a.py::test_it", marker, Config(**asked))
         found = []
-        for quarter in (1, 2):
-            monkeypatch.setattr(everything, "QUARTER", quarter)
+        for day in (1, 2):
+            monkeypatch.setattr(everything, "DAY", day)
             found.append(set(loops_of(item)))
         return found
 
@@ -101,7 +104,7 @@ def test_a_day_has_two_loops_where_they_matter_and_two_days_have_all(monkeypatch
 
 def test_only_what_is_marked_and_not_asked_for_by_name_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(everything, "_ALL", False)
-    assert left_by(Config("tests")) == in_turn(NAMES, everything.QUARTER) != set(NAMES)
+    assert left_by(Config("tests")) == in_turn(QUARTERLY, everything.DAY) != set(NAMES)
     assert left_by(Config("tests"), "every_loop") == set(NAMES)
     assert left_by(Config("tests", "tests/test_a.py::test_2")) == set(NAMES)
     assert left_by(Config("tests", keyword="memory")) == set(NAMES)

@@ -28,7 +28,7 @@ SOON = 0.05  # seconds: patience with leftovers that never go, and the deadline 
 @pytest.mark.asyncio(loop_factories=["asyncio"])
 @pytest.mark.parametrize("broken", BROKEN_DRIVERS, ids=lambda driver: driver.__name__)
 async def test_a_broken_driver_is_found_by_the_checks_that_are_meant_for_it(broken: type[Driver]) -> None:
-    """The others must pass. They have their turns: each is run on a quarter of the drivers, every day on others."""
+    """The others must pass. They have their turns: each is run on a sixteenth of the drivers, every day on others."""
     first = list(BROKEN_DRIVERS).index(broken)
     chosen = [
         check

@@ -12,7 +12,7 @@ from support.s3_storage import driver_for
 from micelio_storage.testing import Check
 
 
-@pytest.mark.by_turns
+@pytest.mark.by_turns(8)
 @most_checks
 @on_loop("asyncio")
 async def test_it_keeps_every_promise(moto_server_: Server, check: Check) -> None:

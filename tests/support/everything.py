@@ -1,13 +1,14 @@
 """How much is run: by default each test on the loop that users have, and of what is tried in many combinations a
 quarter, every day another; with `MICELIO_EVERYTHING=1` all tests on all loops, and all combinations.
 
-A test with many parameters is marked `by_turns`. `conftest.py` then leaves out those whose day it is not."""
+A test with many parameters is marked `by_turns`, or `by_turns(8)`. `conftest.py` then leaves out those whose day it is
+not."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from zlib import crc32
 
@@ -16,12 +17,12 @@ import uvloop
 
 EVERYTHING = os.environ.get("MICELIO_EVERYTHING", "0") not in ("", "0")
 QUARTERS = 4
+DAYS = 16  # until all have had their turn: most are quarters, and some are more
 # What docs/guarantees.md counts is counted over all.
 _ALL = EVERYTHING or os.environ.get("MICELIO_FAULTS") == "full"
 
 # Set for the workers of xdist, which begin later, and perhaps on another day.
-_CHOSEN = os.environ.setdefault("MICELIO_QUARTER", str(datetime.now(UTC).toordinal() % QUARTERS))
-QUARTER = int(_CHOSEN) % QUARTERS
+DAY = int(os.environ.setdefault("MICELIO_QUARTER", str(datetime.now(UTC).toordinal() % DAYS))) % DAYS
 
 Loops = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
 
@@ -43,13 +44,13 @@ def loops_of(item: pytest.Item) -> Loops:
     every = item.get_closest_marker("every_loop")
     if EVERYTHING or named or (every and (is_asked_for_all(item.config) or item.get_closest_marker("by_turns"))):
         return LOOPS
-    names = ("asyncio", _OTHERS[QUARTER % len(_OTHERS)]) if every else ("asyncio",)
+    names = ("asyncio", _OTHERS[DAY % len(_OTHERS)]) if every else ("asyncio",)
     return {name: LOOPS[name] for name in names}
 
 
 def is_chosen(number: int) -> bool:
-    """Whether this run has a turn for what has this number in some order."""
-    return _ALL or number % QUARTERS == QUARTER
+    """Whether this run has one of sixteen turns for what has this number in some order."""
+    return _ALL or number % DAYS == DAY
 
 
 def is_asked_for_all(config: pytest.Config) -> bool:
@@ -62,22 +63,23 @@ def let_rest(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Take away the tests marked `by_turns` whose day it is not."""
     if is_asked_for_all(config):
         return
-    names = {item.nodeid for item in items if item.get_closest_marker("by_turns")}
-    resting = names - in_turn(names, QUARTER)
+    marked = {item.nodeid: item.get_closest_marker("by_turns") for item in items}
+    turns = {name: (*marker.args, QUARTERS)[0] for name, marker in marked.items() if marker is not None}
+    resting = turns.keys() - in_turn(turns, DAY)
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid in resting])
     items[:] = [item for item in items if item.nodeid not in resting]
 
 
-def in_turn(names: Iterable[str], quarter: int) -> set[str]:
-    """Of each test a quarter of its parameters, but at least one: so no test, and nothing that a test alone shows, is
-    ever missing. Which ones go together has nothing to do with their order, where neighbours are much the same."""
+def in_turn(turns: Mapping[str, int], day: int) -> set[str]:
+    """Of each test its share of parameters, but at least one: so no test, and nothing that a test alone shows, is ever
+    missing. Which ones go together has nothing to do with their order, where neighbours are much the same."""
     tests: dict[str, list[str]] = {}
-    for name in sorted(names, key=_shuffled):
+    for name in sorted(turns, key=_shuffled):
         tests.setdefault(name.partition("[")[0], []).append(name)
     chosen: set[str] = set()
     for test, of_test in tests.items():
-        turns = min(QUARTERS, len(of_test))
-        chosen.update(of_test[(quarter + _shuffled(test)) % turns :: turns])
+        count = min(turns[of_test[0]], len(of_test))
+        chosen.update(of_test[(day + _shuffled(test)) % count :: count])
     return chosen
 
 
@@ -87,9 +89,11 @@ def _shuffled(name: str) -> int:
 
 def header() -> str:
     """What a run says of itself, so that it can be repeated."""
-    combinations = "tests marked by_turns, and of the checks that should pass on a broken driver"
     if EVERYTHING:
-        return f"MICELIO_EVERYTHING=1: all loops, and all of the {combinations}"
+        return "MICELIO_EVERYTHING=1: all loops, all tests marked by_turns, and all checks on every broken driver"
     if _ALL:
-        return f"MICELIO_FAULTS=full: all of the {combinations}"
-    return f"MICELIO_QUARTER={QUARTER}: of the {combinations}, one in {QUARTERS} is run"
+        return "MICELIO_FAULTS=full: all tests marked by_turns, and all checks on every broken driver"
+    rest = (
+        f"tests marked by_turns one in {QUARTERS} is run, of the checks that a broken driver should pass one in {DAYS}"
+    )
+    return f"MICELIO_QUARTER={DAY}: of the {rest}"
