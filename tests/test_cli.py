@@ -204,6 +204,7 @@ class BreakingDownload:
         return await self._inner.read()
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -291,6 +292,7 @@ def test_rm_of_a_prefix_needs_yes_where_nobody_can_be_asked(tree: Said) -> None:
     assert tree("ls", "a")[1] == "ab\n"
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("arguments", [(), ("k", "--prefix", "a"), ("--prefix", "", "--yes")])
 def test_rm_refuses_what_cannot_be_meant(tree: Said, arguments: Sequence[str]) -> None:
     assert tree("rm", *arguments)[0] == 2

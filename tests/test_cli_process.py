@@ -137,6 +137,7 @@ def test_a_reader_that_leaves_ends_the_command_quietly(root: Path, arguments: Se
         assert child.stderr.read() == b""
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(("stream", "arguments"), [(0, ("put", "-", "k")), (1, ("ls",)), (1, ("cat", "k"))])
 def test_a_closed_standard_stream_is_one_line(root: Path, stream: int, arguments: Sequence[str]) -> None:
     root.mkdir()  # what only reads makes no storage, and says that there is none
@@ -166,6 +167,7 @@ def interrupted(child: subprocess.Popen[bytes], number: signal.Signals = signal.
     assert child.stderr.read() == b"micelio-storage: " + words + b"\n"
 
 
+@pytest.mark.by_turns
 @every_signal
 @pytest.mark.case("G9")
 def test_asked_to_end_while_it_waits_for_input_put_leaves_nothing(root: Path, number: signal.Signals) -> None:

@@ -104,7 +104,7 @@ async def test_driver_keeps_the_contract(driver: Driver, check: Check) -> None:
     await run(check, driver)
 
 
-@pytest.mark.by_turns
+@pytest.mark.by_turns(8)
 @pytest.mark.asyncio(loop_factories=["asyncio"])
 @every_check
 @pytest.mark.parametrize("driver", [name for name in DRIVERS if name not in PLAIN], indirect=True)

@@ -162,6 +162,7 @@ WRONG_KEYS = [
 ]
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(("environ", "words"), WRONG_KEYS)
 def test_wrong_keys_are_one_clear_line(said: Said, strict_server: Server, environ: dict[str, str], words: str) -> None:
     url = url_of(strict_server)
@@ -196,6 +197,7 @@ def test_a_profile_that_there_is_not_is_one_clear_line(said: Said, strict_server
     assert only_failure(out).startswith("FAIL     credentials: no profile 'nobody'")
 
 
+@pytest.mark.by_turns
 def test_a_missing_bucket_is_one_clear_line(said: Said, s3_server: Server) -> None:
     url = url_of(s3_server, bucket="nobodys")
     code, out, err = said(s3_server, "doctor", url)
@@ -256,6 +258,7 @@ async def test_a_web_server_is_no_store() -> None:
 # -- the clock
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S29")
 @pytest.mark.parametrize(("ahead", "status"), [(0, "ok"), (120, "warning"), (-120, "warning"), (3600, "failed")])
 @on_one_loop
@@ -360,6 +363,7 @@ async def test_a_condition_that_is_not_kept_is_found(name: str, rule: str, how: 
     assert statuses(found, "ok") >= {f"condition: {other}" for other in kept}
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S10")
 @pytest.mark.parametrize(("mode", "status"), [("auto", "warning"), ("all", "failed"), ("none", "note")])
 @on_one_loop
@@ -370,6 +374,7 @@ async def test_a_condition_that_is_trusted_in_vain_is_a_failure(mode: str, statu
     assert found["condition: if_absent"].status == ("note" if mode == "none" else "ok")
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(("mode", "status"), [("auto", "note"), ("on", "failed"), ("off", "note")])
 @on_one_loop
 async def test_a_store_that_refuses_checksums_is_a_failure_only_where_they_are_asked_for(
@@ -399,6 +404,7 @@ async def test_a_listing_that_fails_does_not_end_the_examination() -> None:
     assert found["condition: if_match"].status == "ok"
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(
     ("change", "odd", "order"),
     [

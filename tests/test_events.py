@@ -81,6 +81,7 @@ async def test_the_log_is_json_lines_for_any_tool(tmp_path: Path) -> None:
     assert [(row["v"], row["seq"], row["data"]["n"]) for row in rows] == [(1, n, n) for n in range(50)]
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("V2")
 @pytest.mark.usefixtures("small_segments")
 async def test_many_who_append_at_once_leave_no_gap_and_nothing_twice(storage: Storage) -> None:
@@ -337,6 +338,7 @@ async def test_what_a_killed_sleeper_brought_back_is_passed_over(session: Sessio
     assert len(await segments(session)) <= 2
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("V7")
 @pytest.mark.usefixtures("small_segments")
 async def test_a_log_that_lacks_a_segment_says_so(session: Session) -> None:

@@ -89,6 +89,7 @@ async def test_several_chunks_of_a_stream_are_read_with_one_hop(storage: Storage
     assert read.count <= 24
 
 
+@pytest.mark.by_turns
 async def test_what_others_write_or_delete_is_seen_at_once(either: Storage, place: Path) -> None:
     async with open_storage(LocalConfig(path=place / "root", durable=False)) as other:
         for number in range(50):

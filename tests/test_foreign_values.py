@@ -238,6 +238,7 @@ def test_any_attributes_can_be_kept_again_or_are_damaged(data: bytes) -> None:
         attributes.encode()
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("F5")
 @pytest.mark.parametrize("where", ["xattr", "file"])
 async def test_what_is_wrong_in_attributes_is_an_integrity_error_and_can_be_replaced(

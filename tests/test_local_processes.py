@@ -54,6 +54,7 @@ def test_of_many_processes_that_create_a_key_one_wins(place: Path) -> None:
         assert [b"%d" % winner for winner in winners] == [(place / f"root/key{number}").read_bytes()]
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("C9")
 def test_puts_and_deletes_of_several_processes_in_one_directory_never_fail(place: Path) -> None:
     async def churn() -> None:

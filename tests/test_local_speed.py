@@ -46,6 +46,7 @@ async def storage(tmpfs: Path) -> AsyncIterator[Storage]:
         yield storage
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("chunk_size", [1000, 65_536, CHUNK, CHUNK + 1, READ_HOP + 7, 64 << 20, None])
 async def test_chunks_that_travel_together_have_the_size_that_was_asked_for(
     storage: Storage, chunk_size: int | None

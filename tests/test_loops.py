@@ -45,6 +45,7 @@ def on_a_loop(work: Coroutine[object, object, None]) -> None:
 # -- left open
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("E1")
 @pytest.mark.parametrize("ending", ["open", "aclose"])
 def test_on_s3_a_storage_left_open_on_a_closed_loop_can_be_opened_and_closed_on_another(

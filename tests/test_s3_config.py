@@ -470,6 +470,7 @@ def run_python(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("missing", ["aioboto3", "aiobotocore", "awscrt"])
 def test_without_the_sdk_opening_says_what_to_install(missing: str) -> None:
     code = f"""

@@ -14,7 +14,7 @@ from micelio_storage.testing import Check
 from micelio_storage.wrappers.prefixed import PrefixedDriver
 
 
-@pytest.mark.by_turns
+@pytest.mark.by_turns(8)
 @pytest.mark.case("O68", "O72")
 @most_checks
 @on_loop("uvloop")

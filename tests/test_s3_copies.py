@@ -47,6 +47,7 @@ async def given_for(condition: str, at: Copying) -> dict[str, Any]:
     return {"if_match": (await at.beside.put("c/target", b"old")).etag}
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("condition", ["if_absent", "if_match"])
 @pytest.mark.parametrize("how", LOST)
 async def test_a_copy_whose_answer_was_lost_succeeded(copying: Copying, how: str, condition: str) -> None:

@@ -757,6 +757,7 @@ async def test_credentials_that_are_no_good_are_said_to_be_after_one_request(
             assert len(server.referee.log) <= (3 if name == "head" else 1)
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(("accepted", "says"), [row[1:] for row in NO_GOOD], ids=[row[0] for row in NO_GOOD])
 async def test_opening_with_credentials_that_are_no_good_says_so(
     server: Server, monkeypatch: pytest.MonkeyPatch, accepted: Credentials, says: str

@@ -258,6 +258,7 @@ OPERATIONS: dict[str, Callable[[Storage], Awaitable[Any]]] = {
 REPEATED = OPERATIONS.keys() - {"put if match", "copy", "get", "head", "range", "delete if match"}
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S31")
 @one_loop
 @pytest.mark.parametrize("operation", OPERATIONS)

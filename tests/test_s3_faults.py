@@ -214,6 +214,7 @@ async def test_a_store_that_takes_no_more_of_a_body_is_given_up(line: Any) -> No
             await at.storage.put("f/a", bytes(20 * MIB))  # more than all buffers on the way hold
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S24")
 @pytest.mark.parametrize("fault", [Dribble("answer", 100, 0.05), Stall("head"), Reply(503)])
 async def test_nothing_hangs_past_its_deadline(line: Any, fault: Fault) -> None:

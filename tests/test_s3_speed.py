@@ -113,6 +113,7 @@ class _Watched:
     pass
 
 
+@pytest.mark.by_turns
 async def test_all_small_requests_go_without_aiohttps_session(s3_server: Server, monkeypatch: Any) -> None:
     asked = 0
     ask = _exchange.ask

@@ -63,6 +63,7 @@ async def test_a_directory_comes_back_as_it_was(storage: Storage, tree: Path, tm
     assert contents(tmp_path / "back/again") == contents(tree)
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("T2")
 async def test_only_what_differs_is_moved(storage: Storage, tree: Path, tmp_path: Path) -> None:
     back = tmp_path / "back"

@@ -112,6 +112,7 @@ def test_the_table_has_each_tool_and_root_once() -> None:
     assert rows == [(tool, attributes) for tool in TOOLS for attributes in KEEPING]
 
 
+@pytest.mark.by_turns
 @one_loop
 @pytest.mark.parametrize("attributes", KEEPING)
 async def test_a_copy_that_is_damaged_is_found(tmp_path: Path, attributes: str) -> None:

@@ -60,6 +60,7 @@ async def streamed(data: bytes) -> AsyncGenerator[bytes, None]:
 # -- connections
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("S1", "S35")
 @pytest.mark.parametrize("size", [1000, len(DATA)])
 async def test_connections_that_are_reset_at_once_are_made_again_and_the_object_stored_once(

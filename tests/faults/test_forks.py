@@ -76,6 +76,7 @@ async def test_an_open_storage_is_closed_in_a_child_and_open_in_its_parent(tmp_p
             assert await storage.get("b") == LARGE
 
 
+@pytest.mark.by_turns
 @one_loop
 @everywhere
 @pytest.mark.case("L1")
@@ -145,6 +146,7 @@ loop.close()
 """
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("L1")
 @pytest.mark.parametrize("kind", ["disk", "bucket"])
 def test_a_child_that_ends_as_any_program_does_says_nothing_and_disturbs_nothing(

@@ -271,6 +271,7 @@ async def look_for_slow(root: Path) -> None:
         assert await storage._driver.unfinished() == []
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D13", "D11")
 def test_the_next_opening_removes_what_a_dead_process_was_writing_however_new_it_is(place: Path) -> None:
     root = place / "root"

@@ -46,6 +46,7 @@ async def names(storage: Storage, prefix: str = "") -> list[str]:
     return [str(entry.key) async for entry in storage.list(prefix)]
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("O1", "O20", "O27")
 @on_both
 @one_loop

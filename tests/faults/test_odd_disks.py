@@ -279,6 +279,7 @@ async def test_without_links_creating_still_has_one_winner(tmpfs: Path, monkeypa
         assert sum(isinstance(outcome, AlreadyExistsError) for outcome in outcomes) == 19
 
 
+@pytest.mark.by_turns
 @pytest.mark.root
 @pytest.mark.asyncio(loop_factories=["asyncio"])
 @pytest.mark.parametrize("forgets", [False, True])

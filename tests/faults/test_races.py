@@ -63,6 +63,7 @@ def lock_files(root: Path) -> dict[str, int]:
 # -- counters
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("C1", "C5")
 @pytest.mark.parametrize("keeping", ["xattr", "file"])
 def test_four_processes_with_eight_tasks_each_lose_no_update(root: Path, keeping: Keeping) -> None:

@@ -77,6 +77,7 @@ async def check(storage: Storage) -> None:
     await storage.put("e/a", OLD)
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("X6", "X4")
 @pytest.mark.parametrize("name", ["put of a stream", "copy", "update"])
 @one_loop

@@ -231,6 +231,7 @@ def test_whichever_call_of_opening_or_closing_fails_nothing_stays_open_and_the_n
         assert report.tries.total() > 40
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D23", "D22")
 @pytest.mark.parametrize("error", ["EMFILE", "ESTALE"])
 def test_a_storage_that_cannot_be_opened_for_now_is_no_wrong_configuration(tmpfs: Path, error: str) -> None:
@@ -289,6 +290,7 @@ def test_interrupted_calls_are_made_again(tmpfs: Path, keeping: str, resolver: s
     assert report.tries["struck"] > 200
 
 
+@pytest.mark.by_turns
 @pytest.mark.case("D24")
 def test_signals_all_the_time_disturb_nothing(place: Path) -> None:
     async def write() -> None:
