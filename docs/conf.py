@@ -32,6 +32,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"micelio_storage\.http\.asgi\.AsgiAnswer"),
     # The arguments of readers and writers, which a storage makes and applications do not.
     (r"py:.*", r"micelio_storage\._call\.(Call|Lifecycle)"),
+    # What a file object is made from, which a storage does; and type checkers' name of whatever has bytes.
+    (r"py:.*", r"micelio_storage\.sync\.(_engine\.Engine|_streams\.Open)|ReadableBuffer"),
     # What an archive is made from, inside.
     (r"py:.*", r"micelio_storage\.transfer\._archives\._(Object|Piece)"),
     # What a snapshot is made from, which a session does.
@@ -48,6 +50,7 @@ DOORS = (
     "micelio_storage.driver",
     "micelio_storage.http",
     "micelio_storage.sessions",
+    "micelio_storage.sync",
     "micelio_storage.testing",
     "micelio_storage.testing.soak",
     "micelio_storage.transfer",

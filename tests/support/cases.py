@@ -33,6 +33,7 @@ LAST = {
     "B": 10,
     "E": 4,
     "G": 9,
+    "A": 4,
 }
 
 NUMBERS = tuple(f"{letter}{number}" for letter, last in LAST.items() for number in range(1, last + 1))
