@@ -334,7 +334,6 @@ async function loadSessions() {
 
 function showSessions(rows, prefix) {
   const [box, list] = [$("no-sessions"), $("session-list")];
-  sessionList.rows = rows;
   if (rows.length) [box.hidden, list.hidden] = [true, false];
   else if (prefix) showEmpty(box, list, "search", "No such session", `No id begins with “${prefix}”.`);
   else showEmpty(box, list, "mark", "No sessions yet", "A session is here as soon as a file is stored in it.", ...newSessionButton());
@@ -498,7 +497,6 @@ async function showRoot() {
   opened.clear();
   $("file-search").value = "";
   $("files-title").textContent = shown.session ?? (shown.all ? "All files" : "");
-  $("files").classList.toggle("nowhere", !shown.session && !shown.all);
   $("upload").hidden = !shown.session && !shown.all;
   $("file-search").parentElement.parentElement.hidden = !shown.session && !shown.all;
   if (shown.session) $("zip").href = `/objects/${inUrl(`${SESSIONS}${shown.session}/`)}?archive=zip`;
