@@ -33,6 +33,7 @@ from micelio_storage.sessions import (
     Retention,
     SessionExpiredError,
     SessionHeldError,
+    Snapshot,
     SweepOutcome,
     SweepReport,
     _clock,
@@ -156,6 +157,37 @@ async def test_snapshots_are_a_use_of_a_session_and_go_with_it(storage: Storage,
     assert not [key for key in await everything(storage) if "/abc" in key]
     async for snapshot in kept.snapshots.list():
         assert await snapshot.files.get("b/c") == b"second"
+
+
+@pytest.mark.case("Y4")
+@pytest.mark.parametrize("is_pinned", [True, False])
+async def test_a_snapshot_that_is_made_in_the_last_moment_of_its_session_is_found_again(
+    storage: Storage, aging: Aging, is_pinned: bool
+) -> None:
+    """Begun before what says whose it is goes: the sweeper sees its pin, or the writer that this has gone."""
+    await make(storage, "abc")
+    session = Session(storage, "abc")
+    await session.snapshots.create("first")
+    aging.passed = 31 * DAY
+    await sweep(storage, MONTH)
+    aging.passed = 33 * DAY
+    begun, may_go_on = asyncio.Event(), asyncio.Event()
+    making: list[asyncio.Task[Snapshot]] = []
+
+    async def wait_before(request: str, keys: Sequence[str]) -> None:
+        if request == "put" and (("/records/" in keys[0]) != is_pinned) and making and not begun.is_set():
+            begun.set()
+            await may_go_on.wait()
+        elif request == "delete" and keys[0].endswith("/abc/family"):
+            making.append(asyncio.create_task(session.snapshots.create("second")))
+            await begun.wait()
+
+    aging.before = wait_before  # type: ignore[method-assign]
+    done = numbers(await sweep(storage, MONTH))
+    may_go_on.set()
+    snapshot = await making[0]
+    assert done == ({"revived": 1} if is_pinned else {"deleted": 1})
+    assert [each async for each in session.snapshots.list()] == [snapshot]
 
 
 @pytest.mark.case("Y2")

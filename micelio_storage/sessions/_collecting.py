@@ -166,7 +166,7 @@ class FamilyCollection:
                 survey.records += 1
                 if found.record.state == "done":
                     if used:
-                        survey.used |= await self._references_of(found.record)
+                        survey.used.update(await self._references_of(found.record))
                 elif found.record.state == "open":
                     survey.open.append(found)
                 else:

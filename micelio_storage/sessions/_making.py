@@ -15,7 +15,7 @@ from .._parsing import parse_metadata
 from .._storage import Storage
 from .._turns import in_thread
 from ._document import read_document
-from ._families import ensure_family, newest_record, snapshot_ids
+from ._families import ensure_family, family_of, newest_record, set_family, snapshot_ids
 from ._fences import claim, require_latest
 from ._last_tree import LastTree
 from ._log import Log
@@ -67,6 +67,8 @@ async def make_snapshot(
         message=request.message,
     )
     async with pinned(place, opened) as pin:
+        if await family_of(session) != family:  # the session was deleted, and whoever did it had not seen the pin
+            await set_family(session, family)
         condemned = await condemned_names(place)
         parent = await newest_record(place, family, session_id, ids)
         require_latest(request.if_parent, parent)

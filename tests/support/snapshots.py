@@ -73,4 +73,5 @@ async def unreferenced(place: Storage, family: str) -> set[str]:
     async for entry in place.list(RECORDS):
         record, _ = await read_record(place, family, entry.key)
         used |= await references(place, record) | {entry.key}
-    return {entry.key async for entry in place.list() if entry.key.startswith((PACKS, TREES, "gc/"))} - used
+    there = {str(entry.key) async for entry in place.list()}
+    return {key for key in there if key.startswith((PACKS, TREES, "gc/"))} - used
