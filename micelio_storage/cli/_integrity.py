@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated
 
 import typer
 
-from .. import Config, open_storage
+from .. import Config, Storage, open_storage
 from ..driver import show_key
+from ..sessions import verify_sessions
 from ..testing.soak import MOST, PROCESSES, TASKS, Report, soak
 from ..transfer import CONCURRENCY, Finding, Tally, verify
 from . import _report as report
@@ -35,7 +36,8 @@ def verify_all(
     """Read every object and compare it with the checksum that the storage keeps.
 
     Objects that are damaged or cannot be read are named; with --json every object is. With --strict, so are those that
-    other programs wrote, which have no checksum. Nothing is changed."""
+    other programs wrote, which have no checksum. Snapshots that lack something, and logs of events with gaps, are named
+    too, unless --prefix is given. Nothing is changed."""
     config = Invocation.of(context, storage, url).config()
     require_storage(config)
     with report.transfer("verifying") as meter:
@@ -56,12 +58,23 @@ async def _verify(
         open_storage(config) as storage,
         aclosing(verify(storage, prefix, concurrency=concurrency, on_progress=meter.show, strict=strict)) as findings,
     ):
-        async for finding in findings:
+        async for finding in _all_findings(findings, storage, prefix):
             tally.add(finding)
             text = json.dumps(dataclasses.asdict(finding)) if as_json else _finding_line(finding)
             if text is not None:
                 await output.write(encoded(text + "\n"))
     return tally
+
+
+async def _all_findings(
+    findings: AsyncGenerator[Finding, None], storage: Storage, prefix: str
+) -> AsyncGenerator[Finding, None]:
+    """Those of each object alone, and then (of a whole storage) of what belongs together."""
+    async for finding in findings:
+        yield finding
+    if not prefix:
+        async for finding in verify_sessions(storage):
+            yield finding
 
 
 def _finding_line(finding: Finding) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._collector import CollectOutcome, CollectReport, CollectResult, collect
 from ._document import Document
 from ._events import EventLog
+from ._examining import verify_sessions
 from ._keeping import Keep
 from ._lifecycle import SessionExpiredError, SessionHeldError
 from ._records import Left
@@ -47,4 +48,5 @@ __all__ = [
     "collect",
     "list_sessions",
     "sweep",
+    "verify_sessions",
 ]
