@@ -237,6 +237,22 @@ async def test_a_store_that_stays_away_leaves_the_commit_open(monkeypatch: pytes
         assert (await read_record(place, FAMILY, pin.record.name))[0].state == "done"
 
 
+@pytest.mark.case("W3")
+async def test_a_sign_of_life_of_which_nobody_can_say_whether_it_was_given_is_no_refusal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_lost, "LOOKING", 0.0)
+    driver = LosingDriver()
+    async with Storage(driver) as storage:
+        place = family_place(storage, FAMILY)
+        async with pinned(place, record()) as pin:
+            driver.plan = ["after", "away"]
+            with pytest.raises(AmbiguousWriteError):
+                await pin.beat()
+            done = await pin.commit(pin.record)
+        assert (await read_record(place, FAMILY, done.name))[0] == done
+
+
 async def test_a_store_without_conditions_is_refused_before_anything_is_written() -> None:
     driver = MemoryDriver()
     driver.capabilities = Capabilities(if_match=False)
@@ -254,7 +270,8 @@ async def test_a_store_without_conditions_is_refused_before_anything_is_written(
 @pytest.mark.case("W2")
 async def test_the_names_that_a_collector_condemned_are_known_to_who_looks(place: Storage) -> None:
     assert await condemned_names(place) == frozenset()
-    assert await read_step(place) == (CollectorStep(), None)
+    step, etag = await read_step(place)
+    assert (step.epoch, step.state, step.lists, etag) == (0, "idle", (), None)
     await place.put("gc/3-condemned-1.txt", b"packs/x/1.tar\npacks/x/2.bin\n")
     await place.put("gc/3-condemned-2.txt", b"trees/x.1.jsonl\n")
     lists = ("gc/3-condemned-1.txt", "gc/3-condemned-2.txt")
@@ -353,6 +370,10 @@ async def test_a_segment_that_was_changed_is_an_error(
         ({}, [{"path": "/a", "pack": "packs/x"}], IntegrityError),
         ({}, [{"path": "a//b", "pack": "packs/x"}], IntegrityError),
         ({}, [{"path": "a\0", "pack": "packs/x"}], IntegrityError),
+        ({}, [{"path": "a\ud800", "pack": "packs/x"}], IntegrityError),
+        ({}, [{"path": "a", "kind": "link", "target": ""}], IntegrityError),
+        ({}, [{"path": "a", "kind": "link", "target": "x\0"}], IntegrityError),
+        ({}, [{"path": "a", "pack": "packs/x", "headers": {"size": "1"}}], IntegrityError),
         ({}, [{"path": "", "pack": "packs/x"}], IntegrityError),
         ({}, [{"path": "a", "pack": "packs/x"}, {"path": "a", "pack": "packs/x"}], IntegrityError),
         ({}, [{"path": "a"}], IntegrityError),

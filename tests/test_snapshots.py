@@ -25,7 +25,9 @@ from micelio_storage import (
     LocalConfig,
     NotFoundError,
     NotSupportedError,
+    ObjectReplacedError,
     PreconditionFailedError,
+    Reader,
     Session,
     Storage,
     open_storage,
@@ -443,6 +445,25 @@ async def test_files_that_change_meanwhile_are_looked_at_again(
         assert (driver.lists, snapshot.consistent) == (lists, consistent)
         expected = [entry.key async for entry in session.files.list()]
         assert [entry.key async for entry in snapshot.files.list()] == expected
+
+
+@pytest.mark.case("W9")
+async def test_a_live_file_that_is_replaced_each_time_it_is_read_is_left_and_reported(
+    here: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await here.files.put("a", b"a")
+    await here.files.put("b", b"b")
+    read = Reader.read
+
+    async def replaced(self: Reader, size: int = -1) -> bytes:
+        if self.info.size == 1 and await read(self, size) == b"a":
+            raise ObjectReplacedError("the object was replaced")
+        return b"b"
+
+    monkeypatch.setattr(Reader, "read", replaced)
+    snapshot = await here.snapshots.create()
+    assert (snapshot.consistent, [left.path for left in snapshot.unsolved]) == (False, ["a"])
+    assert [entry.key async for entry in snapshot.files.list()] == ["b"]
 
 
 # -- the files of a snapshot

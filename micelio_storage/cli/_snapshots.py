@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Annotated, TypeAlias, TypeVar
 
 import typer
@@ -89,14 +89,8 @@ def create(
     """Keep a session's files, or a directory, as they are. Prints the new snapshot's id.
 
     Exits with 1 if something was left: devices, files that change all the time."""
-    tags = parse_pairs("--tag", tag or [])
     invocation = Invocation.of(context, storage)
-
-    async def act(opened: Storage) -> Snapshot:
-        kept = Session(opened, session).snapshots
-        return await kept.create(message, tags=tags, directory=directory, ignore=ignore or ())
-
-    return _tell(invocation.run(act), as_json=as_json)
+    return _keep(invocation, session, message, tag, directory=directory, ignore=ignore or (), as_json=as_json)
 
 
 @snapshots.command(cls=Command)
@@ -249,12 +243,35 @@ def save(
     """Save a directory as a session's: what has changed is stored. Prints the new snapshot's id.
 
     Exits with 1 if something was left: devices, files that change all the time."""
+    return _keep(
+        Invocation.of(context, storage),
+        session,
+        message,
+        tag,
+        directory=directory,
+        ignore=ignore or (),
+        if_parent=if_parent,
+        as_json=as_json,
+    )
+
+
+def _keep(
+    invocation: Invocation,
+    session: str,
+    message: str,
+    tag: list[str] | None,
+    *,
+    directory: str | None,
+    ignore: Sequence[str],
+    if_parent: str | None = None,
+    as_json: bool,
+) -> int:
+    """Make a snapshot, and tell of it."""
     tags = parse_pairs("--tag", tag or [])
-    invocation = Invocation.of(context, storage)
 
     async def act(opened: Storage) -> Snapshot:
         kept = Session(opened, session).snapshots
-        return await kept.create(message, tags=tags, directory=directory, ignore=ignore or (), if_parent=if_parent)
+        return await kept.create(message, tags=tags, directory=directory, ignore=ignore, if_parent=if_parent)
 
     return _tell(invocation.run(act), as_json=as_json)
 

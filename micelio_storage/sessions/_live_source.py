@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from .._batches import for_each
-from .._errors import NotFoundError, PreconditionFailedError
+from .._errors import NotFoundError, ObjectReplacedError, PreconditionFailedError
 from .._info import ObjectInfo, headers_of
 from .._storage import Storage
 from .._turns import in_thread
@@ -95,8 +95,10 @@ class LiveSource:
         path = str(listed.key)
         self._taken.entries.pop(path, None)
         with suppress(NotFoundError):  # it was deleted meanwhile, as the next listing shows
-            entry = await self._store_small(path) if listed.size <= LARGE else None
-            entry = await self._store_large(path) if entry is None else entry
+            entry: TreeEntry | None = None
+            with suppress(ObjectReplacedError):
+                entry = await self._store_small(path) if listed.size <= LARGE else None
+                entry = await self._store_large(path) if entry is None else entry
             if entry is None:
                 self._restless.add(path)
                 return

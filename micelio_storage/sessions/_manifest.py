@@ -173,7 +173,15 @@ def parse_segment(name: str, text: bytes, family: str, *, full: bool) -> Iterato
 
 
 def _leads_away(path: str) -> bool:
-    return "\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/"))
+    return not _is_name(path) or not {"", ".", ".."}.isdisjoint(path.split("/"))
+
+
+def _is_name(text: str) -> bool:
+    """Whether a disk can have it: bytes that are not UTF-8 are lone surrogates of the lower half, and no others."""
+    try:
+        return b"\0" not in text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
 
 
 def _parse_entry(path: str, fields: Fields) -> TreeEntry | None:
@@ -181,7 +189,9 @@ def _parse_entry(path: str, fields: Fields) -> TreeEntry | None:
     if kind == REMOVED:
         return None
     if kind == "link":
-        return TreeEntry(path=path, kind="link", target=fields.text("target"))
+        if not _is_name(target := fields.text("target")) or not target:
+            raise IntegrityError(f"{fields.name} is damaged: the link {path!a} leads nowhere")
+        return TreeEntry(path=path, kind="link", target=target)
     if kind not in ("file", "directory"):
         raise NotSupportedError(f"{fields.name} has {path!a}, of the kind {kind!a}, which this release does not know")
     pack = fields.text_or_none("pack")

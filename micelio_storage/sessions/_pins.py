@@ -49,6 +49,7 @@ class Pin:
         self._turn = asyncio.Lock()
         self._refusal: StorageError | None = None
         self._may_be_done = False
+        self._sent: set[str] = set()  # the nonces of all that was written, or may have been
 
     async def take(self) -> None:
         """Store the record, which nobody may have stored before. What is read from now on is held."""
@@ -90,6 +91,7 @@ class Pin:
         """Let the record be this one, if it is still as it was left. A lost answer is found out."""
         lost: AmbiguousWriteError | None = None
         text, is_new = record.format(), self._etag is None
+        self._sent.add(record.nonce)
         while True:
             try:
                 info = await self.place.put(record.name, text, content_type=KIND, if_absent=is_new, if_match=self._etag)
@@ -98,6 +100,8 @@ class Pin:
             except AmbiguousWriteError as error:
                 lost = error
             except PreconditionFailedError as error:
+                if lost is None and await self._is_ours_all_the_same():
+                    continue
                 if lost is None:
                     self._refusal = _refusal(is_new=is_new)
                     raise self._refusal from error
@@ -109,6 +113,14 @@ class Pin:
                 self._refusal = _refusal(is_new=is_new)
                 raise self._refusal from lost
         self.record, self._etag = record, etag
+
+    async def _is_ours_all_the_same(self) -> bool:
+        """Whether it is open, as a sign of life left it of which nobody could say at the time whether it was given."""
+        found, etag = await self._find()
+        if found is None or found.state != "open" or found.nonce not in self._sent or etag == self._etag:
+            return False
+        self._etag = etag
+        return True
 
     async def _find(self) -> tuple[Record | None, str | None]:
         """The record as it is there now, and its ETag."""
