@@ -134,6 +134,7 @@ def test_too_many_parts_are_the_whole() -> None:
         assert (sent is None) == (count > MOST_PARTS)
 
 
+@pytest.mark.case("H3")
 def test_a_header_of_ten_thousand_ranges_is_ignored_in_no_time() -> None:
     for text in (
         "bytes=" + ",".join(f"{n}-{n}" for n in range(0, 20_000, 2)),
@@ -280,6 +281,7 @@ def test_a_name_is_said_for_every_client(name: str, expected: str) -> None:
 
 
 @given(st.text())
+@pytest.mark.case("H5")
 def test_no_name_breaks_out_of_its_header(name: str) -> None:
     try:
         name.encode()

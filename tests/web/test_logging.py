@@ -25,6 +25,7 @@ RECORDS: list[tuple[Any, Any]] = [
 
 
 @pytest.mark.parametrize(("message", "args"), RECORDS)
+@pytest.mark.case("H14")
 def test_no_signature_is_left_in_a_record(message: str, args: tuple[Any, ...]) -> None:
     record = logging.LogRecord("x", logging.INFO, "", 0, message, args, None)
     before = type(record.args), len(record.args or ())
@@ -41,6 +42,7 @@ def test_what_has_none_is_as_it_was() -> None:
     assert record.args == args
 
 
+@pytest.mark.case("H14")
 async def test_uvicorn_writes_its_line_without_it() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
@@ -64,6 +66,7 @@ async def test_uvicorn_writes_its_line_without_it() -> None:
     assert written.getvalue().endswith('"GET /a?signature=...&b=1 HTTP/1.1" 204 No Content\n')
 
 
+@pytest.mark.case("H14")
 async def test_aiohttp_writes_its_line_without_it(caplog: pytest.LogCaptureFixture) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response()

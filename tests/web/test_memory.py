@@ -51,6 +51,7 @@ async def slow_reader(port: int) -> socket.socket:
     return client
 
 
+@pytest.mark.case("H9")
 async def test_many_slow_readers_of_a_large_object_take_little(tmp_path: Path) -> None:
     with_hole(tmp_path / "root" / "large", 1024 * MIB)
     async with served(tmp_path / "root") as server:
@@ -74,6 +75,7 @@ async def answered(server: Server) -> None:
     writer.close()
 
 
+@pytest.mark.case("H9")
 async def test_a_large_upload_takes_little(tmp_path: Path) -> None:
     size, chunk = scaled(128 * MIB, 2048 * MIB), bytes(MIB)
     (tmp_path / "root").mkdir()
@@ -92,6 +94,7 @@ async def test_a_large_upload_takes_little(tmp_path: Path) -> None:
     assert grown < STREAMED, grown / MIB
 
 
+@pytest.mark.case("A4")
 async def test_a_large_archive_takes_little_and_unzip_finds_it_right(tmp_path: Path) -> None:
     large = scaled(128 * MIB, 5120 * MIB)
     root, zipped = tmp_path / "root", tmp_path / "all.zip"

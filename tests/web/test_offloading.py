@@ -46,6 +46,7 @@ async def test_what_is_small_or_lies_in_no_file_is_sent_as_ever(storage: Storage
         assert "x-accel-redirect" not in reply.headers
 
 
+@pytest.mark.case("H15")
 async def test_who_may_not_read_is_told_no_name(storage: Storage) -> None:
     await storage.put("a", LARGE)
     app = StorageApp(storage, authorize=lambda scope, action, key: False, accel_redirect="/internal/")
@@ -54,6 +55,7 @@ async def test_who_may_not_read_is_told_no_name(storage: Storage) -> None:
     assert "x-accel-redirect" not in reply.headers
 
 
+@pytest.mark.case("H15")
 async def test_no_key_makes_a_field_of_its_own(storage: Storage) -> None:
     app = StorageApp(storage, authorize=anybody, accel_redirect="/internal/")
     for key in KEPT_KEYS:

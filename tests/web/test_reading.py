@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from faults.scale import scaled
+from starlette.responses import FileResponse
 from support.web import ask, scope_of
 
 from micelio_storage import ObjectInfo, PreconditionFailedError, Storage
@@ -33,6 +37,7 @@ async def wait_until_old_enough(info: ObjectInfo) -> None:
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.case("H2")
 async def test_every_row_has_its_answer_from_every_store(served: Storage) -> None:
     await served.put("rows/file.txt", DATA, content_type="text/plain")
     app, info = app_of(served), await served.head("rows/file.txt")
@@ -107,20 +112,50 @@ async def test_large_objects_come_whole_and_in_parts(served: Storage) -> None:
 
 # Not moto: under races it says now and then that an object which is being replaced is empty.
 @pytest.mark.parametrize("served", ["memory", "disk", "seaweedfs"], indirect=True)
+@pytest.mark.case("H1")
 async def test_an_object_that_is_replaced_all_the_time_is_never_mixed(served: Storage) -> None:
     """Readers of the whole, of a part and of the rest of a version they know, until the last of many writes."""
     versions, size = scaled(60, 500) if served.capabilities.fresh_etags else 40, 300_000
-    key, app, done = "replaced/file", app_of(served), False
+
+    async def put(data: bytes) -> None:
+        await served.put("replaced/file", data)
+
+    await read_while_replaced(app_of(served), put, versions, size)
+
+
+@pytest.mark.case("H1")
+async def test_a_response_that_looks_by_name_and_opens_by_name_is_mixed(tmpfs: Path) -> None:
+    """Starlette's FileResponse, to show that the test would find it."""
+    (tmpfs / "replaced").mkdir()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await FileResponse(tmpfs / scope["path"].lstrip("/"))({**scope, "extensions": {}}, receive, send)
+
+    async def put(data: bytes) -> None:
+        def replace() -> None:
+            (tmpfs / "new").write_bytes(data)
+            (tmpfs / "new").replace(tmpfs / "replaced" / "file")
+
+        await asyncio.to_thread(replace)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await read_while_replaced(app, put, 5_000, 300_000)
+    assert caught.group_contains(AssertionError)
+
+
+async def read_while_replaced(app: Any, put: Callable[[bytes], Awaitable[object]], versions: int, size: int) -> None:
+    """Every answer is of one version, while one follows the other."""
+    done = False
 
     def bytes_of(version: int) -> bytes:
         return version.to_bytes(4, "big") * (size // 4 + version % 7)
 
-    await served.put(key, bytes_of(0))
+    await put(bytes_of(0))
 
     async def write() -> None:
         nonlocal done
         for version in range(1, versions):
-            await served.put(key, bytes_of(version))
+            await put(bytes_of(version))
         done = True
 
     async def read(number: int) -> int:
@@ -129,7 +164,7 @@ async def test_an_object_that_is_replaced_all_the_time_is_never_mixed(served: St
             headers = {} if number % 3 == 0 else {"Range": f"bytes={4 * number}-"}
             if number % 3 == 2 and known:
                 headers["If-Range"] = known
-            reply = await ask(app, "GET", f"/{key}", headers)
+            reply = await ask(app, "GET", "/replaced/file", headers)
             assert len(reply.body) == int(reply.headers["content-length"])
             assert reply.body == reply.body[:4] * (len(reply.body) // 4)
             assert reply.status == 206 or len(reply.body) == len(bytes_of(int.from_bytes(reply.body[:4], "big")))
@@ -142,6 +177,7 @@ async def test_an_object_that_is_replaced_all_the_time_is_never_mixed(served: St
     assert all(reader.result() for reader in readers)
 
 
+@pytest.mark.case("H1")
 async def test_a_part_that_is_opened_too_late_is_of_the_version_that_is_there_then(storage: Storage) -> None:
     await storage.put("a", b"first version")
     app, read, opened = app_of(storage), storage._driver.read, 0
@@ -159,6 +195,7 @@ async def test_a_part_that_is_opened_too_late_is_of_the_version_that_is_there_th
     assert reply.headers["etag"] == (await storage.head("a")).etag
 
 
+@pytest.mark.case("H1")
 async def test_a_multipart_answer_breaks_off_where_its_version_is_gone(storage: Storage) -> None:
     await storage.put("a", bytes(MIB))
     app, sent = app_of(storage), []
@@ -177,6 +214,7 @@ async def test_a_multipart_answer_breaks_off_where_its_version_is_gone(storage: 
     assert sent[-1]["more_body"]
 
 
+@pytest.mark.case("H3")
 async def test_a_header_of_ten_thousand_ranges_costs_no_time(storage: Storage) -> None:
     await storage.put("a.txt", DATA)
     app, headers = app_of(storage), {"Range": "bytes=" + ",".join(f"{n}-{n}" for n in range(0, 20_000, 2))}
@@ -211,6 +249,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("name", "content_type", "expected"), KINDS)
+@pytest.mark.case("H5")
 async def test_only_what_runs_no_scripts_is_shown_in_place(
     storage: Storage, name: str, content_type: str | None, expected: str
 ) -> None:
@@ -219,6 +258,7 @@ async def test_only_what_runs_no_scripts_is_shown_in_place(
     assert reply.headers["content-disposition"] == f'{expected}; filename="{name}"'
 
 
+@pytest.mark.case("H5")
 async def test_a_content_type_that_is_none_is_not_left_to_a_browser_to_make_something_of() -> None:
     """Such as other programs may have stored on S3."""
     for told in ("image/png,text/html", "text", "", "image/png text/html", "*/*", "image/png\x0b"):
@@ -228,6 +268,7 @@ async def test_a_content_type_that_is_none_is_not_left_to_a_browser_to_make_some
         assert said["content-disposition"].startswith("attachment")
 
 
+@pytest.mark.case("H5")
 async def test_what_is_stored_with_an_object_is_said_unless_it_shows_too_much(served: Storage) -> None:
     said = {"cache_control": "public, max-age=60", "content_language": "de"}
     await served.put("said/a.html", b"1", content_disposition='inline; filename="b.html"', **said)
@@ -250,6 +291,7 @@ async def test_a_policy_may_show_more_and_keep_longer(storage: Storage) -> None:
     assert reply.headers["cache-control"] == "max-age=5"
 
 
+@pytest.mark.case("H2")
 async def test_a_date_is_a_version_only_once_its_second_is_over() -> None:
     modified = datetime(2026, 1, 1, 12, 0, 0, 500_000, tzinfo=UTC)
     info = ObjectInfo(size=1, etag='"a"', modified=modified)

@@ -49,6 +49,7 @@ async def reply_to(asked: Any) -> Reply:
         )
 
 
+@pytest.mark.case("H2")
 async def test_every_row_has_its_answer_from_every_server(
     server: str, storage: Storage, client: aiohttp.ClientSession
 ) -> None:
@@ -160,6 +161,7 @@ async def test_an_upload_that_is_cut_goes_on_through_every_server(
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "hypercorn", "granian"])
+@pytest.mark.case("H6")
 async def test_no_spelling_of_a_path_leaves_the_place(name: str, storage: Storage) -> None:
     await storage.put("files/a", b"1")
     paths = ["/files/../a", "/files/%2e%2e/a", "/files/..%2fa", "/files/%2e%2e%2fa", "/files/a%00", "/files/a%5c..%5cb",
@@ -280,6 +282,7 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize("name", CLIENTS)
+@pytest.mark.case("H4")
 async def test_a_download_that_is_cut_twenty_times_goes_on(name: str, storage: Storage, tmp_path: Path) -> None:
     assert shutil.which(name), f"{name} is not installed"
     data = os.urandom(8 * MIB)

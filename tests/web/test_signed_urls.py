@@ -80,6 +80,7 @@ async def follow(
     return await ask(app, method, "/" + url.removeprefix(f"{PUBLIC}/"), {**length, **(headers or {})}, body)
 
 
+@pytest.mark.case("H10")
 async def test_a_url_allows_what_it_is_signed_for_and_nothing_else(clock: Clock) -> None:
     storage, app = signed(OLD, clock)
     async with storage:
@@ -96,6 +97,7 @@ async def test_a_url_allows_what_it_is_signed_for_and_nothing_else(clock: Clock)
         assert (await follow(app, "GET", await storage.url("missing", expires=60))).status == 404
 
 
+@pytest.mark.case("H10")
 async def test_ten_thousand_mutations_of_a_url_are_worth_nothing(clock: Clock) -> None:
     signer, key = UrlSigner([NEW, OLD], clock=clock), Key.parse("a/b.txt")
     storage = Storage(SigningDriver(MemoryDriver(), PUBLIC, signer))
@@ -127,6 +129,7 @@ QUERIES = ["{query}&x=1", "{query}&expires=1", "expires=1&{query}", "{query}&sig
            "{query}" + "&" * 5000, "{query}%", "{query}\xff", "{query}&signature=\xd8"]  # fmt: skip
 
 
+@pytest.mark.case("H10")
 async def test_doubled_unknown_and_missing_parameters_are_refused_before_any_io(clock: Clock) -> None:
     storage, app = signed(OLD, clock)
     async with storage:
@@ -144,6 +147,7 @@ async def test_doubled_unknown_and_missing_parameters_are_refused_before_any_io(
         assert (await ask(unsigning, "GET", "/a?" + query)).status == 403
 
 
+@pytest.mark.case("H11")
 async def test_a_url_is_over_when_it_was_said_to_be(clock: Clock) -> None:
     storage, app = signed(OLD, clock)
     async with storage:
@@ -154,6 +158,7 @@ async def test_a_url_is_over_when_it_was_said_to_be(clock: Clock) -> None:
             assert (await follow(app, "GET", url)).status == status
 
 
+@pytest.mark.case("H11")
 async def test_keys_are_rotated_without_a_url_that_breaks(clock: Clock) -> None:
     storage, _ = signed(OLD, clock)
     async with storage:
@@ -169,6 +174,7 @@ async def test_keys_are_rotated_without_a_url_that_breaks(clock: Clock) -> None:
         assert (await follow(app, "GET", after)).status == 200
 
 
+@pytest.mark.case("H10")
 async def test_a_url_below_a_prefix_names_the_whole_key_and_nothing_above_it(clock: Clock) -> None:
     storage, app = signed(OLD, clock)
     async with storage:
@@ -180,6 +186,7 @@ async def test_a_url_below_a_prefix_names_the_whole_key_and_nothing_above_it(clo
         assert (await follow(app, "GET", url.replace("/tenant/a?", "/a?"))).status == 403
 
 
+@pytest.mark.case("H12")
 async def test_of_fifty_who_use_a_url_for_once_one_writes(clock: Clock, tmpfs: Path) -> None:
     config = LocalConfig(path=tmpfs / "root", public_url=PUBLIC, url_keys=[OLD])
     async with open_storage(config) as storage:
@@ -191,6 +198,7 @@ async def test_of_fifty_who_use_a_url_for_once_one_writes(clock: Clock, tmpfs: P
         assert await storage.get("once") == b"%02d" % winner
 
 
+@pytest.mark.case("H11")
 async def test_an_answer_is_kept_for_no_longer_than_its_url_is_good(clock: Clock) -> None:
     storage, app = signed(OLD, clock)
     async with storage:
@@ -207,6 +215,7 @@ async def test_an_answer_is_kept_for_no_longer_than_its_url_is_good(clock: Clock
     assert said == {"a": "private, max-age=60", "b": "private, max-age=5", "c": "private, no-cache"}
 
 
+@pytest.mark.case("H11")
 async def test_a_url_that_is_rounded_is_the_same_for_a_while_and_holds_as_long_as_was_asked(clock: Clock) -> None:
     storage, app = signed(OLD, clock)
     async with storage:
@@ -280,6 +289,7 @@ async def signing(request: pytest.FixtureRequest, tmpfs: Path) -> AsyncIterator[
             yield storage
 
 
+@pytest.mark.case("H13")
 async def test_a_signed_put_binds_the_same_everywhere(signing: Storage) -> None:
     async with aiohttp.ClientSession(skip_auto_headers=["Content-Type"]) as client:
         for number, (bound, headers, data, done) in enumerate(TABLE):
@@ -297,6 +307,7 @@ async def test_a_signed_put_binds_the_same_everywhere(signing: Storage) -> None:
                 assert answer.status == 403
 
 
+@pytest.mark.case("H13")
 async def test_a_signed_get_is_the_same_everywhere(signing: Storage) -> None:
     await signing.put("signed/a+b%20c \u00e9.txt", b"0123456789")
     async with aiohttp.ClientSession() as client:
@@ -313,6 +324,7 @@ async def test_a_signed_get_is_the_same_everywhere(signing: Storage) -> None:
                 assert answer.status == 403
 
 
+@pytest.mark.case("H13")
 async def test_a_rounded_url_is_the_same_everywhere(signing: Storage) -> None:
     await signing.put("signed/a+b%20c \u00e9.txt", b"0123456789")
     before = datetime.now(UTC)
@@ -347,6 +359,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "kind", "says"), BAD)
+@pytest.mark.case("H14")
 async def test_what_cannot_sign_is_refused_and_no_key_is_said(
     tmpfs: Path, fields: dict[str, Any], kind: type[Exception], says: str
 ) -> None:

@@ -72,6 +72,7 @@ REFUSED: list[tuple[dict[str, str], list[bytes], int]] = [
 ]
 
 
+@pytest.mark.case("H7")
 async def test_what_is_refused_leaves_the_old_object_and_nothing_else(served: Storage) -> None:
     info = await served.put("refused/a.txt", b"old")
     app = app_of(served, max_size=10)
@@ -88,6 +89,7 @@ async def test_what_is_refused_leaves_the_old_object_and_nothing_else(served: St
     assert await served._driver.unfinished() == []
 
 
+@pytest.mark.case("H7")
 async def test_conditions_of_a_put_are_those_of_the_rfc(served: Storage) -> None:
     key, app = "conditions/a", app_of(served)
     etag = (await served.put(key, b"old")).etag
@@ -137,6 +139,7 @@ async def test_a_delete_removes_and_is_fine_with_nothing(served: Storage) -> Non
     assert (await ask(app, "DELETE", "/delete/a", {"If-Match": "*"})).status == 412
 
 
+@pytest.mark.case("H7")
 async def test_a_client_that_goes_away_leaves_nothing(served: Storage) -> None:
     await served.put("gone/a", b"old")
     pieces = [{"type": "http.request", "body": b"x" * 400_000, "more_body": True}, {"type": "http.disconnect"}]
@@ -154,6 +157,7 @@ async def test_a_client_that_goes_away_leaves_nothing(served: Storage) -> None:
     assert await served._driver.unfinished() == []
 
 
+@pytest.mark.case("H9")
 async def test_a_client_that_says_nothing_is_not_waited_for(storage: Storage) -> None:
     sent: list[Any] = []
 
@@ -168,6 +172,7 @@ async def test_a_client_that_says_nothing_is_not_waited_for(storage: Storage) ->
     assert await storage._driver.unfinished() == []
 
 
+@pytest.mark.case("H9")
 async def test_a_client_that_takes_nothing_is_not_waited_for(storage: Storage) -> None:
     await storage.put("a", bytes(1 << 20))
 
@@ -203,6 +208,7 @@ async def test_nothing_is_read_for_a_client_that_is_gone(storage: Storage) -> No
 # -- who may do what
 
 
+@pytest.mark.case("H8")
 async def test_nothing_is_done_that_is_not_authorized(storage: Storage) -> None:
     await storage.put("a", b"1")
     asked: list[tuple[str, str]] = []
@@ -243,6 +249,7 @@ ORIGINS: list[tuple[dict[str, str], bool]] = [
 
 
 @pytest.mark.parametrize(("headers", "allowed"), ORIGINS)
+@pytest.mark.case("H8")
 async def test_pages_of_other_origins_write_nothing(storage: Storage, headers: dict[str, str], allowed: bool) -> None:
     await storage.put("a", b"old")
     app = app_of(storage, trusted_origins=["https://app.example.org"])
@@ -265,6 +272,7 @@ BAD_PATHS = [
 ]  # fmt: skip
 
 
+@pytest.mark.case("H6")
 async def test_a_path_that_is_no_key_is_refused_before_anybody_is_asked(storage: Storage) -> None:
     asked: list[str] = []
     app = app_of(storage, authorize=lambda scope, action, key: asked.append(key))
@@ -275,6 +283,7 @@ async def test_a_path_that_is_no_key_is_refused_before_anybody_is_asked(storage:
     assert [entry.key async for entry in storage.list()] == []
 
 
+@pytest.mark.case("H6")
 async def test_a_key_is_decoded_once(storage: Storage) -> None:
     keys = {"/a%2541": "a%41", "/a+b": "a+b", "/%C3%A9": "\u00e9", "/e%CC%81": "e\u0301", "/a%3Fb": "a?b",
             "/a%23b%20": "a#b ", "/%61": "a", "/a;b=c,d": "a;b=c,d", "/...": "..."}  # fmt: skip

@@ -67,6 +67,7 @@ def allowed(scope: object, action: str, key: str) -> bool:
     return not key.startswith("secret")
 
 
+@pytest.mark.case("H15")
 async def test_nginx_sends_the_files_that_it_is_told_to(tmpfs: Path) -> None:
     data = os.urandom(3 << 20)
     async with open_storage(LocalConfig(path=tmpfs / "root", durable=False)) as storage:
