@@ -79,6 +79,7 @@ async def by_uvicorn(kind: str, root: str, port: int) -> None:
             log_config=None,
             access_log=False,
             lifespan="off",
+            timeout_keep_alive=300,
         )
         async with ticking() as lateness:
             await uvicorn.Server(config).serve()
@@ -104,7 +105,7 @@ async def by_aiohttp(kind: str, root: str, port: int) -> None:
         app = web.Application()
         app.router.add_get("/lateness", told)
         app.router.add_get("/{key:.*}", artifact)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, keepalive_timeout=300)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()
         await asyncio.Event().wait()

@@ -35,7 +35,7 @@ nitpick_ignore_regex = [
     # What a file object is made from, which a storage does; and type checkers' name of whatever has bytes.
     (r"py:.*", r"micelio_storage\.sync\.(_engine\.Engine|_streams\.Open)|ReadableBuffer"),
     # What an archive is made from, inside.
-    (r"py:.*", r"micelio_storage\.transfer\._archives\._(Object|Piece)"),
+    (r"py:.*", r"micelio_storage\.transfer\._archives\._(Objects?|Piece)"),
     # What a snapshot is made from, which a session does.
     (r"py:.*", r"micelio_storage\.sessions\.(_records\.Record|_last_tree\.LastTree)"),
     (r"py:.*", r"micelio_storage\._shielding\.T"),  # a type variable
