@@ -68,7 +68,7 @@ def contents(kind: str, data: bytes) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.case("A1")
+@pytest.mark.case("I1")
 async def test_an_archive_has_all_below_the_prefix_and_the_length_that_it_says(
     storage: Storage, kind: ArchiveKind
 ) -> None:
@@ -79,7 +79,7 @@ async def test_an_archive_has_all_below_the_prefix_and_the_length_that_it_says(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.case("A1")
+@pytest.mark.case("I1")
 async def test_an_archive_goes_on_from_anywhere(storage: Storage, kind: ArchiveKind) -> None:
     made = await archive(storage, "s/", kind)
     whole = await bytes_of(made)
@@ -93,7 +93,7 @@ async def test_an_archive_goes_on_from_anywhere(storage: Storage, kind: ArchiveK
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.case("A1")
+@pytest.mark.case("I1")
 async def test_the_same_objects_are_the_same_archive(storage: Storage, kind: ArchiveKind) -> None:
     first, second = await archive(storage, "s/", kind), await archive(storage, "s/", kind)
     assert first.etag == second.etag
@@ -105,7 +105,7 @@ async def test_the_same_objects_are_the_same_archive(storage: Storage, kind: Arc
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.case("A2")
+@pytest.mark.case("I2")
 async def test_an_object_that_is_replaced_meanwhile_is_never_mixed_in(storage: Storage, kind: ArchiveKind) -> None:
     made = await archive(storage, "s/", kind)
     await storage.put("s/c d;e", b"another")
@@ -122,7 +122,7 @@ async def test_nothing_is_an_empty_archive(storage: Storage) -> None:
         await archive(storage, "s/", "rar")  # type: ignore[arg-type]  # what is tested
 
 
-@pytest.mark.case("A3")
+@pytest.mark.case("I3")
 async def test_unzip_and_tar_take_them(tmpfs: Path) -> None:
     async with open_storage("memory:") as storage:
         for name, data in FILES.items():
@@ -136,7 +136,7 @@ async def test_unzip_and_tar_take_them(tmpfs: Path) -> None:
             assert child.returncode == 0, said
 
 
-@pytest.mark.case("A3")
+@pytest.mark.case("I3")
 async def test_more_members_than_sixteen_bits_count() -> None:
     driver = MemoryDriver()
     async with Storage(driver) as storage:
@@ -187,7 +187,7 @@ class _ZeroDownload(Download):
         pass
 
 
-@pytest.mark.case("A3")
+@pytest.mark.case("I3")
 async def test_what_takes_sixty_four_bits_is_decided_before_the_first_byte(tmpfs: Path) -> None:
     """5 GiB, and a member behind it, as a file with a hole where the zeros are."""
     driver = Zeros()

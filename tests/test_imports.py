@@ -134,7 +134,7 @@ async def test_a_comment_and_a_name_in_another_encoding_are_taken() -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.case("Z1", "A5")
+@pytest.mark.case("Z1", "I5")
 async def test_what_is_made_to_harm_is_refused_and_nothing_stored(name: str) -> None:
     data, fault = HOSTILE[name]
     async with open_storage("memory:") as storage:
@@ -147,7 +147,7 @@ async def test_what_is_made_to_harm_is_refused_and_nothing_stored(name: str) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.case("A5")
+@pytest.mark.case("I5")
 async def test_an_archive_that_is_cut_or_changed_anywhere_stores_nothing_or_what_was_meant(kind: str) -> None:
     files = {"a": b"first", "b/c": b"second" * 30}
     whole = made_by_python(kind, files)
@@ -172,7 +172,7 @@ async def test_an_archive_that_is_cut_or_changed_anywhere_stores_nothing_or_what
             await storage.delete_prefix("x/")
 
 
-@pytest.mark.case("A5")
+@pytest.mark.case("I5")
 async def test_limits_are_the_callers() -> None:
     made = zip_of([File(name=b"a"), File(name=b"b", data=bytes(2 << 20), deflated=True)])
     async with open_storage("memory:") as storage:
@@ -213,7 +213,7 @@ async def test_keys_are_as_long_as_the_storages_prefix_leaves_room_for() -> None
         assert await everything_in(storage) == {}
 
 
-@pytest.mark.case("A6")
+@pytest.mark.case("I6")
 async def test_what_is_there_is_never_replaced_and_what_was_stored_before_it_is_removed_again(
     storage_everywhere: Storage,
 ) -> None:
@@ -246,7 +246,7 @@ class Failing(MemoryDriver):
 
 
 @pytest.mark.parametrize("at", [1, 2, 20, 41])
-@pytest.mark.case("A6")
+@pytest.mark.case("I6")
 async def test_a_failure_in_the_middle_leaves_nothing(at: int) -> None:
     files = {f"{number:03}": b"%d" % number for number in range(41)}
     async with Storage(Failing(at, OutOfSpaceError("full"))) as storage:
@@ -256,7 +256,7 @@ async def test_a_failure_in_the_middle_leaves_nothing(at: int) -> None:
         assert not hasattr(caught.value, "__notes__")
 
 
-@pytest.mark.case("A6")
+@pytest.mark.case("I6")
 async def test_what_could_not_be_removed_or_is_not_known_to_be_stored_is_said() -> None:
     files = {f"{number:03}": b"" for number in range(41)}
     async with Storage(Failing(30, OutOfSpaceError("full"), stuck=True)) as storage:
@@ -270,7 +270,7 @@ async def test_what_could_not_be_removed_or_is_not_known_to_be_stored_is_said() 
         assert "'a'" in caught.value.__notes__[0]
 
 
-@pytest.mark.case("A6")
+@pytest.mark.case("I6")
 async def test_an_object_that_another_replaced_meanwhile_is_left_to_it() -> None:
     class Replacing(Failing):
         async def put(self, key: Key, data: Any, options: WriteOptions) -> ObjectInfo:
@@ -286,7 +286,7 @@ async def test_an_object_that_another_replaced_meanwhile_is_left_to_it() -> None
         assert await everything_in(storage) == {"0": b"another's"}
 
 
-@pytest.mark.case("A6")
+@pytest.mark.case("I6")
 async def test_an_archive_that_changes_between_the_looks_leaves_nothing(tmpfs: Path) -> None:
     path = tmpfs / "a.zip"
     size = path.write_bytes(made_by_python("zip"))
@@ -301,7 +301,7 @@ async def test_an_archive_that_changes_between_the_looks_leaves_nothing(tmpfs: P
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.case("A6")
+@pytest.mark.case("I6")
 async def test_a_cancellation_anywhere_leaves_nothing_or_all(tmpfs: Path, kind: str) -> None:
     files = {"a": b"1", "b": bytes(300_000), "c/d": b"2"}
     made = made_by_python(kind, files)
@@ -315,7 +315,7 @@ async def test_a_cancellation_anywhere_leaves_nothing_or_all(tmpfs: Path, kind: 
         assert outcomes == {"done", "cancelled"}
 
 
-@pytest.mark.case("A7")
+@pytest.mark.case("I7")
 async def test_the_loop_goes_on_and_little_is_in_memory_meanwhile(tmpfs: Path) -> None:
     """Of 20,000 files, and of one that unpacks to 48 MiB, with a limit that is a fraction of either."""
     many = {f"{number % 100}/{number:06}": b"%d" % number for number in range(20_000)}

@@ -94,7 +94,7 @@ async def test_a_large_upload_takes_little(tmp_path: Path) -> None:
     assert grown < STREAMED, grown / MIB
 
 
-@pytest.mark.case("A4")
+@pytest.mark.case("I4")
 async def test_a_large_archive_takes_little_and_unzip_finds_it_right(tmp_path: Path) -> None:
     large = scaled(128 * MIB, 5120 * MIB)
     root, zipped = tmp_path / "root", tmp_path / "all.zip"
