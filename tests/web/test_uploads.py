@@ -23,10 +23,14 @@ from support.processes import start, wait_for
 from support.web import Reply, ask, reply_of, scope_of
 
 from micelio_storage import (
+    AccessDeniedError,
+    AmbiguousWriteError,
     InvalidArgumentError,
     InvalidKeyError,
     LocalConfig,
+    OutOfSpaceError,
     Storage,
+    StorageError,
     UnavailableError,
     open_storage,
 )
@@ -52,7 +56,7 @@ from .tus import (
     patch,
 )
 
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+pytestmark = [pytest.mark.asyncio(loop_factories=["asyncio"]), pytest.mark.by_turns]
 
 DATA = bytes(range(256)) * 10
 LATER = timedelta(days=2)
@@ -503,38 +507,52 @@ async def test_an_upload_that_is_removed_under_a_part_takes_it_along(
         assert not await served.exists("removed/a")
 
 
-class Slow(Forwarding):
+class Around(Forwarding):
+    """A driver in memory, around each of whose operations something happens."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryDriver())
+
+    async def around(self, call: Callable[[], Any], *, opens: bool = False) -> Any:
+        """Do it. What `opens` gives something that has to be closed."""
+        return await call()
+
+    async def head(self, *args: Any) -> Any:
+        return await self.around(lambda: self.inner.head(*args))
+
+    async def read(self, *args: Any) -> Any:
+        return await self.around(lambda: self.inner.read(*args), opens=True)
+
+    async def put(self, *args: Any) -> Any:
+        return await self.around(lambda: self.inner.put(*args))
+
+    async def upload(self, *args: Any) -> Any:
+        return await self.around(lambda: self.inner.upload(*args), opens=True)
+
+    async def delete(self, *args: Any) -> Any:
+        return await self.around(lambda: self.inner.delete(*args))
+
+    async def list_page(self, *args: Any) -> Any:
+        return await self.around(lambda: self.inner.list_page(*args))
+
+
+class Slow(Around):
     """A driver whose operations take their turns in a random order."""
 
     def __init__(self, chance: random.Random) -> None:
-        super().__init__(MemoryDriver())
+        super().__init__()
         self.chance = chance
+
+    async def around(self, call: Callable[[], Any], *, opens: bool = False) -> Any:
+        await self._turns()
+        result = await call()
+        if not opens:
+            await self._turns()
+        return result
 
     async def _turns(self) -> None:
         for _ in range(self.chance.choice([0, 1, 3, 10, 200])):
             await asyncio.sleep(0)
-
-    async def head(self, *args: Any) -> Any:
-        await self._turns()
-        return await super().head(*args)
-
-    async def read(self, *args: Any) -> Any:
-        await self._turns()
-        return await super().read(*args)
-
-    async def put(self, *args: Any) -> Any:
-        await self._turns()
-        info = await super().put(*args)
-        await self._turns()
-        return info
-
-    async def delete(self, *args: Any) -> Any:
-        await self._turns()
-        return await super().delete(*args)
-
-    async def list_page(self, *args: Any) -> Any:
-        await self._turns()
-        return await super().list_page(*args)
 
 
 @pytest.mark.case("U5")
@@ -594,14 +612,14 @@ async def test_in_any_order_of_requests_what_was_acknowledged_is_in_the_object(s
 # -- stores that fail, and tasks that are cancelled
 
 
-class Failing(Forwarding):
+class Failing(Around):
     """A driver whose operation number `at` fails: before it was done, or (streams apart) when it was."""
 
     def __init__(self, at: int, *, done: bool) -> None:
-        super().__init__(MemoryDriver())
+        super().__init__()
         self.at, self.done, self.count = at, done, 0
 
-    async def _counted(self, call: Callable[[], Any], *, opens: bool = False) -> Any:
+    async def around(self, call: Callable[[], Any], *, opens: bool = False) -> Any:
         self.count += 1
         fails = self.count == self.at
         if fails and (opens or not self.done):
@@ -610,24 +628,6 @@ class Failing(Forwarding):
         if fails:
             raise UnavailableError("the store's answer was lost")
         return result
-
-    async def head(self, *args: Any) -> Any:
-        return await self._counted(lambda: super(Failing, self).head(*args))
-
-    async def read(self, *args: Any) -> Any:
-        return await self._counted(lambda: super(Failing, self).read(*args), opens=True)
-
-    async def put(self, *args: Any) -> Any:
-        return await self._counted(lambda: super(Failing, self).put(*args))
-
-    async def upload(self, *args: Any) -> Any:
-        return await self._counted(lambda: super(Failing, self).upload(*args), opens=True)
-
-    async def delete(self, *args: Any) -> Any:
-        return await self._counted(lambda: super(Failing, self).delete(*args))
-
-    async def list_page(self, *args: Any) -> Any:
-        return await self._counted(lambda: super(Failing, self).list_page(*args))
 
 
 async def resume(app: Any, path: str, data: bytes) -> None:
@@ -665,6 +665,45 @@ async def test_whatever_fails_in_the_store_the_upload_goes_on(
         if not failed:
             break
     assert at > 20
+
+
+class Refusing(Forwarding):
+    """A driver that takes no bytes any more once it has an `error`."""
+
+    error: StorageError | None = None
+
+    async def put(self, *args: Any) -> Any:
+        if self.error is not None:
+            raise self.error
+        return await super().put(*args)
+
+
+@pytest.mark.case("U6")
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (AccessDeniedError("the file system is mounted read-only: /srv/files"), 403),
+        (OutOfSpaceError("no space left: /srv/files"), 507),
+        (UnavailableError("10.0.0.1 does not answer"), 503),
+        (AmbiguousWriteError("10.0.0.1 does not answer"), 500),
+    ],
+)
+async def test_a_store_that_takes_nothing_any_more_is_told_of_and_loses_nothing(
+    small_chunks: int, error: StorageError, status: int
+) -> None:
+    driver = Refusing(MemoryDriver())
+    async with Storage(driver) as storage:
+        app = app_of(storage)
+        path = await created(app, "a", len(DATA))
+        assert (await patch(app, path, 0, DATA[:1500])).status == 204
+        driver.error = error
+        for reply in (await patch(app, path, 1500, DATA[1500:]), await create(app, "b", 3)):
+            assert reply.status == status
+            assert not {b"srv", b"10.0.0.1"} & set(reply.body.replace(b"/", b" ").split())
+        assert await offset_of(app, path) == 1500
+        driver.error = None
+        assert (await patch(app, path, 1500, DATA[1500:])).status == 204
+        assert await storage.get("a") == DATA
 
 
 @pytest.mark.case("U6")
@@ -849,12 +888,12 @@ async def test_places_and_times_that_cannot_be_meant_are_refused(storage: Storag
 
 
 @pytest.mark.case("U10")
-async def test_a_large_upload_is_received_in_bounded_memory(tmpfs: Path) -> None:
+async def test_a_large_upload_is_received_in_bounded_memory(tmp_path: Path) -> None:
     size = scaled(96, 2048) << 20
     read, write = os.pipe()
 
     async def work() -> None:
-        async with open_storage(LocalConfig(path=tmpfs / "root", durable=False)) as storage:
+        async with open_storage(LocalConfig(path=tmp_path / "root", durable=False)) as storage:
             app = app_of(storage)
             await create(app, "small", 20 << 20, body=bytes(20 << 20))
             path = await created(app, "a", size)

@@ -28,7 +28,7 @@ from support.web_servers import until_served, uvicorn_of
 from micelio_storage import LocalConfig, Storage, open_storage
 from micelio_storage.http import sweep_uploads
 
-pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+pytestmark = [pytest.mark.asyncio(loop_factories=["asyncio"]), pytest.mark.by_turns]
 
 MIB = 1 << 20
 CHUNK = 8 * MIB  # what the server has in memory of an upload
