@@ -379,7 +379,7 @@ async def test_in_whatever_order_requests_come_no_snapshot_lacks_anything(monkey
     """Writers are given up whenever a collector likes: time decides nothing."""
     monkeypatch.setattr(_collecting, "LONGEST_LEASE", -10.0)
     all_refused = 0
-    for seed in range(scaled(12, 1000)):
+    for seed in range(scaled(6, 1000)):
         wrong, refused = await shuffled_run(seed)
         assert (seed, wrong) == (seed, [])
         all_refused += refused

@@ -688,9 +688,9 @@ async def test_however_many_sessions_there_are_a_sweep_takes_a_few_at_a_time() -
                 self.at_once -= 1
                 return Page(entries=[entry_of(prefix)])
             start = int(options.cursor or 0)
-            stop = min(start + 1000, scaled(2000, 100_000))
+            stop = min(start + 1000, scaled(1200, 100_000))
             found = [f"sessions/s{n}/" for n in range(start, stop)]
-            return Page(entries=[], prefixes=found, cursor=str(stop) if stop < scaled(2000, 100_000) else None)
+            return Page(entries=[], prefixes=found, cursor=str(stop) if stop < scaled(1200, 100_000) else None)
 
     driver = Many()
     async with Storage(driver) as storage:
@@ -699,7 +699,7 @@ async def test_however_many_sessions_there_are_a_sweep_takes_a_few_at_a_time() -
         done = await sweep(storage, MONTH)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert numbers(done) == {"kept": scaled(2000, 100_000)}
+    assert numbers(done) == {"kept": scaled(1200, 100_000)}
     assert driver.most <= 16
     assert peak < 2 << 20
 

@@ -29,8 +29,8 @@ from .test_lost_answers import LOST, line
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
 
 WRITERS, COLLECTORS = 8, 2
-SECONDS = scaled(3, 600)
-LEASE = 3.0  # seconds, of writers that are killed: others give a sign of life six times meanwhile
+SECONDS = scaled(2, 600)
+LEASE = 1.5  # seconds, of writers that are killed: others give a sign of life six times meanwhile
 
 Made = Callable[[], Storage]
 

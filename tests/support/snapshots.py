@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from micelio_storage import NotFoundError, Storage
+from micelio_storage import IntegrityError, NotFoundError, Storage
 from micelio_storage.sessions._manifest import TreeEntry, format_segment, load_tree, references
 from micelio_storage.sessions._pins import condemned_names, pinned, read_record
 from micelio_storage.sessions._records import PACKS, RECORDS, TREES, Record, SegmentRef, new_id, pack_name, tree_name
@@ -56,8 +56,12 @@ async def lost_of(place: Storage, family: str, name: str) -> list[str]:
     """What the snapshot with this record lacks."""
     record, _ = await read_record(place, family, name)
     assert record.state == "done"
+    try:
+        names = await references(place, record)
+    except IntegrityError as error:
+        return [error.message]
     lost = []
-    for needed in sorted(await references(place, record)):
+    for needed in sorted(names):
         try:
             data = await place.get(needed)
         except NotFoundError:
