@@ -37,7 +37,7 @@ nitpick_ignore_regex = [
     # What an archive is made from, inside.
     (r"py:.*", r"micelio_storage\.transfer\._archives\._(Objects?|Piece)"),
     # What a snapshot is made from, which a session does.
-    (r"py:.*", r"micelio_storage\.sessions\.(_records\.Record|_last_tree\.LastTree)"),
+    (r"py:.*", r"micelio_storage\.sessions\._snapshots\.(_records\.Record|_last_tree\.LastTree)"),
     (r"py:.*", r"micelio_storage\._shielding\.T"),  # a type variable
 ]
 

@@ -25,9 +25,10 @@ from micelio_storage import (
 )
 from micelio_storage.driver import Capabilities, DeleteOptions, Key, ListOptions, ObjectInfo, Page, Prefix, WriteOptions
 from micelio_storage.drivers.memory import MemoryDriver
-from micelio_storage.sessions import CollectReport, Keep, _collecting, collect
-from micelio_storage.sessions._pins import CollectorStep, Pin, read_step
-from micelio_storage.sessions._records import GC, Record, family_place, new_id, pack_name
+from micelio_storage.sessions import CollectReport, Keep, collect
+from micelio_storage.sessions._collection import _collecting
+from micelio_storage.sessions._snapshots._pins import CollectorStep, Pin, read_step
+from micelio_storage.sessions._snapshots._records import GC, Record, family_place, new_id, pack_name
 
 FAMILY = new_id()
 HOUR = timedelta(hours=1)

@@ -28,7 +28,9 @@ from micelio_storage import (
 )
 from micelio_storage.driver import Key, ObjectInfo, WriteOptions
 from micelio_storage.drivers.memory import MemoryDriver
-from micelio_storage.sessions import Event, EventLog, EventsTrimmedError, _events, _lost, _segments
+from micelio_storage.sessions import Event, EventLog, EventsTrimmedError, _lost
+from micelio_storage.sessions._events import _event_log as _events
+from micelio_storage.sessions._events import _segments
 
 
 @pytest.fixture

@@ -39,8 +39,8 @@ from micelio_storage.sessions import (
     _clock,
     sweep,
 )
-from micelio_storage.sessions._lifecycle import Lifecycle, LifecycleRecord, Seen
-from micelio_storage.sessions._retention import Found, Step, decide
+from micelio_storage.sessions._expiry._lifecycle import Lifecycle, LifecycleRecord, Seen
+from micelio_storage.sessions._expiry._retention import Found, Step, decide
 
 DAY = timedelta(days=1)
 MONTH = Retention(idle=30 * DAY)

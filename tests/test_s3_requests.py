@@ -71,8 +71,8 @@ COSTS: dict[str, tuple[Step, dict[str, int]]] = {
     "a session's metadata changed": (update_session, {"GetObject": 1, "PutObject": 1}),
     "a session's usage": (lambda storage: Session(storage, "cost").usage(), {"ListObjectsV2": 1}),
     "a session deleted": (
-        lambda storage: Session(storage, "cost").delete(),
-        {"ListObjectsV2": 1, "DeleteObjects": 1},
+        lambda storage: Session(storage, "cost").delete(),  # which looks for holds and snapshots, and lets nobody come
+        {"GetObject": 2, "ListObjectsV2": 2, "PutObject": 1, "DeleteObjects": 1, "DeleteObject": 2},
     ),
     "a signed URL": (lambda storage: storage.url("cost/small", expires=60), {}),
 }

@@ -25,10 +25,25 @@ from micelio_storage import (
 )
 from micelio_storage.driver import Capabilities, Key, ObjectInfo, ReadOptions, WriteOptions
 from micelio_storage.drivers.memory import MemoryDriver
-from micelio_storage.sessions import _lost, _records
-from micelio_storage.sessions._manifest import TreeEntry, format_segment, load_tree, references
-from micelio_storage.sessions._pins import CollectorStep, Pin, condemned_names, pinned, read_record, read_step
-from micelio_storage.sessions._records import Record, SegmentRef, family_place, new_id, parse_record_name, record_name
+from micelio_storage.sessions import _lost
+from micelio_storage.sessions._snapshots import _records
+from micelio_storage.sessions._snapshots._manifest import TreeEntry, format_segment, load_tree, references
+from micelio_storage.sessions._snapshots._pins import (
+    CollectorStep,
+    Pin,
+    condemned_names,
+    pinned,
+    read_record,
+    read_step,
+)
+from micelio_storage.sessions._snapshots._records import (
+    Record,
+    SegmentRef,
+    family_place,
+    new_id,
+    parse_record_name,
+    record_name,
+)
 
 FAMILY = new_id()
 

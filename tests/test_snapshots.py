@@ -33,9 +33,10 @@ from micelio_storage import (
     open_storage,
 )
 from micelio_storage.drivers.memory import MemoryDriver
-from micelio_storage.sessions import Keep, Snapshot, _packs, _tree_source
-from micelio_storage.sessions._keeping import surplus
-from micelio_storage.sessions._pins import CollectorStep
+from micelio_storage.sessions import Keep, Snapshot
+from micelio_storage.sessions._snapshots import _packs, _tree_source
+from micelio_storage.sessions._snapshots._keeping import surplus
+from micelio_storage.sessions._snapshots._pins import CollectorStep
 
 LARGE = random.Random(1).randbytes((1 << 20) * 2 + 17)
 
@@ -104,7 +105,7 @@ def age(top: Path) -> None:
 @pytest.fixture
 def nothing_is_racy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_tree_source, "RACY", -(1 << 62))
-    monkeypatch.setattr("micelio_storage.sessions._live_source.RACY", -(1 << 62))
+    monkeypatch.setattr("micelio_storage.sessions._snapshots._live_source.RACY", -(1 << 62))
 
 
 # -- of a directory

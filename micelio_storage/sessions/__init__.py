@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from ._collector import CollectOutcome, CollectReport, CollectResult, collect
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from ._document import Document
-from ._events import EventLog
-from ._examining import verify_sessions
-from ._keeping import Keep
-from ._lifecycle import SessionExpiredError, SessionHeldError
-from ._records import Left
-from ._restoring import RestoreReport
-from ._retention import Retention
-from ._segments import Event, EventsTrimmedError
+from ._events._event_log import EventLog
+from ._events._segments import Event, EventsTrimmedError
+from ._expiry._lifecycle import SessionExpiredError, SessionHeldError
 from ._session import DocumentChange, Session, list_sessions
-from ._snapshot import ChangeKind, Snapshot, SnapshotChange
-from ._snapshots import Snapshots
-from ._sweep import SweepOutcome, SweepReport, SweepResult, sweep
 from ._usage import Usage
-from ._workspace import SaveWhen, Workspace
+
+if TYPE_CHECKING:  # imported when somebody asks for them: most processes make no snapshots, and collect nothing
+    from ._collection._collector import CollectOutcome, CollectReport, CollectResult, collect
+    from ._examining import verify_sessions
+    from ._expiry._retention import Retention
+    from ._expiry._sweep import SweepOutcome, SweepReport, SweepResult, sweep
+    from ._snapshots._history import Snapshots
+    from ._snapshots._keeping import Keep
+    from ._snapshots._records import Left
+    from ._snapshots._restoring import RestoreReport
+    from ._snapshots._snapshot import ChangeKind, Snapshot, SnapshotChange
+    from ._snapshots._workspace import SaveWhen, Workspace
 
 __all__ = [
     "ChangeKind",
@@ -50,3 +55,25 @@ __all__ = [
     "sweep",
     "verify_sessions",
 ]
+
+_PLACES = {
+    "_collection._collector": ("CollectOutcome", "CollectReport", "CollectResult", "collect"),
+    "_examining": ("verify_sessions",),
+    "_expiry._retention": ("Retention",),
+    "_expiry._sweep": ("SweepOutcome", "SweepReport", "SweepResult", "sweep"),
+    "_snapshots._history": ("Snapshots",),
+    "_snapshots._keeping": ("Keep",),
+    "_snapshots._records": ("Left",),
+    "_snapshots._restoring": ("RestoreReport",),
+    "_snapshots._snapshot": ("ChangeKind", "Snapshot", "SnapshotChange"),
+    "_snapshots._workspace": ("SaveWhen", "Workspace"),
+}
+_LATER = {name: place for place, names in _PLACES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    globals()[name] = value
+    return value

@@ -9,12 +9,12 @@ from contextlib import suppress
 from .._errors import IntegrityError, NotFoundError, NotSupportedError, StorageError
 from .._storage import Storage
 from ..transfer import Finding
-from ._collector import list_families
-from ._manifest import load_tree, references_of
-from ._pins import read_record
-from ._records import PACKS, RECORDS, SNAPSHOTS, TREES, Record, family_place
-from ._segments import EventsTrimmedError
+from ._collection._collector import list_families
+from ._events._segments import EventsTrimmedError
 from ._session import ROOT, Session, list_sessions
+from ._snapshots._manifest import load_tree, references_of
+from ._snapshots._pins import read_record
+from ._snapshots._records import PACKS, RECORDS, SNAPSHOTS, TREES, Record, family_place
 
 
 async def verify_sessions(storage: Storage) -> AsyncGenerator[Finding, None]:

@@ -9,24 +9,25 @@ import inspect
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .._errors import NotFoundError
 from .._keys import is_session_id, parse_session_id
 from .._storage import DELETED_AT_ONCE, Storage
 from .._types import Removed
 from ._document import METADATA, Document, format_document, parse_document, read_document
-from ._events import EventLog
-from ._families import delete_records
-from ._forks import fork
-from ._lifecycle import NAME, LifecycleRecord, given_up, held, parse_reason, released, stores_anything, touched
-from ._restoring import RestoreReport, restore
-from ._snapshot import Snapshot
-from ._snapshots import MOST_FILES, Snapshots
+from ._events._event_log import EventLog
+from ._expiry._lifecycle import NAME, LifecycleRecord, given_up, held, parse_reason, released, stores_anything, touched
 from ._usage import Usage
-from ._workspace import SaveWhen, Workspace
+
+if TYPE_CHECKING:  # imported by the calls that need them: most processes make no snapshots
+    from ._snapshots._history import Snapshots
+    from ._snapshots._restoring import RestoreReport
+    from ._snapshots._snapshot import Snapshot
+    from ._snapshots._workspace import SaveWhen, Workspace
 
 ROOT = "sessions/"
+MAX_FILES = 1_000_000  # of a snapshot, unless more are asked for
 LAST = (METADATA, NAME)  # what goes last, in this order: a session is listed as long as anything is left of it
 
 DocumentChange: TypeAlias = Callable[[Document], Awaitable[Mapping[str, Any] | None] | Mapping[str, Any] | None]
@@ -57,6 +58,8 @@ class Session:
     @property
     def snapshots(self) -> Snapshots:
         """What the session was at some moments."""
+        from ._snapshots._history import Snapshots
+
         return Snapshots(self._whole, self._storage, self.id)
 
     async def metadata(self) -> Document:
@@ -127,12 +130,16 @@ class Session:
         next. The metadata and the events stay as they are. `NotSupportedError` where the store has no conditional puts
         and deletes.
         """
+        from ._snapshots._restoring import restore
+
         return await restore(self._whole, f"{ROOT}{self.id}/files", self.snapshots, snapshot)
 
     async def fork(self, session_id: str, snapshot: Snapshot, *, files: bool = False) -> Session:
         """A new session that begins as a snapshot of this one: with its metadata, the snapshot as its first, and no
         events. It shares what is stored, so this takes a few requests; with `files`, the live files are copied as well.
         `AlreadyExistsError` where the session exists."""
+        from ._snapshots._forks import fork
+
         other = Session(self._whole, session_id)
         await fork(self._whole, other._storage, other.id, snapshot, files=files)  # it is one of ours
         return other
@@ -144,13 +151,15 @@ class Session:
         save: SaveWhen = "on_exit",
         delete: bool = False,
         ignore: Sequence[str] = (),
-        max_files: int = MOST_FILES,
+        max_files: int = MAX_FILES,
         max_bytes: int | None = None,
         max_file_bytes: int | None = None,
     ) -> Workspace:
         """A directory of the local disk, for `async with`: what was saved last is there, and leaving the block saves it
         ("on_exit", also when something is raised; "on_success"; or "never"). `delete` removes what is there and was
         not saved. `ignore` and the limits are those of `Snapshots.create`."""
+        from ._snapshots._workspace import Workspace
+
         return Workspace(
             self.snapshots,
             path,
@@ -175,6 +184,8 @@ class Session:
         return await self._remove()
 
     async def _remove(self) -> Removed:
+        from ._snapshots._families import delete_records
+
         count, skipped, cursor, more = await delete_records(self._whole, self._storage, self.id), 0, None, True
         last: list[str] = []
         while more:

@@ -19,9 +19,10 @@ from support.s3_storage import driver_for
 from support.snapshots import lost_of, take_snapshot, unreferenced
 
 from micelio_storage import LocalConfig, PreconditionFailedError, Storage, open_storage
-from micelio_storage.sessions import _collecting, collect
-from micelio_storage.sessions._pins import read_record, read_step
-from micelio_storage.sessions._records import RECORDS, family_place, new_id
+from micelio_storage.sessions import collect
+from micelio_storage.sessions._collection import _collecting
+from micelio_storage.sessions._snapshots._pins import read_record, read_step
+from micelio_storage.sessions._snapshots._records import RECORDS, family_place, new_id
 
 from .scale import scaled
 from .test_lost_answers import LOST, line

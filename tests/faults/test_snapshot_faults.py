@@ -17,9 +17,10 @@ from support.processes import start, wait_for
 from micelio_storage import LocalConfig, PreconditionFailedError, Session, Storage, open_storage
 from micelio_storage._beneath import Beneath
 from micelio_storage.drivers.memory import MemoryDriver
-from micelio_storage.sessions import Snapshot, _packs, _tree_source
-from micelio_storage.sessions._families import family_of
-from micelio_storage.sessions._records import family_place
+from micelio_storage.sessions import Snapshot
+from micelio_storage.sessions._snapshots import _packs, _tree_source
+from micelio_storage.sessions._snapshots._families import family_of
+from micelio_storage.sessions._snapshots._records import family_place
 
 from .scale import scaled
 from .test_lost_answers import LOST, line
@@ -264,7 +265,7 @@ async def test_whatever_answers_get_lost_it_is_told_truly_what_stands(
 @pytest.mark.case("W16")
 async def test_saving_and_loading_hold_two_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_packs, "PACK", 1 << 20)
-    monkeypatch.setattr("micelio_storage.sessions._contents.PACK", 1 << 20)
+    monkeypatch.setattr("micelio_storage.sessions._snapshots._contents.PACK", 1 << 20)
     monkeypatch.setattr(_tree_source, "LARGE", 100 << 10)
     top = tmp_path / "tree"
     top.mkdir()

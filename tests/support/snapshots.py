@@ -8,9 +8,18 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from micelio_storage import IntegrityError, NotFoundError, Storage
-from micelio_storage.sessions._manifest import TreeEntry, format_segment, load_tree, references
-from micelio_storage.sessions._pins import condemned_names, pinned, read_record
-from micelio_storage.sessions._records import PACKS, RECORDS, TREES, Record, SegmentRef, new_id, pack_name, tree_name
+from micelio_storage.sessions._snapshots._manifest import TreeEntry, format_segment, load_tree, references
+from micelio_storage.sessions._snapshots._pins import condemned_names, pinned, read_record
+from micelio_storage.sessions._snapshots._records import (
+    PACKS,
+    RECORDS,
+    TREES,
+    Record,
+    SegmentRef,
+    new_id,
+    pack_name,
+    tree_name,
+)
 
 MOST_ENTRIES = 5  # those of the base are left out then, so that their packs are not needed any more
 

@@ -1,0 +1,1 @@
+"""The removal of what no snapshot needs."""

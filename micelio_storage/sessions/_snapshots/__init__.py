@@ -1,0 +1,1 @@
+"""Snapshots of a session, in packs: what they are made from, what they are good for."""
