@@ -7,11 +7,14 @@ import asyncio
 import dataclasses
 import inspect
 import io
+import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import zipfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -201,6 +204,34 @@ async def test_the_recipe_for_streaming_responses_streams_and_misses() -> None:
                 assert (answer.headers["content-length"], await answer.read()) == ("10", b"some bytes")
             async with client.get(f"{url}/files/missing") as answer:
                 assert answer.status == 404
+
+
+async def test_the_recipe_for_agents_runs_tells_and_keeps(tmpfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmpfs)
+    monkeypatch.setenv("STORAGE_LOCAL_PATH", str(tmpfs / "storage"))
+    (tmpfs / "runs").mkdir()
+    app = program(block("docs/recipes/agents.md"))["app"]
+    async with served(app) as url, ClientSession() as client:
+        session = f"{url}/sessions/abc123"
+        async with client.get(f"{session}/zip") as answer:
+            assert answer.status == 404
+        for number in (1, 2):  # the second finds what the first one left, though its directory is gone
+            command = ["sh", "-c", f"echo {number} >> note.txt; cat note.txt"]
+            async with client.post(f"{session}/runs", json={"command": command}) as answer:
+                assert answer.status == 202
+            headers = {"Last-Event-ID": "2"} if number > 1 else {}  # after the three of the first run
+            said = []
+            async with client.get(f"{session}/events", headers=headers) as answer:
+                async for line in answer.content:
+                    if line.startswith(b"data: "):
+                        said.append(json.loads(line[6:]))
+                        if said[-1]["type"] == "ended":
+                            break
+            output = [event["text"] for event in said if event["type"] == "output"]
+            assert output == [f"{each}\n" for each in range(1, number + 1)]
+            shutil.rmtree(tmpfs / "runs" / "abc123")
+        async with client.get(f"{session}/zip") as answer:
+            assert zipfile.ZipFile(io.BytesIO(await answer.read())).read("note.txt") == b"1\n2\n"
 
 
 async def test_the_recipe_for_aiohttp_stores_and_serves(tmpfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
