@@ -10,6 +10,7 @@ import asyncio
 import gc
 import itertools
 import random
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -129,6 +130,52 @@ def _events_lost_in_a_cut(disk: Disk, number: int, *, durable: bool) -> int:
 
     with disk.mounted() as place:
         asyncio.run(append(place))
+    with disk.mounted() as place:
+        return asyncio.run(look(place))
+
+
+@pytest.mark.case("W17")
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_snapshot_that_was_made_stands_after_a_cut(disk: Disk, durable: bool) -> None:
+    """Of live files and of a directory. Without durability it is the control: then it does not."""
+    gone = [_snapshots_lost_in_a_cut(disk, number, durable=durable) for number in range(scaled(2, 100))]
+    assert any(gone) != durable, gone
+
+
+def _snapshots_lost_in_a_cut(disk: Disk, number: int, *, durable: bool) -> int:
+    """How many snapshots, of four, are not there or not whole after a cut right behind the last of them."""
+    root, noise = f"snapshots-{number}-{durable}", random.Random(number)
+    wanted: dict[str, dict[str, bytes]] = {}
+    all_of_it: dict[str, bytes] = {}
+
+    async def make(place: Path, beside: Path) -> None:
+        async with storage_that_dies(LocalDriver(place / root, durable=durable)) as storage:
+            session = Session(storage, "abc")
+            for turn in range(4):
+                files = {f"d{each}/f": noise.randbytes(noise.randrange(1, 30_000)) for each in range(turn, turn + 5)}
+                (beside / "large").write_bytes(files.setdefault("large", noise.randbytes(2 << 20)))
+                for path, data in files.items():
+                    (beside / path).parent.mkdir(exist_ok=True)
+                    (beside / path).write_bytes(data)
+                    await session.files.put(path, data)
+                snapshot = await session.snapshots.create(directory=beside if turn % 2 else None)
+                all_of_it.update(files)
+                wanted[snapshot.id] = dict(all_of_it)
+            _cut(place, other_sync=False)
+
+    async def look(place: Path) -> int:
+        lost = 0
+        async with Storage(LocalDriver(place / root)) as storage:
+            for name, files in wanted.items():
+                try:
+                    snapshot = await Session(storage, "abc").snapshots.get(name)
+                    lost += {path: await snapshot.files.get(path) for path in files} != files
+                except StorageError:
+                    lost += 1
+        return lost
+
+    with tempfile.TemporaryDirectory() as beside, disk.mounted() as place:
+        asyncio.run(make(place, Path(beside)))
     with disk.mounted() as place:
         return asyncio.run(look(place))
 
