@@ -18,7 +18,7 @@ from .._types import Removed
 from ._document import METADATA, Document, format_document, parse_document, read_document
 from ._events._event_log import EventLog
 from ._expiry._lifecycle import NAME, LifecycleRecord, given_up, held, parse_reason, released, stores_anything, touched
-from ._usage import Usage
+from ._usage import MAX_FILES, Usage
 
 if TYPE_CHECKING:  # imported by the calls that need them: most processes make no snapshots
     from ._snapshots._history import Snapshots
@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # imported by the calls that need them: most processes make n
     from ._snapshots._workspace import SaveWhen, Workspace
 
 ROOT = "sessions/"
-MAX_FILES = 1_000_000  # of a snapshot, unless more are asked for
 LAST = (METADATA, NAME)  # what goes last, in this order: a session is listed as long as anything is left of it
 
 DocumentChange: TypeAlias = Callable[[Document], Awaitable[Mapping[str, Any] | None] | Mapping[str, Any] | None]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MAX_FILES = 1_000_000  # of a snapshot, unless more are asked for
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:

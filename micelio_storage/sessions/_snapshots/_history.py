@@ -12,7 +12,7 @@ from ..._errors import InvalidArgumentError, NotFoundError
 from ..._parsing import parse_count
 from ..._storage import Storage
 from ..._turns import in_thread
-from .._session import MAX_FILES
+from .._usage import MAX_FILES
 from ._families import family_of, find_record, newest_record, records_of, snapshot_ids
 from ._keeping import Keep, surplus
 from ._last_tree import LastTree

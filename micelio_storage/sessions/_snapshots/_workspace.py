@@ -13,7 +13,7 @@ import anyio
 from ..._errors import InvalidArgumentError, KeyConflictError
 from ..._turns import in_thread
 from ...transfer import TreeReport
-from .._session import MAX_FILES
+from .._usage import MAX_FILES
 from ._history import Snapshots
 from ._snapshot import Snapshot
 

@@ -33,6 +33,7 @@ class Page:
     def __init__(self, browser: Chrome, base: str) -> None:
         self.browser = browser
         self.base = base
+        self._early: list[dict[str, Any]] = []  # header fields of requests of which the browser has not said yet which
 
     def open(self, where: str = "") -> None:
         """Go to a place on the page, and wait until it is drawn."""
@@ -96,9 +97,9 @@ class Page:
         ]
 
     def asked(self) -> list[dict[str, Any]]:
-        """The header fields of the requests since the last call, each with its path as ":path"."""
+        """The header fields of the requests that were begun since the last call, each with its path as ":path"."""
         paths: dict[str, str] = {}
-        requests = []
+        requests = self._early
         for line in self.browser.get_log("performance"):
             message = json.loads(line["message"])["message"]
             given = message["params"]
@@ -106,7 +107,8 @@ class Page:
                 paths[given["requestId"]] = given["request"]["url"]
             elif message["method"] == "Network.requestWillBeSentExtraInfo":
                 requests.append({"id": given["requestId"], **given["headers"]})
-        return [{":path": paths.get(one["id"], ""), **one} for one in requests]
+        self._early = [one for one in requests if one["id"] not in paths]
+        return [{":path": paths[one["id"]], **one} for one in requests if one["id"] in paths]
 
 
 @contextmanager
