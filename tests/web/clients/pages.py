@@ -33,7 +33,8 @@ class Page:
     def __init__(self, browser: Chrome, base: str) -> None:
         self.browser = browser
         self.base = base
-        self._early: list[dict[str, Any]] = []  # header fields of requests of which the browser has not said yet which
+        self._paths: dict[str, str] = {}  # of requests, by number
+        self._early: list[dict[str, Any]] = []  # header fields of requests of which the browser has not said the path
 
     def open(self, where: str = "") -> None:
         """Go to a place on the page, and wait until it is drawn."""
@@ -97,9 +98,8 @@ class Page:
         ]
 
     def asked(self) -> list[dict[str, Any]]:
-        """The header fields of the requests that were begun since the last call, each with its path as ":path"."""
-        paths: dict[str, str] = {}
-        requests = self._early
+        """The header fields of the requests since the last call, each with its path as ":path"."""
+        paths, requests = self._paths, self._early
         for line in self.browser.get_log("performance"):
             message = json.loads(line["message"])["message"]
             given = message["params"]
