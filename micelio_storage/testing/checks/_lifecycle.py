@@ -286,22 +286,23 @@ async def a_deadline_ends_an_update_that_waits(storage: Storage, prefix: str) ->
 @check
 async def a_deadline_in_the_middle_of_a_write_is_told_truly(storage: Storage, prefix: str) -> None:
     """Whenever it passes: after a `DeadlineError` nothing has changed, and what returns is done."""
-    key, small, large = prefix + "a", version(1, 1000), version(2, 600 * KIB)
+    small, large = version(1, 1000), version(2, 600 * KIB)
 
-    calls: Mapping[str, Callable[[float], Awaitable[object]]] = {
-        "put": lambda deadline: storage.put(key, small, deadline=deadline),
-        "put of more": lambda deadline: storage.put(key, large, deadline=deadline),
-        "copy": lambda deadline: storage.copy(prefix + "source", key, deadline=deadline),
-        "delete": lambda deadline: storage.delete(key, deadline=deadline),
+    calls: Mapping[str, Callable[[str, float], Awaitable[object]]] = {
+        "put": lambda key, deadline: storage.put(key, small, deadline=deadline),
+        "put of more": lambda key, deadline: storage.put(key, large, deadline=deadline),
+        "copy": lambda key, deadline: storage.copy(prefix + "source", key, deadline=deadline),
+        "delete": lambda key, deadline: storage.delete(key, deadline=deadline),
     }
     await storage.put(prefix + "source", small)
     for name, call in calls.items():
         deadline, done = SHORTEST, 0
         while done < 2:
+            # A key of its own: what is ambiguous may still be under way to the store, and be done during the next try.
+            key = f"{prefix}{name}/{deadline:.9f}"
             await storage.put(key, b"old")
-            equal(await storage.get(key), b"old", "the object before the next try")
             try:
-                await call(deadline)
+                await call(key, deadline)
                 outcome, done = "success", done + 1
             except AmbiguousWriteError as error:
                 outcome = "ambiguous"
