@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from faults.scale import scaled
 from support.aging import Aging
+from support.losing import Losing
 from support.snapshots import lost_of, take_snapshot, unreferenced
 
 from micelio_storage import (
-    AmbiguousWriteError,
     InvalidArgumentError,
     NotFoundError,
     NotSupportedError,
@@ -451,26 +451,9 @@ async def test_a_collection_whose_list_is_missing_begins_anew(state: Any) -> Non
         assert await lost_of(place, FAMILY, record.name) == []
 
 
-class Losing(MemoryDriver):
-    """One that now and then does not write a record or gc.json, or loses the answer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dice = random.Random(4)
-        self.lost = 0
-
-    async def put(self, key: Key, data: Any, options: WriteOptions) -> ObjectInfo:
-        if not key.endswith(".json") or self.dice.random() > 0.4:
-            return await super().put(key, data, options)
-        self.lost += 1
-        if self.dice.random() > 0.5:
-            await super().put(key, data, options)
-        raise AmbiguousWriteError("the answer was lost")
-
-
 @pytest.mark.case("Q8")
 async def test_whatever_answers_get_lost_what_is_told_is_true() -> None:
-    driver = Losing()
+    driver = Losing(".json", share=0.4, seed=4)
     async with Storage(driver) as storage:
         place = family_place(storage, FAMILY)
         former: Record | None = None

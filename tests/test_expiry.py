@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from faults.scale import scaled
 from support.aging import Aging
+from support.losing import Losing
 
 from micelio_storage import (
     AmbiguousWriteError,
@@ -620,23 +621,7 @@ async def make_files(storage: Storage, name: str) -> None:
 
 @pytest.mark.case("Y10")
 async def test_where_the_answers_get_lost_holds_and_touches_are_told_truly() -> None:
-    class Losing(MemoryDriver):
-        """Every other put of a record is not done, or its answer is lost."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.dice = random.Random(1)
-            self.lost = 0
-
-        async def put(self, key: Key, data: Any, options: WriteOptions) -> ObjectInfo:
-            if not key.endswith("lifecycle.json") or self.dice.random() > 0.3:
-                return await super().put(key, data, options)
-            self.lost += 1
-            if self.dice.random() > 0.5:
-                await super().put(key, data, options)
-            raise AmbiguousWriteError("the answer was lost")
-
-    driver = Losing()
+    driver = Losing("lifecycle.json", share=0.3, seed=1)
     async with Storage(driver) as storage:
         for n in range(scaled(40, 200)):
             session = Session(storage, f"s{n}")
@@ -658,13 +643,13 @@ async def test_where_the_answers_get_lost_holds_and_touches_are_told_truly() -> 
 
 @pytest.mark.case("Y10")
 async def test_a_store_that_loses_every_answer_is_no_success() -> None:
-    class Losing(MemoryDriver):
+    class Mute(MemoryDriver):
         async def put(self, key: Key, data: Any, options: WriteOptions) -> ObjectInfo:
             if key.endswith("lifecycle.json"):
                 raise AmbiguousWriteError("the answer was lost")
             return await super().put(key, data, options)
 
-    async with Storage(Losing()) as storage:
+    async with Storage(Mute()) as storage:
         await make_files(storage, "abc")
         with pytest.raises(AmbiguousWriteError):
             await Session(storage, "abc").hold("x")
