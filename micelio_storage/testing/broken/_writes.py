@@ -175,7 +175,6 @@ class DeletesBeforeItReplaces(MemoryDriver):
     "an_object_replaced_while_it_is_read_is_not_mixed",
     "nobody_reads_a_part_of_a_write",
     "an_object_is_downloaded_as_it_is",
-    "a_deadline_in_the_middle_of_a_write_is_told_truly",
 )
 class WritesOverOldBytes(MemoryDriver):
     """Opens a file that is there, writes from its beginning, and does not cut it."""
