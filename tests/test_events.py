@@ -175,7 +175,7 @@ async def test_what_cannot_be_appended_is_refused_before_anything_is_done(
     async with open_storage("memory:") as storage:
         log = Session(storage, "abc").events
         with pytest.raises(error):
-            await log.append(arguments.pop("data"), **arguments)
+            await log.append(**arguments)
         assert await log.last() is None
 
 
