@@ -17,11 +17,11 @@ from support.certificates import Authority
 from support.everything import Loops, header, let_rest, loops_of
 from support.everywhere import storage_everywhere
 from support.fast_paths import turn_off
+from support.left_out import is_left_out, leave_out
 from support.s3_fixtures import moto_server_, s3_server, seaweedfs_server, strict_server
 from support.s3_servers import Server
 from support.short_waits import shorten
 from support.signals import let_children_be_ended
-from support.web_clients import is_left_out, leave_out
 
 __all__ = ["moto_server_", "s3_server", "seaweedfs_server", "storage_everywhere", "strict_server"]  # fixtures
 

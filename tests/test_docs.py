@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import dataclasses
-import inspect
 import io
 import json
 import os
@@ -15,7 +13,7 @@ import socket
 import subprocess
 import sys
 import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,10 +23,8 @@ import typer
 import uvicorn
 from aiohttp import ClientSession, FormData
 from aiohttp.test_utils import TestClient, TestServer
-from support.s3_storage import set_credentials
-from sybil import Example, Sybil
-from sybil.document import Document
-from sybil.parsers.markdown import CodeBlockParser
+from support.blocks import blocks, run_block
+from sybil import Example
 
 import micelio_storage
 from micelio_storage import (
@@ -42,62 +38,23 @@ from micelio_storage.cli import _app
 
 PROJECT = Path(__file__).parent.parent
 PAGES = sorted((PROJECT / "docs").rglob("*.md"))
-SOURCES = [PROJECT / "README.md", *PAGES, *sorted(Path(micelio_storage.__file__).parent.rglob("*.py"))]
-STORE = "http://127.0.0.1:8333"  # where the documentation has a SeaweedFS
+# Those of adapters import what only `-m adapters` has, which runs them.
+SOURCES = [
+    path
+    for path in [PROJECT / "README.md", *PAGES, *sorted(Path(micelio_storage.__file__).parent.rglob("*.py"))]
+    if path.parent.name != "adapters"
+]
 LONGEST_README = 9_000  # characters: one page
 
 
-def evaluate(example: Example) -> None:
-    """Run a block, which may await, in the document's namespace."""
-    code = compile(example.parsed, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    result = eval(code, example.namespace)
-    if inspect.iscoroutine(result):
-        example.namespace["runner"].run(result)
-
-
-def blocks() -> Iterator[Any]:
-    sybil = Sybil([CodeBlockParser("python", evaluate)])
-    for path in SOURCES:
-        document: Document = sybil.parse(path)
-        for example in document.examples():
-            yield pytest.param(example, id=f"{path.name}:{example.line}")
-
-
-BLOCKS = list(blocks())
-
-
-@asynccontextmanager
-async def surroundings(directory: Path) -> AsyncIterator[dict[str, Any]]:
-    """What the blocks take for granted."""
-    async with open_storage("memory:") as storage:
-        await storage.put("key", b"some bytes")
-        yield {"storage": storage, "key": "key", "directory": directory} | vars(micelio_storage)
+BLOCKS = list(blocks(SOURCES))
 
 
 @pytest.mark.parametrize("example", BLOCKS)
 def test_a_block_of_python_runs(
     example: Example, tmpfs: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    monkeypatch.setenv("STORAGE_LOCAL_PATH", str(tmpfs / "root"))
-    monkeypatch.chdir(tmpfs)
-    if STORE in example.parsed:
-        server = request.getfixturevalue("seaweedfs_server")
-        set_credentials(monkeypatch, server)
-        monkeypatch.setenv("AWS_DEFAULT_REGION", server.region)
-        monkeypatch.setattr(
-            example,
-            "parsed",
-            example.parsed.replace(STORE, server.endpoint).replace("//artifacts", f"//{server.bucket}"),
-        )
-    with asyncio.Runner() as runner:
-        around = surroundings(tmpfs)
-        example.namespace.clear()
-        example.namespace.update(runner.run(around.__aenter__()), runner=runner)
-        try:
-            example.evaluate()
-        finally:
-            runner.run(around.__aexit__(None, None, None))
-            example.namespace.clear()
+    run_block(example, tmpfs, monkeypatch, request)
 
 
 def test_there_are_blocks_to_run() -> None:
@@ -301,7 +258,7 @@ def test_every_command_is_described() -> None:
 
 
 def test_nothing_names_a_path_of_a_machine_or_a_secret() -> None:
-    for path in [PROJECT / "README.md", PROJECT / "CHANGELOG.md", *SOURCES]:
+    for path in [PROJECT / "CHANGELOG.md", *SOURCES, *PAGES]:
         text = path.read_text()
         assert "/home/" not in text, path
         assert "/root/" not in text, path

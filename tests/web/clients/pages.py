@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
-from support.web_clients import node_package
+from support.left_out import node_package
 
 PROJECT = Path(__file__).parents[3]
 sys.path.insert(0, str(PROJECT))  # the benchmarks are beside the tests and in no package that is installed

@@ -14,7 +14,7 @@ import pyarrow
 import pytest
 from faults.scale import scaled
 from pyarrow import parquet
-from support.web_clients import command
+from support.left_out import command
 from support.web_servers import anybody, uvicorn_of
 
 from micelio_storage import Storage

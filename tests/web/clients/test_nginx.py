@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import aiohttp
 import pytest
+from support.left_out import command
 from support.s3_servers import free_ports
-from support.web_clients import command
 from support.web_servers import until_served, uvicorn_of
 from yarl import URL
 

@@ -18,10 +18,10 @@ import pytest_asyncio
 import uvicorn
 from faults.scale import scaled
 from support.fault_proxy import Cut, Exchange, Fault, running
+from support.left_out import command, node_package
 from support.processes import kill, start
 from support.s3_servers import free_ports
 from support.s3_storage import driver_for
-from support.web_clients import command, node_package
 from support.web_servers import app_of as mounted
 from support.web_servers import until_served, uvicorn_of
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from support.web_clients import NODE_MODULES, command, node_package
+from support.left_out import NODE_MODULES, command, node_package
 
 
 @pytest.mark.parametrize("name", ["aria2c", "chromedriver", "chromium", "curl", "nginx", "node", "unzip", "wget"])

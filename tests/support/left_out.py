@@ -1,5 +1,6 @@
-"""The clients of the web that are too heavy for every run: `-m web_clients` runs their tests, and fails where one is
-missing; without it these are not even imported. `.ci/run` always runs them, and says what they need.
+"""Tests that need more than every run has: each kind has a folder and a marker, and is run when `-m` names the marker.
+Without it these are not even imported; with it they fail where something is missing. `.ci/run` always runs them, and
+says what they need.
 """
 
 from __future__ import annotations
@@ -10,29 +11,32 @@ from pathlib import Path
 
 import pytest
 
-MARKER = "web_clients"
-FOLDER = Path(__file__).parents[1] / "web" / "clients"  # whose modules import what only their dependency group has
+TESTS = Path(__file__).parents[1]
+FOLDERS = {  # of each marker: its modules import what only its dependency group has
+    "adapters": TESTS / "adapters",
+    "web_clients": TESTS / "web" / "clients",
+}
 NODE_MODULES = "MICELIO_NODE_MODULES"  # the folder into which npm has installed
 
 
-def are_chosen(config: pytest.Config) -> bool:
-    """Whether the command names them."""
-    return MARKER in str(config.getoption("markexpr"))
+def is_chosen(config: pytest.Config, marker: str) -> bool:
+    """Whether the command names it."""
+    return marker in str(config.getoption("markexpr"))
 
 
 def is_left_out(config: pytest.Config, path: Path) -> bool:
     """Whether a file or folder is not even imported."""
-    return not are_chosen(config) and path.is_relative_to(FOLDER)
+    return any(path.is_relative_to(folder) and not is_chosen(config, marker) for marker, folder in FOLDERS.items())
 
 
 def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take away what is marked, unless the command names it. All in their folder is."""
+    """Take away what is marked, unless the command names it. All in a marker's folder is."""
     for item in items:
-        if item.path.is_relative_to(FOLDER):
-            item.add_marker(MARKER)
-    if are_chosen(config):
-        return
-    gone = [item for item in items if item.get_closest_marker(MARKER)]
+        for marker, folder in FOLDERS.items():
+            if item.path.is_relative_to(folder):
+                item.add_marker(marker)
+    left_out = [marker for marker in FOLDERS if not is_chosen(config, marker)]
+    gone = [item for item in items if any(item.get_closest_marker(marker) for marker in left_out)]
     if gone:
         config.hook.pytest_deselected(items=gone)
         items[:] = [item for item in items if item not in gone]
