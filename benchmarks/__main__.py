@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import environment, local, loop, memory, s3, scale, web
+from . import compare, environment, local, loop, memory, s3, scale, web
 from .areas import Area, Size
 from .measuring import Results, Workload, measure_all
 from .report import Report
@@ -24,6 +24,9 @@ QUICK_ROUNDS = 1
 
 
 def main() -> None:
+    if sys.argv[1:2] == [compare.NAME]:
+        compare.main(sys.argv[2:])
+        return
     options = _parser().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # servers and directories go all the same
     size: Size = "quick" if options.quick else "full" if options.full else "usual"
@@ -41,7 +44,11 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Only the ratios say anything.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Only the ratios say anything.",
+        epilog=f"`python -m benchmarks {compare.NAME} OLD.json NEW.json` prints the ratios that fell between two runs.",
+    )
     parser.add_argument("area", choices=[*AREAS, ALL])
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="less of everything: all in under a minute")

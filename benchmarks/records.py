@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Protocol
 
-from .contestants import Entrant
+from .contestants.base import Role
 
 SMALLEST = 1e-9  # a figure that was too small to be measured is not divided by
 MORE_IS_BETTER = "/s"  # how the units of rates end; of everything else less is better
@@ -89,7 +90,16 @@ class Group:
         return [self.ours, *self.raw, *self.peers]
 
 
-def groups(entrants: Mapping[str, Entrant], taking_part: Iterable[str]) -> list[Group]:
+class Compared(Protocol):
+    """What says who is compared with whom: an entrant, or what a former run's file says of one."""
+
+    @property
+    def role(self) -> Role: ...
+    @property
+    def durable(self) -> bool | None: ...
+
+
+def groups(entrants: Mapping[str, Compared], taking_part: Iterable[str]) -> list[Group]:
     """Those that sync before they answer apart from those that do not."""
     there = [name for name in entrants if name in set(taking_part)]
     found = []

@@ -20,7 +20,7 @@ from support import s3_servers
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))  # the benchmarks are beside the tests and in no package that is installed
 
-from benchmarks import charts, child, measuring, pictures, report, venues  # noqa: E402
+from benchmarks import charts, child, compare, measuring, pictures, report, venues  # noqa: E402
 from benchmarks.areas import Area  # noqa: E402
 from benchmarks.contestants import LOCAL, S3, Entrant, NotOfferedError, Target  # noqa: E402
 from benchmarks.contestants.base import Contestant, spread  # noqa: E402
@@ -318,3 +318,76 @@ def test_the_pictures_of_the_readme_are_small_and_whole(name: str) -> None:
     path = PROJECT / "docs" / "pictures" / f"{name}.svg"
     ElementTree.parse(path)
     assert path.stat().st_size < 64 << 10
+
+
+def test_a_run_beside_itself_has_no_ratio_that_fell(run: Path) -> None:
+    done = compared(run / "local.json", run / "local.json")
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"[1-9]\d* ratios are in both runs; 0 fell by more than 10%\.\n$", done.stdout)
+
+
+def test_a_ratio_that_fell_is_printed_with_both_runs(run: Path, tmp_path: Path) -> None:
+    document = json.loads((run / "local.json").read_text())
+    for record in document["records"]:
+        if (record["contestant"], record["unit"]) == ("ours", "op/s"):
+            record["value"] /= 2
+    document["environment"]["kernel"] = "another"
+    (tmp_path / "new.json").write_text(json.dumps(document))
+    done = compared(run / "local.json", tmp_path / "new.json")
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| disk, ours: get-1, op/s")]
+    assert [row.split("|")[2].strip() for row in rows] == ["best peer", "raw"]
+    assert all(row.split("|")[5].strip() == "0.50" for row in rows)
+    assert "CPU ms/op" not in done.stdout
+    assert "- kernel: was " in done.stdout
+    back = compared(tmp_path / "new.json", run / "local.json")
+    assert " 0 fell by more" in back.stdout
+
+
+def test_a_ratio_whose_rounds_lie_apart_is_told_from_one_that_may_be_noise() -> None:
+    old = run_of(ours=[10, 12, 14], raw=[10, 10, 10])
+    overlapping, apart = run_of(ours=[7, 8, 11], raw=[10, 10, 10]), run_of(ours=[7, 8, 9], raw=[10, 10, 10])
+    assert "| overlap" in compare.as_markdown(old, overlapping, 0.1)
+    assert "| all worse" in compare.as_markdown(old, apart, 0.1)
+    assert "0 fell by more than 50%" in compare.as_markdown(old, apart, 0.5)
+
+
+def test_a_peer_that_only_one_run_had_changes_no_ratio() -> None:
+    old = run_of(ours=[10], obstore=[10])
+    assert "0 fell" in compare.as_markdown(old, run_of(ours=[10], obstore=[10], opendal=[100]), 0.1)
+
+
+def test_a_ratio_that_is_in_one_run_only_is_named() -> None:
+    old, new = run_of(ours=[10], raw=[10], obstore=[10]), run_of(ours=[10], obstore=[10])
+    text = compare.as_markdown(old, new, 0.1)
+    assert text.startswith("1 ratios are in both runs; 0 fell")
+    assert "- version of raw: was 1, is None" in text
+    other = dataclasses.replace(new, records=[dataclasses.replace(one, workload="other") for one in new.records])
+    assert "- only in the old run: here, ours: work, op/s, beside best peer" in compare.as_markdown(new, other, 0.1)
+    assert "- only in the new run: here, ours: other, op/s, beside best peer" in compare.as_markdown(new, other, 0.1)
+
+
+def test_what_cannot_be_compared_is_refused_with_its_reason(run: Path, tmp_path: Path) -> None:
+    broken, other = tmp_path / "broken.json", tmp_path / "s3.json"
+    broken.write_text("{}")
+    other.write_text((run / "local.json").read_text().replace('"area": "local"', '"area": "s3"'))
+    reasons = {
+        broken: "is not what `python -m benchmarks` leaves",
+        other: "compare like runs",
+        tmp_path / "none.json": "No such file",
+    }
+    for path, reason in reasons.items():
+        with pytest.raises(SystemExit, match=reason):
+            compare.main([str(run / "local.json"), str(path)])
+
+
+def compared(old: Path, new: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", "compare", str(old), str(new)]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+
+
+def run_of(**values: list[float]) -> compare.Run:
+    contenders = {
+        name: compare.Contender(role=LOCAL[name].role, durable=LOCAL[name].durable, version="1") for name in values
+    }
+    return compare.Run(area="area", environment={}, contestants={"here": contenders}, records=records("op/s", **values))
