@@ -8,13 +8,15 @@ import random
 import socket
 import stat
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.scale import scaled
 from support.leftovers import open_descriptors
 
 from micelio_storage import (
@@ -33,8 +35,8 @@ from micelio_storage import (
     open_storage,
 )
 from micelio_storage.drivers.memory import MemoryDriver
-from micelio_storage.sessions import Keep, Snapshot
-from micelio_storage.sessions._snapshots import _packs, _tree_source
+from micelio_storage.sessions import Keep, Snapshot, collect, verify_sessions
+from micelio_storage.sessions._snapshots import _packs, _restoring, _tree_source
 from micelio_storage.sessions._snapshots._keeping import surplus
 from micelio_storage.sessions._snapshots._pins import CollectorStep
 
@@ -379,6 +381,7 @@ async def test_live_files_that_were_not_changed_are_not_stored_again(session: Se
 
 
 @pytest.mark.case("W9")
+@pytest.mark.timeout(scaled(300, 3600))
 async def test_what_is_consistent_stood_there_at_one_moment(session: Session) -> None:
     """One writes a=n, then b=n, all the time."""
     files, is_over = session.files, False
@@ -395,14 +398,19 @@ async def test_what_is_consistent_stood_there_at_one_moment(session: Session) ->
             await asyncio.sleep(random.random() / 100)
 
     writing = asyncio.create_task(write())
-    told = []
-    for _ in range(6):
+    told: Counter[tuple[bool, bool]] = Counter()
+    former = None
+    for _ in range(scaled(6, 10_000)):
         snapshot = await session.snapshots.create()
         a, b = int(await snapshot.files.get("a")), int(await snapshot.files.get("b"))
-        told.append((snapshot.consistent, a - b in (0, 1)))
+        told[snapshot.consistent, a - b in (0, 1)] += 1
+        if former is not None:
+            await former.delete()
+        former = snapshot
     is_over = True
     await writing
-    assert (True, False) not in told
+    assert told[True, False] == 0
+    assert told[True, True] > 0 or told.total() < 1000
     snapshot = await session.snapshots.create()
     assert snapshot.consistent
 
@@ -645,15 +653,15 @@ async def test_what_others_write_meanwhile_stays_and_is_reported(monkeypatch: py
         await files.put("a", b"new")
         await files.delete("b")
         await files.put("surplus", b"surplus")
-        create = type(session.snapshots).create
+        keep_before = _restoring.keep_before
 
-        async def raced(self: Any, *args: Any, **options: Any) -> Snapshot:
-            undo = await create(self, *args, **options)
+        async def raced(*args: Any) -> Snapshot:
+            undo = await keep_before(*args)
             for name in ("a", "b", "surplus", "other"):
                 await files.put(name, b"theirs")
             return undo
 
-        monkeypatch.setattr(type(session.snapshots), "create", raced)
+        monkeypatch.setattr(_restoring, "keep_before", raced)
         report = await session.restore(snapshot)
         assert sorted(report.conflicts) == ["a", "b", "other", "surplus"]
         assert (report.copied, report.deleted) == (0, 0)
@@ -669,6 +677,135 @@ async def test_a_directory_becomes_live_files_but_for_what_is_no_object(here: Se
     assert len(report.skipped) == 7
     assert await here.files.get("sub/large.bin") == LARGE
     assert (await here.files.head("a.txt")).metadata == {"executable": "true"}
+
+
+@pytest.mark.case("W18")
+async def test_what_was_restored_is_the_latest_and_what_undoes_it_is_passed_over(
+    session: Session, tmp_path: Path
+) -> None:
+    top, back = tmp_path / "tree", tmp_path / "back"
+    top.mkdir()
+    (top / "a").write_bytes(b"old")
+    old = await session.snapshots.create(directory=top, tags={"n": "1"})
+    (top / "a").write_bytes(b"new")
+    new = await session.snapshots.create(directory=top)
+    await session.events.append("it went wrong")
+    report = await session.restore(old)
+    assert (report.snapshot, report.undo.is_undo) == (await session.snapshots.latest(), True)
+    assert (report.snapshot.parent, report.snapshot.events, report.snapshot.tags) == (new.id, 0, {})
+    assert report.snapshot.message == f"{old.id} was restored"
+    assert [each.id async for each in session.snapshots.list()] == [report.snapshot.id, report.undo.id, new.id, old.id]
+    async with session.workspace(back, save="never"):
+        assert (back / "a").read_bytes() == b"old"
+    assert (await session.snapshots.create(if_parent=report.snapshot)).parent == report.snapshot.id
+
+
+@pytest.mark.case("W18")
+async def test_while_a_restore_is_not_finished_the_latest_is_the_one_before(
+    here: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await here.files.put("a", b"1")
+    first = await here.snapshots.create()
+    await here.files.put("a", b"2")
+    second = await here.snapshots.create()
+
+    async def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(_restoring.Restoring, "run", killed)
+        await here.restore(first)
+    assert await here.snapshots.latest() == second
+    assert (await here.snapshots.create()).parent == second.id
+
+
+@pytest.mark.case("W18")
+async def test_a_snapshot_of_another_family_is_restored_too() -> None:
+    async with open_storage("memory:") as storage:
+        session, other = Session(storage, "abc"), Session(storage, "def")
+        await session.files.put("a", b"a")
+        snapshot = await session.snapshots.create()
+        await other.files.put("b", b"b")
+        report = await other.restore(snapshot)
+        assert await report.snapshot.files.get("a") == b"a"
+        assert await other.snapshots.latest() == report.snapshot
+        assert report.snapshot.session == report.undo.session == "def"
+
+
+class Interrupted(MemoryDriver):
+    """One in which something happens before each request, from one of them on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = -1  # requests before it; below 0: never
+        self.happens: Callable[[], Coroutine[Any, Any, object]] | None = None
+
+    async def _interrupt(self) -> None:
+        self.left -= self.left > 0
+        if self.left == 0 and self.happens is not None:
+            happens, self.happens = self.happens, None  # what it asks for itself is not interrupted
+            await happens()
+            self.happens = happens
+
+    async def put(self, key: Any, data: Any, options: Any) -> Any:
+        await self._interrupt()
+        return await super().put(key, data, options)
+
+    async def read(self, key: Any, options: Any) -> Any:
+        await self._interrupt()
+        return await super().read(key, options)
+
+    async def delete(self, keys: Any, options: Any) -> Any:
+        await self._interrupt()
+        return await super().delete(keys, options)
+
+    async def copy(self, source: Any, target: Any, options: Any) -> Any:
+        await self._interrupt()
+        return await super().copy(source, target, options)
+
+    async def list_page(self, prefix: Any, options: Any) -> Any:
+        await self._interrupt()
+        return await super().list_page(prefix, options)
+
+
+async def restored_while_it_is_collected(begins: int) -> bool:
+    """Delete the snapshot that is restored, and collect, before each request from this one on. Whether there was such
+    a request."""
+    driver = Interrupted()
+    async with Storage(driver) as storage:
+        session = Session(storage, "abc")
+        await session.files.put("a", b"old")
+        await session.files.put("large", LARGE)
+        old = await session.snapshots.create()
+        await session.files.put("a", b"new")
+        await session.files.delete("large")
+        new = await session.snapshots.create()
+
+        async def collected() -> None:
+            await old.delete()
+            assert (await collect(storage, wait=0)).failed == 0
+
+        driver.left, driver.happens = begins, collected
+        try:
+            report = await session.restore(old)
+        except NotFoundError:  # deleted before it was held
+            assert await session.files.get("a") == b"new"
+            assert await session.snapshots.latest() == new
+        else:
+            assert report.complete
+            assert (await session.files.get("a"), await session.files.get("large")) == (b"old", LARGE)
+            assert await session.snapshots.latest() == report.snapshot
+        happened, driver.happens = driver.left == 0, None
+        assert [finding async for finding in verify_sessions(storage)] == []
+        return happened
+
+
+@pytest.mark.case("W19")
+async def test_what_is_restored_is_held_though_it_is_deleted_and_collected_meanwhile() -> None:
+    begins = 1
+    while await restored_while_it_is_collected(begins):
+        begins += 1
+    assert begins > 20
 
 
 # -- many snapshots

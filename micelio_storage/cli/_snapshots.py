@@ -67,9 +67,9 @@ async def find(session: Session, name: str) -> Snapshot:
         raise InvalidArgumentError(f"{name!a} is neither the id of a snapshot nor like latest~1")
     left = int(number or 0)
     async for each in session.snapshots.list():
-        if not left:
+        if not left and not each.is_undo:
             return each
-        left -= 1
+        left -= not each.is_undo
     raise NotFoundError(f"session {session.id!a} has no snapshot {name}")
 
 
@@ -300,6 +300,7 @@ def _json(snapshot: Snapshot) -> str:
             "message": snapshot.message,
             "tags": dict(snapshot.tags),
             "left": usage.skipped,
+            "is_undo": snapshot.is_undo,
         }
     )
 
@@ -322,7 +323,7 @@ def _change_line(change: SnapshotChange) -> str:
 
 def _restored_json(done: RestoreReport) -> str:
     numbers = {name: getattr(done, name) for name in ("copied", "unchanged", "deleted", "conflicts", "skipped")}
-    return json.dumps(numbers | {"undo": done.undo.id})
+    return json.dumps(numbers | {"undo": done.undo.id, "snapshot": done.snapshot.id})
 
 
 def _restored_lines(done: RestoreReport) -> Iterator[str]:

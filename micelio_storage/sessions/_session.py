@@ -125,17 +125,19 @@ class Session:
 
         Each file is the old one or the new one, but not all of them change at once: who needs that reads
         `Snapshot.files`, or forks. Before anything is changed, all that is there is kept in a snapshot of its own,
-        `undo`. What others write meanwhile stays, and is reported. A restore that was interrupted is finished by the
-        next. The metadata and the events stay as they are. `NotSupportedError` where the store has no conditional puts
-        and deletes.
+        `undo`, and afterwards a snapshot says that this is the session's latest: a workspace loads what was restored.
+        What others write meanwhile stays, and is reported. A restore that was interrupted is finished by the next. The
+        metadata and the events stay as they are. `NotSupportedError` where the store has no conditional puts and
+        deletes, `NotFoundError` where the snapshot was deleted.
         """
         from ._snapshots._restoring import restore
 
-        return await restore(self._whole, f"{ROOT}{self.id}/files", self.snapshots, snapshot)
+        return await restore(self._whole, self._storage, self.id, self.snapshots, snapshot)
 
     async def fork(self, session_id: str, snapshot: Snapshot, *, files: bool = False) -> Session:
-        """A new session that begins as a snapshot of this one: with its metadata, the snapshot as its first, and no
-        events. It shares what is stored, so this takes a few requests; with `files`, the live files are copied as well.
+        """A new session that begins as a snapshot of this one: with its metadata and the snapshot as its first. Its
+        event log begins anew: what happened before stays in this session's, up to number `snapshot.events`. It shares
+        what is stored, so this takes a few requests; with `files`, the live files are copied as well.
         `AlreadyExistsError` where the session exists."""
         from ._snapshots._forks import fork
 

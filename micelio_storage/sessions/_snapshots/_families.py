@@ -60,9 +60,10 @@ async def find_record(place: Storage, family: str, session: str, snapshot: str) 
 
 
 async def newest_record(place: Storage, family: str, session: str, ids: Sequence[str]) -> Record | None:
-    """The newest of these snapshots that is done."""
+    """The newest of these snapshots that is done, but for those that were made before something was restored."""
     for snapshot in reversed(ids):
-        if (record := await find_record(place, family, session, snapshot)) is not None:
+        record = await find_record(place, family, session, snapshot)
+        if record is not None and not record.undo:
             return record
     return None
 

@@ -87,14 +87,14 @@ class Snapshots:
         return await LiveSource(self._storage, f"sessions/{self._id}/files", packs, known).take(base)
 
     async def list(self) -> AsyncGenerator[Snapshot, None]:
-        """All of the session's snapshots, the newest first."""
+        """All of the session's snapshots, the newest first, those too that were made before something was restored."""
         if (family := await family_of(self._session)) is None:
             return
         async for record in records_of(family_place(self._storage, family), family, self._id):
             yield Snapshot(self._storage, record, self._last)
 
     async def latest(self) -> Snapshot | None:
-        """The newest one; None where there is none."""
+        """The newest one, but for those that were made before something was restored; None where there is none."""
         if (family := await family_of(self._session)) is None:
             return None
         place = family_place(self._storage, family)
@@ -126,6 +126,12 @@ class Snapshots:
         if not dry_run:
             await for_each(gone, Snapshot.delete)
         return gone
+
+
+async def keep_before(snapshots: Snapshots, restored: str) -> Snapshot:
+    """Keep the live files as they are before this snapshot is restored."""
+    request = Request(message=f"before {restored} was restored", undo=True)
+    return await snapshots._make(request, snapshots._take_live)  # noqa: SLF001  # for the module beside this one
 
 
 def _parse_parent(parent: Snapshot | str | None) -> str | None:

@@ -39,6 +39,7 @@ class Request:
     tags: Mapping[str, str] = field(default_factory=dict)
     if_parent: str | None = None
     lease: float = LEASE
+    undo: bool = False
 
     @classmethod
     def parse(cls, message: str, tags: Mapping[str, str] | None, if_parent: str | None = None) -> Request:
@@ -65,6 +66,7 @@ async def make_snapshot(
         lease=request.lease,
         tags=request.tags,
         message=request.message,
+        undo=request.undo,
     )
     async with pinned(place, opened) as pin:
         if await family_of(session) != family:  # the session was deleted, and whoever did it had not seen the pin
@@ -73,8 +75,7 @@ async def make_snapshot(
         parent = await newest_record(place, family, session_id, ids)
         require_latest(request.if_parent, parent)
         base = await last.of(place, parent)
-        said = replace(opened, parent=None if parent is None else parent.id, document=await read_document(session))
-        said = replace(said, events=await Log(session.under("events")).last_number())
+        said = await with_surroundings(session, replace(opened, parent=None if parent is None else parent.id))
         async with Packs(pin) as packs:
             taken, is_consistent = await take(packs, Known(base, condemned), base)
             tree = await in_thread(taken.tree)
@@ -87,6 +88,12 @@ async def make_snapshot(
         record = await pin.commit(_done(said, segments, tree, taken, is_consistent=is_consistent))
     last.keep(segments, tree)
     return record
+
+
+async def with_surroundings(session: Storage, record: Record) -> Record:
+    """The record with what the session has at this moment beside its files."""
+    last = await Log(session.under("events")).last_number()
+    return replace(record, document=await read_document(session), events=last)
 
 
 def _done(record: Record, segments: tuple[SegmentRef, ...], tree: Tree, taken: Taken, *, is_consistent: bool) -> Record:

@@ -131,6 +131,7 @@ class Record:
     left: int = 0
     unsolved: tuple[Left, ...] = ()
     successor: str | None = None
+    undo: bool = False
 
     @property
     def name(self) -> str:
@@ -178,6 +179,7 @@ class Record:
                 Left(path=each.text("path"), reason=each.text("reason")) for each in fields.objects("unsolved")
             ),
             successor=fields.text_or_none("successor"),
+            undo=fields.flag_or("undo", default=False),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..._batches import for_each
@@ -12,11 +12,13 @@ from ..._keys import Key
 from ..._storage import Storage
 from ..._types import WriteArguments
 from ._contents import Run, for_each_run, runs_of
-from ._history import Snapshots
+from ._history import Snapshots, keep_before
 from ._live_source import EXECUTABLE
+from ._making import with_surroundings
 from ._manifest import Tree, TreeEntry
 from ._records import SNAPSHOTS
-from ._snapshot import Snapshot, place_of, record_of, tree_of
+from ._sharing import sharing
+from ._snapshot import Snapshot, another, place_of, record_of, tree_of
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,10 +28,11 @@ class RestoreReport:
     Numbers of files: `copied`; `unchanged`, because they were there already; `deleted`, because they are not in the
     snapshot. `conflicts` are the paths of those that others wrote or removed meanwhile, which stay as they are;
     `skipped` those of links, empty directories and names that are not keys, of which no object can be made. `undo` is a
-    snapshot of what was there before.
+    snapshot of what was there before. `snapshot` has what the restored one has: it is the session's latest now.
     """
 
     undo: Snapshot
+    snapshot: Snapshot
     copied: int = 0
     unchanged: int = 0
     deleted: int = 0
@@ -42,31 +45,53 @@ class RestoreReport:
         return not (self.conflicts or self.skipped)
 
 
-async def restore(storage: Storage, files: str, snapshots: Snapshots, snapshot: Snapshot) -> RestoreReport:
-    """What `Session.restore` does, for the files at this place of the storage."""
-    live = storage.under(files)
-    capabilities = live.capabilities
+async def restore(
+    storage: Storage, session: Storage, session_id: str, snapshots: Snapshots, snapshot: Snapshot
+) -> RestoreReport:
+    """What `Session.restore` does, for the session at this place of the storage. From before the first file is read up
+    to the end a pin holds what the snapshot needs; it becomes the record that this one is the latest now."""
+    files = f"sessions/{session_id}/files"
+    capabilities = storage.capabilities
     if not (capabilities.delete_if_match and capabilities.if_match):
         raise NotSupportedError(
             "restoring needs a store with conditional puts and deletes: see `micelio-storage doctor`"
         )
-    wanted = await tree_of(snapshot)
-    undo = await snapshots.create(f"before {snapshot.id} was restored")
-    restoring = Restoring(storage, files, snapshot, RestoreReport(undo=undo))
-    await restoring.run(wanted, await tree_of(undo))
-    await restoring.look_for_others(wanted)
-    return restoring.report
+    undo = await keep_before(snapshots, snapshot.id)
+    message = f"{snapshot.id} was restored"
+    restoring = Restoring(storage, files, snapshot)
+    async with sharing(snapshot, session_id, after=undo.id) as (pin, shared):
+        wanted = await tree_of(snapshot)
+        await restoring.run(wanted, await tree_of(undo))
+        await restoring.look_for_others(wanted)
+        if shared.family == record_of(undo).family:
+            told = await with_surroundings(session, replace(shared, parent=undo.parent, message=message))
+            return restoring.report(undo, another(snapshot, await pin.commit(told)))
+    return restoring.report(undo, await snapshots.create(message))  # nothing is shared between families
 
 
 class Restoring:
     """One run, which leaves what is not as it was seen."""
 
-    def __init__(self, storage: Storage, files: str, snapshot: Snapshot, report: RestoreReport) -> None:
+    def __init__(self, storage: Storage, files: str, snapshot: Snapshot) -> None:
         self._storage = storage
         self._place = files
         self._files = storage.under(files)
         self._snapshot = snapshot
-        self.report = report
+        self._copied = self._unchanged = self._deleted = 0
+        self._conflicts: list[str] = []
+        self._skipped: list[str] = []
+
+    def report(self, undo: Snapshot, snapshot: Snapshot) -> RestoreReport:
+        """What the run did."""
+        return RestoreReport(
+            undo=undo,
+            snapshot=snapshot,
+            copied=self._copied,
+            unchanged=self._unchanged,
+            deleted=self._deleted,
+            conflicts=self._conflicts,
+            skipped=self._skipped,
+        )
 
     async def run(self, wanted: Tree, seen: Tree) -> None:
         """Write what differs from what was seen, and delete what is surplus."""
@@ -75,7 +100,7 @@ class Restoring:
         in_the_way = _standing_in_the_way(surplus, objects)
         await for_each(in_the_way, lambda path: self._delete(path, surplus[path]))
         differing = [entry for path, entry in objects.items() if not _is_same(entry, seen.get(path))]
-        self.report.unchanged = len(objects) - len(differing)
+        self._unchanged = len(objects) - len(differing)
         await self._write(differing, seen)
         await for_each(
             [path for path in surplus if path not in in_the_way], lambda path: self._delete(path, surplus[path])
@@ -88,7 +113,7 @@ class Restoring:
                 return True
             except InvalidKeyError:
                 pass  # it is told below
-        self.report.skipped.append(path)
+        self._skipped.append(path)
         return False
 
     async def _write(self, entries: Sequence[TreeEntry], seen: Tree) -> None:
@@ -113,25 +138,25 @@ class Restoring:
         try:
             await write
         except PreconditionFailedError:
-            self.report.conflicts.append(path)
+            self._conflicts.append(path)
         else:
-            self.report.copied += 1
+            self._copied += 1
 
     async def _delete(self, path: str, entry: TreeEntry) -> None:
         try:
             await self._files.delete(path, if_match=entry.etag)
         except PreconditionFailedError as error:
             if error.info is not None or await self._files.exists(path):
-                self.report.conflicts.append(path)
+                self._conflicts.append(path)
                 return
-        self.report.deleted += 1
+        self._deleted += 1
 
     async def look_for_others(self, wanted: Tree) -> None:
         """Tell of what is there and was in neither."""
-        told = set(self.report.conflicts)
+        told = set(self._conflicts)
         async for entry in self._files.list():
             if str(entry.key) not in wanted and str(entry.key) not in told:
-                self.report.conflicts.append(str(entry.key))
+                self._conflicts.append(str(entry.key))
 
 
 def _standing_in_the_way(surplus: Iterable[str], objects: Mapping[str, TreeEntry]) -> Sequence[str]:

@@ -108,6 +108,12 @@ class Snapshot:
         return self._record.consistent
 
     @property
+    def is_undo(self) -> bool:
+        """Whether it was made before something was restored, so that this can be undone. `Snapshots.latest`, workspaces
+        and `parent` pass over such ones."""
+        return self._record.undo
+
+    @property
     def complete(self) -> bool:
         """Whether all of the source is in it."""
         return not self._record.left
@@ -153,6 +159,11 @@ class Snapshot:
 def record_of(snapshot: Snapshot) -> Record:
     """All that is stored of a snapshot, but for what it holds."""
     return snapshot._record  # noqa: SLF001  # for the modules beside this one
+
+
+def another(snapshot: Snapshot, record: Record) -> Snapshot:
+    """Another one of the same family."""
+    return Snapshot(snapshot._storage, record, snapshot._last)  # noqa: SLF001
 
 
 def place_of(snapshot: Snapshot) -> Storage:

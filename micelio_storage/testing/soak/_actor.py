@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import random
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
-from ..._errors import (
-    AccessDeniedError,
-    AlreadyExistsError,
-    IntegrityError,
-    NotFoundError,
-    OutOfSpaceError,
-    PreconditionFailedError,
-    RangeError,
-    StorageError,
-)
-from ..._storage import Storage
+from ..._errors import AlreadyExistsError, IntegrityError, NotFoundError, PreconditionFailedError, RangeError
+from ._calls import Attempt, Caller, World
 from ._model import (
     DIRECTORIES,
     LABEL,
@@ -35,9 +22,7 @@ from ._model import (
     judge,
     judge_listing,
     judge_move,
-    line,
     number_in,
-    possible_in,
     possible_out,
     read_whole,
     value_out,
@@ -46,79 +31,22 @@ from ._model import (
 
 USUAL = 2 << 20  # bytes: most bodies are smaller, and every tenth of those is empty
 LARGE = 0.01  # of the bodies have 8 MiB
-CANCELLED = 0.12  # of the calls are cancelled, or would be if they took longer
 OWN = 0.7  # of the reads are of a task's own keys, the others of any key of the process
 CHUNK = 64 << 10  # bytes that a stream hands over at a time, at least
 
-Outcome: TypeAlias = Literal["done", "answered", "cancelled", "refused"]
 T = TypeVar("T")
 
-# What says that nothing was changed; after any other error nobody knows.
-UNCHANGED = (PreconditionFailedError, NotFoundError, RangeError, OutOfSpaceError, AccessDeniedError)
 
-
-@dataclass(slots=True)
-class Attempt(Generic[T]):
-    """How a call ended: "answered" is with an error that says how things are."""
-
-    outcome: Outcome
-    result: T | None = None
-    error: Exception | None = None
-
-    @property
-    def changed(self) -> bool | None:
-        """Whether it has changed what it was to change; None: nobody knows."""
-        if self.outcome == "done":
-            return True
-        return False if isinstance(self.error, UNCHANGED) else None
-
-
-class World:
-    """What the tasks of one process share."""
-
-    def __init__(self, orders: Mapping[str, Any], storage: Storage) -> None:
-        self.storage = storage
-        self.base: str = orders["base"]
-        self.cells = {key: Cell(key, possible_in(possible)) for key, possible in orders["cells"]}
-        self.others: list[str] = orders["others"]
-        self.counters: dict[str, int] = dict.fromkeys(orders["counters"], 0)  # the most that was seen there
-        self.stopping = False
-        self._numbers = 0
-
-    def say(self, **fields: Any) -> None:
-        """A line, in the parent's hands when this returns: so a kill after it takes nothing back."""
-        data = line(**fields)
-        while data:
-            data = data[os.write(1, data) :]
-
-    def begin(self, **fields: Any) -> int:
-        """Say what is about to be done; gives the number to end it with."""
-        self._numbers += 1
-        self.say(begin=self._numbers, **fields)
-        return self._numbers
-
-    def lose(self, loss: Loss) -> None:
-        """Report it once."""
-        self.say(loss=[loss.kind, loss.key, loss.text])
-        if loss.key in self.cells:
-            cell = self.cells[loss.key]
-            cell.forget()
-            self.say(cells=[[cell.key, None]])
-
-
-class Actor:
+class Actor(Caller):
     """One task, and the keys that it alone writes."""
 
     def __init__(self, world: World, number: int, name: str, seed: str) -> None:
-        self._world = world
-        self._storage = world.storage
+        super().__init__(world, seed)
         self._base = f"{world.base}t{number}/"
         self._own = [cell for key, cell in world.cells.items() if key.startswith(self._base)]
         self._all = list(world.cells.values())
         self._name = name
-        self._random = random.Random(seed)
         self._serial = 0
-        self._usual: dict[str, float] = {}  # seconds that a call took, lately
         can = world.storage.capabilities
         self._metadata = can.metadata
         self._delete_if_match = can.delete_if_match
@@ -425,34 +353,6 @@ class Actor:
                 self._settle(cell, still)
         return attempt
 
-    async def _attempt(self, name: str, work: Coroutine[Any, Any, T], *, sure: bool = False) -> Attempt[T]:
-        """Make the call, and cancel some of them on their way."""
-        began = time.monotonic()
-        task = asyncio.ensure_future(work)
-        try:
-            usual = self._usual.get(name, 0.01)
-            if not sure and self._random.random() < CANCELLED:
-                await asyncio.wait([task], timeout=self._random.uniform(0, usual))
-                task.cancel()
-            result = await task
-        except asyncio.CancelledError:
-            if (this := asyncio.current_task()) is not None and this.cancelling():
-                task.cancel()
-                raise  # the whole process ends
-            return Attempt("cancelled")
-        except (PreconditionFailedError, NotFoundError, RangeError, IntegrityError) as error:
-            return Attempt("answered", error=error)
-        except (StorageError, ExceptionGroup) as error:
-            return Attempt("refused", error=error)
-        self._usual[name] = 0.9 * self._usual.get(name, 0.01) + 0.1 * (time.monotonic() - began)
-        return Attempt("done", result)
-
-    def _end(self, number: int, name: str, attempt: Attempt[Any], **fields: Any) -> None:
-        self._world.say(end=number, operation=name, outcome=attempt.outcome, why=_why(attempt), **fields)
-
-    def _tell(self, name: str, attempt: Attempt[Any]) -> None:
-        self._world.say(operation=name, outcome=attempt.outcome, why=_why(attempt))
-
     def _settle(self, cell: Cell, possible: set[Value | None]) -> None:
         cell.possible = possible
         self._world.say(cells=[[cell.key, possible_out(possible)]])
@@ -482,7 +382,3 @@ class Actor:
 
     def _labelled(self, value: Value) -> Mapping[str, str] | None:
         return {LABEL: value.label} if self._metadata else None
-
-
-def _why(attempt: Attempt[Any]) -> str | None:
-    return type(attempt.error).__name__ if attempt.outcome == "refused" else None

@@ -15,7 +15,8 @@ from typing import Any
 
 from ..._config import Config, LocalConfig, S3Config
 from ..._open import open_storage
-from ._actor import Actor, World
+from ._actor import Actor
+from ._calls import World
 from ._model import judge_move, read_whole, value_in
 
 
