@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ._config import Config, LocalConfig, MemoryConfig, Mode, S3Config
 from ._errors import (
     AccessDeniedError,
@@ -37,7 +39,9 @@ from ._storage import Storage
 from ._streams import Reader, Writer
 from ._types import BytesLike, Capabilities, Entry, Page, Removed, UrlArguments, WriteArguments
 from ._updating import Change
-from .sessions import Document, DocumentChange, Session, Usage, list_sessions
+
+if TYPE_CHECKING:  # imported when somebody asks for them: who only stores objects need not wait for all of a session
+    from .sessions import Document, DocumentChange, Session, Usage, list_sessions
 
 __all__ = [
     "AccessDeniedError",
@@ -102,9 +106,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
+_OF_SESSIONS = ("Document", "DocumentChange", "Session", "Usage", "list_sessions")
+
+
+def __getattr__(name: str) -> object:
     if name == "__version__":
         from importlib.metadata import version
 
         return version("micelio_storage")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _OF_SESSIONS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import sessions
+
+    value: object = getattr(sessions, name)
+    globals()[name] = value
+    return value

@@ -12,8 +12,6 @@ from contextvars import Token
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
-import anyio
-
 from ._errors import ClosedError, InvalidArgumentError, StorageError
 from ._forking import leave_alone, when_forked
 from ._hooks import UNSEEN, Hook, Observation, Operation
@@ -55,7 +53,7 @@ class Lifecycle:
         "state",
         "streams",
         "told",
-        "turn",
+        "turns",
     )
 
     def __init__(self) -> None:
@@ -68,8 +66,13 @@ class Lifecycle:
         self.streams: weakref.WeakSet[Closable] = weakref.WeakSet()  # one that is dropped open warns at once
         self.told: set[str] = set()  # places of which it was logged that listings leave something out
         self.companions: weakref.WeakValueDictionary[object, Any] = weakref.WeakValueDictionary()
-        self.turn = anyio.Lock()
+        self.turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
         self.closing: set[asyncio.Future[None]] = set()  # streams that were dropped open
+
+    @property
+    def turn(self) -> asyncio.Lock:
+        """Who opens or closes does so alone. A lock for each loop: asyncio's belongs to the first that waits."""
+        return self.turns.setdefault(running_loop(), asyncio.Lock())
 
     def opened(self, driver: object) -> None:
         """The storage is open from now on."""
@@ -92,7 +95,7 @@ class Lifecycle:
             self.companions = weakref.WeakValueDictionary()
             self.blocks, self.kept = 0, False
             self.state = "open in the process that forked this one, and not in this one: open it here, after the fork"
-        self.turn = anyio.Lock()
+        self.turns = weakref.WeakKeyDictionary()
 
     def others_stay(self, blocks: int) -> bool:
         """Whether it stays open for others when so many blocks are left. Those that were entered before it was closed
@@ -111,7 +114,7 @@ class Lifecycle:
         """Be closed where the loop is gone, and let the driver give up what it holds."""
         for stream in list(self.streams):
             stream.drop()
-        self.streams, self.closing, self.turn = weakref.WeakSet(), set(), anyio.Lock()
+        self.streams, self.closing = weakref.WeakSet(), set()
         self.closed()
 
     def tell_of_skipped(self, place: str, page: Page) -> None:

@@ -12,10 +12,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import aiofiles
-from aiofiles.threadpool.binary import AsyncFileIO
+if TYPE_CHECKING:
+    from aiofiles.threadpool.binary import AsyncFileIO
 
 from ._shielding import run_to_completion, wait_uncancelled
 from ._turns import in_turn
@@ -147,7 +147,15 @@ async def opened(
 async def _open(
     path: str | os.PathLike[str], mode: _Mode, opener: Callable[[str, int], int] | None, executor: Executor
 ) -> AsyncFileIO:
+    await asyncio.get_running_loop().run_in_executor(executor, _import_aiofiles)
+    import aiofiles
+
     return await aiofiles.open(path, mode, buffering=0, opener=opener, executor=executor)
+
+
+def _import_aiofiles() -> None:
+    """In a thread, where it holds up nobody, and not before a file is wanted."""
+    import aiofiles  # noqa: F401  # it is there for the loop then
 
 
 def _size_of(descriptor: int) -> int:

@@ -12,13 +12,10 @@ import sys
 import typing
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
-
-import platformdirs
 
 from ._call import parse_deadline
 from ._config import (
@@ -134,6 +131,8 @@ def _refuse_unknown(given: set[str], known: Collection[str]) -> None:
     for name in sorted(given - set(known)):
         if any(word in name.lower() for word in _SECRETS):
             raise ConfigError(f"{name} is not read: give credentials to the SDK (AWS_ACCESS_KEY_ID, a profile, a role)")
+        from difflib import get_close_matches
+
         nearest = get_close_matches(name, known, n=1, cutoff=0)
         raise ConfigError(f"{name} is not a setting: did you mean {nearest[0]}?")
 
@@ -192,6 +191,8 @@ def default_path(environ: Mapping[str, str] | None = None) -> str:
         return PRODUCTION_PATH
     if not (environ.get("XDG_DATA_HOME") or environ.get("HOME") or sys.platform in ("win32", "darwin")):
         raise ConfigError(f"{PRODUCTION_PATH} is not writable and there is no home directory: set STORAGE_LOCAL_PATH")
+    import platformdirs  # which takes as long to import as all of this module's others, and most say where
+
     return str(Path(platformdirs.user_data_dir("micelio", appauthor=False)) / "storage")
 
 

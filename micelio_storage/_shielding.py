@@ -4,12 +4,12 @@ deadline of the call under way."""
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Self, TypeVar
-
-import anyio
 
 from ._errors import AmbiguousWriteError, DeadlineError, StorageError, UnavailableError
 
@@ -18,12 +18,22 @@ ANSWER_WAIT = 5.0  # seconds that a call waits past its deadline for the answer 
 T = TypeVar("T")
 
 
+def unseen_by_anyio() -> AbstractContextManager[object]:
+    """A block in which no scope of anyio's that is around it cancels anything. Where nobody has imported anyio there is
+    none, and importing it for nothing would hold the loop for 30 ms, in a process that may be over sooner."""
+    if "anyio" not in sys.modules:
+        return nullcontext()
+    from anyio import CancelScope  # the statement waits for a thread that is importing it
+
+    return CancelScope(shield=True)
+
+
 async def wait_uncancelled(future: asyncio.Future[Any]) -> None:
     """Wait until the future is done, whoever cancels the wait: by asyncio's ways, which are kept for later, or by an
     anyio scope's, which wait outside. The future itself is never cancelled. Whether it failed is for the caller to
     look at: one that is cancelled does not, so asyncio is told that somebody has."""
     cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):
+    with unseen_by_anyio():
         while not future.done():
             try:
                 await asyncio.wait([future])
@@ -53,9 +63,11 @@ class Deadline:
 
     def enter(self) -> None:
         """Let the time run."""
+        from anyio import CancelScope  # `parse_deadline` has imported it
+
         self._task = asyncio.current_task()
-        self.at = anyio.current_time() + self.seconds
-        self.scope = anyio.CancelScope(deadline=self.at)
+        self.at = asyncio.get_running_loop().time() + self.seconds
+        self.scope = CancelScope(deadline=self.at)
         self.scope.__enter__()
         self._token: Token[Deadline | None] = _under_way.set(self)
 
@@ -79,7 +91,7 @@ class Deadline:
 
     def left(self) -> float:
         """Seconds."""
-        return max(0.0, self.at - anyio.current_time())
+        return max(0.0, self.at - asyncio.get_running_loop().time())
 
     def is_here(self) -> bool:
         """Whether it is that of this task, and not of one that has started it."""

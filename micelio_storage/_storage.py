@@ -9,8 +9,6 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Literal, Unpack
 
-import anyio
-
 from ._batches import for_each
 from ._call import Call, Lifecycle, parse_deadline
 from ._errors import (
@@ -32,6 +30,7 @@ from ._parsing import (
     parse_read_options,
     parse_write_options,
 )
+from ._shielding import unseen_by_anyio
 from ._signed_urls import SignedUrl, with_end
 from ._sources import Data, Source, as_source
 from ._streams import Pull, Reader, Writer, upload_chunks
@@ -254,7 +253,7 @@ class Storage(Openable):
                 await write_file(target, read)
                 return call.wrote(download.info)
             finally:
-                with anyio.CancelScope(shield=True):
+                with unseen_by_anyio():
                     await download.aclose()
 
     # -- many objects

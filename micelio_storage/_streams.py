@@ -8,14 +8,13 @@ from functools import partial
 from types import TracebackType
 from typing import ClassVar, Generic, Literal, Self, TypeAlias, TypeVar
 
-import anyio
-
 from ._buffers import Gathered
 from ._call import Call, Lifecycle
 from ._errors import BusyError, ClosedError, IntegrityError, StorageError
 from ._forking import leave_alone
 from ._hooks import UNSEEN
 from ._info import ObjectInfo
+from ._shielding import unseen_by_anyio
 from ._sources import as_bytes
 from ._types import BytesLike
 from .driver import Download, FileSlice, Upload
@@ -64,7 +63,7 @@ async def read_whole(download: Download) -> bytes:
         if len(data) != download.span.size:
             raise _wrong(len(data), download.span.size)
     except BaseException:
-        with anyio.CancelScope(shield=True):
+        with unseen_by_anyio():
             await download.aclose()
         raise
     await download.aclose()
@@ -284,7 +283,7 @@ class Reader(_Stream[Download]):
 
     @staticmethod
     async def _give_back(held: Download) -> None:
-        with anyio.CancelScope(shield=True):
+        with unseen_by_anyio():
             await held.aclose()
 
     def _require_pull(self) -> Pull:
@@ -414,7 +413,7 @@ async def commit(upload: Upload) -> ObjectInfo:
 
 async def abort(upload: Upload) -> None:
     """Leave nothing of the upload, also when cancelled."""
-    with anyio.CancelScope(shield=True):
+    with unseen_by_anyio():
         await upload.abort()
 
 
@@ -435,6 +434,6 @@ async def upload_chunks(chunks: AsyncGenerator[BytesLike, None], start: Callable
             await abort(upload)
         raise
     finally:
-        with anyio.CancelScope(shield=True):
+        with unseen_by_anyio():
             await chunks.aclose()
     return await commit(upload)

@@ -5,14 +5,13 @@ Both try again where others write, and both come to an end.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TypeAlias
-
-import anyio
 
 from ._content_types import content_type_of
 from ._errors import NotFoundError, NotSupportedError, ObjectReplacedError, PreconditionFailedError
@@ -87,5 +86,5 @@ class Rounds:
                 f"the store refuses {what} {self._vain} times in a row: do conditions pass through what is in between?"
             )
             raise NotSupportedError(text) from error
-        await anyio.sleep(random.uniform(0, self._pause))
+        await asyncio.sleep(random.uniform(0, self._pause))
         self._pause = min(2 * self._pause, LONGEST_PAUSE)

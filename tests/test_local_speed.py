@@ -28,6 +28,7 @@ from micelio_storage import (
     open_storage,
 )
 from micelio_storage.driver import Key, Span
+from micelio_storage.drivers import _checksums
 from micelio_storage.drivers.local import LocalDriver, _attribute_cache, _fast_reads, _reads, _uploads
 from micelio_storage.drivers.local import _listing as listing
 from micelio_storage.drivers.local._attribute_cache import Known
@@ -416,3 +417,21 @@ async def test_asking_for_memory_to_be_kept_in_other_words_is_refused(
     with pytest.raises(ConfigError, match="MICELIO_KEEP_FREED_MEMORY='yes': set it to 1"):
         await open_storage(LocalConfig(path=tmp_path / "root")).open()
     assert not (tmp_path / "root").exists()
+
+
+async def test_what_computes_checksums_is_imported_by_a_thread_for_the_first_read_too(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await storage.put("a", b"some bytes")
+    loading, load = list[threading.Thread](), _checksums.load
+
+    def noted() -> None:
+        loading.append(threading.current_thread())
+        load()
+
+    monkeypatch.setattr(_checksums, "_compute", None)
+    monkeypatch.setattr(_checksums, "load", noted)
+    assert await storage.get("a") == b"some bytes"
+    assert await storage.get("a") == b"some bytes"
+    assert len(loading) == 1
+    assert loading[0] is not threading.main_thread()

@@ -42,6 +42,20 @@ def on_a_loop(work: Coroutine[object, object, None]) -> None:
     loop.close()
 
 
+def test_tasks_that_open_at_once_may_do_so_on_one_loop_after_another() -> None:
+    storage = open_storage("memory:")
+
+    async def work() -> None:
+        async with storage._lifecycle.turn:
+            opening = [asyncio.create_task(storage.open()) for _ in range(3)]  # all of them wait
+            await asyncio.sleep(0)
+        await asyncio.gather(*opening)
+        await storage.aclose()
+
+    asyncio.run(work())
+    asyncio.run(work())
+
+
 # -- left open
 
 

@@ -311,3 +311,18 @@ def test_importing_the_library_imports_nothing_optional() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     optional = {"aioboto3", "botocore", "typer", "rich", "micelio_storage.testing", "micelio_storage.drivers.local"}
     assert optional & set(loaded) == set()
+
+
+def test_a_process_that_looks_at_one_object_on_disk_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    """Each of them takes a tenth of such a process's time, or more."""
+    program = f"""
+import asyncio, sys
+from micelio_storage import LocalConfig, open_storage
+async def main():
+    async with open_storage(LocalConfig(path={str(tmp_path)!r})) as storage:
+        return await storage.exists("a/b")
+print(asyncio.run(main()), *(name for name in sys.argv[1:] if name in sys.modules))
+"""
+    heavy = ["anyio", "aiofiles", "awscrt", "botocore", "difflib", "micelio_storage.sessions", "platformdirs"]
+    done = subprocess.run([sys.executable, "-c", program, *heavy], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("False\n", "")

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
-from awscrt import checksums
-
 from ..driver import BytesLike, IntegrityError
 
 if TYPE_CHECKING:
@@ -23,7 +21,27 @@ LARGEST_ON_LOOP = 1 << 20  # bytes: 0.1-0.2 ms; larger ones are summed in a thre
 _POLYNOMIAL = 0x9A6C9329AC4BC9B5  # of CRC-64/NVME, the bit of x^0 in front
 _ONE = 1 << 63
 
-crc64nvme: Callable[[BytesLike, int], int] = checksums.crc64nvme  # pyright: ignore[reportAssignmentType]
+_compute: Callable[[BytesLike, int], int] | None = None
+
+
+def load() -> None:
+    """Import what computes checksums, in 10 ms that are no loop's: whoever wants none does not pay for it."""
+    global _compute  # noqa: PLW0603  # a cache's lookup would take as long as the checksum of a small object
+    from awscrt import checksums
+
+    _compute = checksums.crc64nvme  # pyright: ignore[reportAssignmentType]
+
+
+def is_loaded() -> bool:
+    """Whether a checksum on the loop takes no longer than its bytes do."""
+    return _compute is not None
+
+
+def crc64nvme(data: BytesLike, crc: int) -> int:
+    """The CRC of bytes whose CRC is `crc`, with `data` behind them."""
+    if _compute is None:
+        load()
+    return _compute(data, crc)  # type: ignore[misc]  # pyright: ignore[reportOptionalCall]  # `load` has set it
 
 
 def checksum_text(crc: int) -> str:

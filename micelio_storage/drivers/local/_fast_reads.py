@@ -14,7 +14,7 @@ import stat
 from collections import deque
 
 from ...driver import IntegrityError, Key, ObjectInfo, ReadOptions, Span, check_read_conditions, not_found, resolve_span
-from .._checksums import check_whole
+from .._checksums import check_whole, is_loaded
 from .._libc import file_system_type, open_cached
 from ._attribute_cache import Known
 from ._root import FILE_FLAGS, NO_OBJECT, Root, release
@@ -84,10 +84,13 @@ class CachedReads:
                 return None
             check_read_conditions(options, info)
             span = resolve_span(options.offset, options.length, info.size)
-            data = self._read(descriptor, span.start, span.size) if span.size <= LARGEST else None
+            checksum = info.checksum if span.size == info.size else None
+            if span.size > LARGEST or (checksum is not None and not is_loaded()):
+                return None
+            data = self._read(descriptor, span.start, span.size)
             if data is None:
                 return None
-            check_whole(data, info.checksum if span.size == info.size else None)
+            check_whole(data, checksum)
             return info, span, data
         except IntegrityError:
             return None  # the other way finds out whether it is rot, or another program's writing

@@ -11,13 +11,12 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from functools import partial
 from threading import Event
-from typing import Any, NamedTuple, Protocol
-
-from aiofiles.base import wrap
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ...driver import BytesLike, Gathered, IntegrityError, Span
 from .._checksums import crc64nvme
@@ -30,6 +29,8 @@ READ_HOP = 3 << 20  # bytes that a download which is alone reads in one hop, whi
 MOST_PIECES = 48  # in one hop, should the chunks wanted be small
 LARGEST_CHUNK = 64 << 20  # bytes, however many are asked for: the thread that reads them hears nothing meanwhile
 WRITEBACK = 16 << 20  # bytes between two hints to the kernel to begin writing: so the sync at the end is short
+
+T = TypeVar("T")
 
 
 class Transfer(Protocol):
@@ -208,11 +209,19 @@ class SharedFile:
                 self._changed.notify_all()
 
 
-# The same for coroutines, each a hop into the `executor` that they are given.
-read_at = wrap(SharedFile.read_at)
-read_whole = wrap(SharedFile.read_whole)
-write_from = wrap(SharedFile.write_from)
-close = wrap(SharedFile.close)
+def _hopping(function: Callable[..., T]) -> Callable[..., Coroutine[Any, Any, T]]:
+    """The same as a coroutine, which hops into the `executor` that it is given."""
+
+    async def hop(*arguments: Any, executor: Executor, **options: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(executor, partial(function, *arguments, **options))
+
+    return hop
+
+
+read_at = _hopping(SharedFile.read_at)
+read_whole = _hopping(SharedFile.read_whole)
+write_from = _hopping(SharedFile.write_from)
+close = _hopping(SharedFile.close)
 
 
 async def close_behind(file: SharedFile, flights: Iterable[asyncio.Task[Any]], executor: Executor) -> None:
