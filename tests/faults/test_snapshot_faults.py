@@ -6,17 +6,16 @@ import os
 import random
 import signal
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.fault_proxy import Exchange, Fault
+from support.mortal import Killed, MortalDriver, is_killed
 from support.processes import start, wait_for
 
 from micelio_storage import LocalConfig, PreconditionFailedError, Session, Storage, open_storage
 from micelio_storage._beneath import Beneath
-from micelio_storage.drivers.memory import MemoryDriver
 from micelio_storage.sessions import Snapshot
 from micelio_storage.sessions._snapshots import _packs, _tree_source
 from micelio_storage.sessions._snapshots._families import family_of
@@ -28,55 +27,6 @@ from .test_lost_answers import LOST, line
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
 
 LARGE = random.Random(1).randbytes((1 << 20) + 17)
-
-
-class Killed(BaseException):
-    """As if the process had ended."""
-
-
-class MortalDriver(MemoryDriver):
-    """One whose caller is killed before the request with this number, and does nothing more."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.left: int | None = None
-
-    def _live(self) -> None:
-        if self.left is not None:
-            self.left -= 1
-            if self.left < 0:
-                raise Killed
-
-    async def read(self, *arguments: Any) -> Any:
-        self._live()
-        return await super().read(*arguments)
-
-    async def put(self, *arguments: Any) -> Any:
-        self._live()
-        return await super().put(*arguments)
-
-    async def copy(self, *arguments: Any) -> Any:
-        self._live()
-        return await super().copy(*arguments)
-
-    async def delete(self, *arguments: Any) -> Any:
-        self._live()
-        return await super().delete(*arguments)
-
-    async def list_page(self, *arguments: Any) -> Any:
-        self._live()
-        return await super().list_page(*arguments)
-
-
-async def is_killed(driver: MortalDriver, number: int, act: Callable[[], Any]) -> bool:
-    """Whether it came so far."""
-    driver.left, was_killed = number, False
-    try:
-        await act()
-    except* Killed:
-        was_killed = True
-    driver.left = None
-    return was_killed
 
 
 async def contents(files: Storage) -> dict[str, bytes]:
