@@ -31,8 +31,9 @@ from ._files import OnProgress
 from ._hooks import Hook, Operation, log_operations
 from ._info import HttpHeaders, ObjectInfo
 from ._keys import Key
-from ._open import config_from_environ, config_from_url, default_path, make_driver, open_storage
+from ._open import Target, Url, config_from_environ, config_from_url, default_path, make_driver, open_storage
 from ._outcome import Outcome, Status
+from ._shared import SharedStorage, shared
 from ._signed_urls import SignedUrl, SignedUrlWarning
 from ._sources import AsyncReadable, Data
 from ._storage import Storage
@@ -86,12 +87,15 @@ __all__ = [
     "Removed",
     "S3Config",
     "Session",
+    "SharedStorage",
     "SignedUrl",
     "SignedUrlWarning",
     "Status",
     "Storage",
     "StorageError",
+    "Target",
     "UnavailableError",
+    "Url",
     "UrlArguments",
     "Usage",
     "WriteArguments",
@@ -103,6 +107,7 @@ __all__ = [
     "log_operations",
     "make_driver",
     "open_storage",
+    "shared",
 ]
 
 

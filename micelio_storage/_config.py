@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from ._errors import ConfigError, InvalidKeyError
@@ -24,13 +24,21 @@ _VISIBLE = re.compile(r"[!-~]+")  # becomes a header, or a part of a request's f
 _PROFILE = re.compile(r"[^\x00-\x1f\x7f\[\]]{1,255}")  # becomes the name of a section in the SDK's files
 _VARIABLE = re.compile(r"\$[A-Za-z_{]")
 _GROUP = re.compile(r"[^\x00-\x20\x7f:,/\ud800-\udfff]{1,255}")  # what a line of /etc/group can begin with
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # of a memory: a segment of a key, and of a URL as it is
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # a URL's, in a place for paths; one letter is a drive
 
 SIGNING = ("public_url", "url_keys")  # fields that are the same for every back end without URLs of its own
 
-Origin: TypeAlias = Literal["object", "environment", "url"]
-"""Where a configuration was said, so that an error can name what to change."""
 
+class Origin(NamedTuple):
+    """Where a configuration was said, so that an error can name what to change."""
+
+    kind: Literal["object", "environment", "url"] = "object"
+    prefix: str = ""  # of the environment's names
+
+
+OBJECT = Origin()
+URL = Origin("url")
 
 OCTAL = "octal"  # marks a number that is written so in texts
 Mode: TypeAlias = Annotated[int, OCTAL]
@@ -58,18 +66,20 @@ class LocalConfig:
     group: str | int | None = None
     public_url: str | None = None
     url_keys: str | Sequence[str] | None = field(default=None, repr=False)
-    _origin: Origin = field(default="object", compare=False, repr=False)
+    _origin: Origin = field(default=OBJECT, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryConfig:
-    """Objects in this process, gone when the storage is closed: for tests. `deadline`: seconds for each call, or None.
-    `public_url` and `url_keys` are `LocalConfig`'s."""
+    """Objects in this process, for tests: gone when the storage is closed, or, with a `name`, as long as the process
+    lives and for all its storages of that name, on any event loops and threads. `deadline`: seconds for each call, or
+    None. `public_url` and `url_keys` are `LocalConfig`'s."""
 
+    name: str | None = None
     deadline: float | None = None
     public_url: str | None = None
     url_keys: str | Sequence[str] | None = field(default=None, repr=False)
-    _origin: Origin = field(default="object", compare=False, repr=False)
+    _origin: Origin = field(default=OBJECT, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +127,7 @@ class S3Config:
     sse_kms_key_id: str | None = None
     storage_class: str | None = None
     profile: str | None = None
-    _origin: Origin = field(default="object", compare=False, repr=False)
+    _origin: Origin = field(default=OBJECT, compare=False, repr=False)
 
 
 Config: TypeAlias = LocalConfig | MemoryConfig | S3Config
@@ -131,9 +141,11 @@ def setting(config: Config, name: str) -> str:
 
 def named(kind: type[Config], name: str, origin: Origin) -> str:
     """The same of a configuration that is not made yet."""
-    if origin == "url":
+    if origin.kind == "url":
         return f"the URL's {name}"
-    return variable(kind, name) if origin == "environment" else f"{kind.__name__}.{name}"
+    if origin.kind == "environment":
+        return origin.prefix + variable(kind, name)
+    return f"{kind.__name__}.{name}"
 
 
 def variable(kind: type[Config], name: str) -> str:
@@ -198,6 +210,16 @@ def _check_mode(config: LocalConfig, name: str, *, least: int, most: int) -> Non
         raise ConfigError(f"{said} is {oct(mode)}: it may have the bits of {oct(most)} and no others{meant}")
     if mode & least != least:
         raise ConfigError(f"{said} is {oct(mode)}, which keeps the owner out: it must have the bits of {oct(least)}")
+
+
+def check_memory(config: MemoryConfig) -> None:
+    """Raise a `ConfigError` unless the name, if there is one, can be a name."""
+    name = config.name
+    if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
+        said = setting(config, "name")
+        raise ConfigError(
+            f"{said} is {name!a}: it must be 1 to 128 letters, digits and '.', '_', '-', a letter or digit first"
+        )
 
 
 def check_signing(config: LocalConfig | MemoryConfig) -> bool:

@@ -11,6 +11,7 @@ import ctypes
 import os
 import weakref
 from collections.abc import Callable
+from threading import Lock
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -27,6 +28,13 @@ def leave_alone(*things: object) -> None:
     """Never free the things, nor what they refer to, not even when the interpreter ends."""
     for thing in things:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+def hold_while_forking(lock: Lock) -> None:
+    """Fork only while nobody has the lock, so that a child finds it free, and what it guards as a whole. For locks that
+    are held for microseconds, and for the life of the process."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 def _in_child() -> None:

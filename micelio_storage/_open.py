@@ -14,19 +14,21 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from ._call import parse_deadline
 from ._config import (
     OCTAL,
     SIGNING,
+    URL,
     Config,
     LocalConfig,
     MemoryConfig,
     Origin,
     S3Config,
     check_local,
+    check_memory,
     check_s3,
     check_signing,
     is_open_to_listeners,
@@ -49,70 +51,102 @@ _LONGEST_SHOWN = 200  # characters of what an error tells to write
 _MOST_DIGITS = 20  # of a number: Python reads no more than 4,300
 _DIGITS = re.compile(f"[0-9]{{1,{_MOST_DIGITS}}}")
 _MODE = re.compile("(0o)?[0-7]{3,5}")
+_PREFIX = re.compile("([A-Za-z_][A-Za-z0-9_]*)?")
 
 
 C = TypeVar("C", LocalConfig, MemoryConfig, S3Config)
 
 
+@runtime_checkable
+class Url(Protocol):
+    """A URL that a library has parsed, as pydantic, httpx and yarl have them: `str()` gives its text."""
+
+    @property
+    def scheme(self) -> str:
+        """What stands before the colon."""
+        ...
+
+
+Target: TypeAlias = str | os.PathLike[str] | Url | Config
+"""Where a storage is: a URL, a path or a config object."""
+
+
 def open_storage(
-    target: str | os.PathLike[str] | Config | None = None,
+    target: Target | None = None,
     *,
     environ: Mapping[str, str] | None = None,
+    environ_prefix: str = "",
     hooks: Sequence[Hook] = (),
 ) -> Storage:
     """A storage, to be opened by `async with` (or `await storage.open()`).
 
     ```python
     open_storage()                             # from the environment: STORAGE_BACKEND=local is the default
-    open_storage("file:///srv/micelio")        # or "memory:", "s3://bucket/prefix?region=eu-west-1"
+    open_storage("file:///srv/micelio")        # or "memory:", "s3://bucket/prefix?region=eu-west-1", a pydantic URL
     open_storage("/srv/micelio")               # or "./data", "~/data", a `Path`
     open_storage(LocalConfig(path="/srv/micelio"))
+    open_storage(environ_prefix="REPORTS_")    # from REPORTS_STORAGE_URL and so on: one of several storages
     ```
 
     `environ` is `os.environ` unless given. What cannot be meant is a `ConfigError` that says what to set; asking for
     one back end never gives another.
     """
-    if target is None:
-        config = config_from_environ(os.environ if environ is None else environ)
-    elif isinstance(target, str) and not target.startswith(("/", "./", "../", "~")):
-        config = config_from_url(target)
-    elif isinstance(target, (str, os.PathLike)):
-        config = LocalConfig(path=target)
-    elif isinstance(target, (LocalConfig, MemoryConfig, S3Config)):
-        config = target
-    else:
-        raise TypeError(f"open_storage takes a URL, a path, a config object or nothing, not {type(target).__name__}")
+    config = parse_target(target, environ, environ_prefix)
     storage = Storage(make_driver(config, environ), hooks=hooks, deadline=parse_deadline(config.deadline))
-    if not isinstance(config, MemoryConfig):
+    storage._url = partial(_url_of, config)  # noqa: SLF001  # nobody else has one
+    if not isinstance(config, MemoryConfig) or config.name is not None:
         places = None if environ is None else {name: environ[name] for name in _PLACES if name in environ}
         again = partial(open_storage, config, environ=places, hooks=tuple(hooks))
-        storage._recipe = again  # noqa: SLF001  # nobody else has one
+        storage._recipe = again  # noqa: SLF001  # as above
     return storage
 
 
-def config_from_environ(environ: Mapping[str, str]) -> Config:
+def parse_target(target: Target | None, environ: Mapping[str, str] | None, prefix: str) -> Config:
+    """What says where a storage is, as a config object."""
+    if target is None:
+        return config_from_environ(os.environ if environ is None else environ, prefix)
+    if prefix:
+        raise ConfigError("environ_prefix says which variables to read: leave it out where a target is given")
+    if isinstance(target, str) and not target.startswith(("/", "./", "../", "~")):
+        return config_from_url(target)
+    if isinstance(target, (str, os.PathLike)):
+        return LocalConfig(path=target)
+    if isinstance(target, (LocalConfig, MemoryConfig, S3Config)):
+        return target
+    if isinstance(target, Url) and str(target).startswith(f"{target.scheme}:"):  # the standard library's are tuples
+        return config_from_url(str(target))
+    raise TypeError(f"a storage is at a URL, a path or a config object, not {type(target).__name__}")
+
+
+def config_from_environ(environ: Mapping[str, str], prefix: str = "") -> Config:
     """What `STORAGE_URL` says, or `STORAGE_BACKEND` and the variables of that back end: `STORAGE_LOCAL_<FIELD>` or
-    `S3_<FIELD>`. An empty variable is as good as none, and one that is not known is a `ConfigError`."""
-    given = {name: value for name, value in environ.items() if value and name.startswith(("STORAGE_", "S3_"))}
+    `S3_<FIELD>`. An empty variable is as good as none, and one that is not known is a `ConfigError`. With a `prefix`
+    such as "REPORTS_", all of these names begin with it, and others are not looked at."""
+    if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
+        raise ConfigError(f"not a prefix of variables' names: {prefix!a} (letters, digits and '_', as in 'REPORTS_')")
+    begin = f"{prefix}STORAGE_", f"{prefix}S3_"
+    whole = {name: value for name, value in environ.items() if value and name.startswith(begin)}
+    given = {name[len(prefix) :]: value for name, value in whole.items()}
     url = given.get("STORAGE_URL")
     if url is not None:
         signing = {field: given[name] for field in SIGNING if (name := variable(LocalConfig, field)) in given}
         beside = {"STORAGE_URL", *(variable(LocalConfig, field) for field in SIGNING)}
         others = sorted(name for name in given if name in {*_KNOWN, *_S3_VARIABLES.values()} - beside)
         if others:
-            raise ConfigError(f"STORAGE_URL and {others[0]} are both set: put all of it into the URL, or unset one")
-        return _with_signing(_from_url(url, "STORAGE_URL"), signing)
-    backend = given.get("STORAGE_BACKEND", "local")
+            both = f"{prefix}STORAGE_URL and {prefix}{others[0]}"
+            raise ConfigError(f"{both} are both set: put all of it into the URL, or unset one")
+        return _with_signing(_from_url(url, f"{prefix}STORAGE_URL"), signing)
+    backend, origin = given.get("STORAGE_BACKEND", "local"), Origin("environment", prefix)
     if backend == "local":
-        _refuse_unknown({name for name in given if not name.startswith("S3_")}, _KNOWN)
-        return _checked(LocalConfig, _values(given, _LOCAL_VARIABLES), "environment")
+        _refuse_unknown({name for name in given if not name.startswith("S3_")}, _KNOWN, prefix)
+        return _checked(LocalConfig, _values(given, _LOCAL_VARIABLES), origin)
     if backend == "s3":
-        _refuse_unknown(set(given), {*_KNOWN, *_S3_VARIABLES.values()})
+        _refuse_unknown(set(given), {*_KNOWN, *_S3_VARIABLES.values()}, prefix)
         values = _values(given, _S3_VARIABLES)
         if "bucket" not in values:
-            raise ConfigError("STORAGE_BACKEND is s3, but S3_BUCKET is not set")
-        return _checked(S3Config, values, "environment")
-    raise ConfigError(f"STORAGE_BACKEND is {backend!a}: it must be 'local' or 's3'")
+            raise ConfigError(f"{prefix}STORAGE_BACKEND is s3, but {prefix}S3_BUCKET is not set")
+        return _checked(S3Config, values, origin)
+    raise ConfigError(f"{prefix}STORAGE_BACKEND is {backend!a}: it must be 'local' or 's3'")
 
 
 def _with_signing(config: Config, signing: Mapping[str, str]) -> Config:
@@ -126,20 +160,22 @@ def _values(given: Mapping[str, str], variables: Mapping[str, str]) -> dict[str,
     return {field: given[name] for field, name in variables.items() if name in given}
 
 
-def _refuse_unknown(given: set[str], known: Collection[str]) -> None:
+def _refuse_unknown(given: set[str], known: Collection[str], prefix: str) -> None:
     """A variable that nobody reads was meant for somebody: the names of others are the likeliest mistake."""
     for name in sorted(given - set(known)):
         if any(word in name.lower() for word in _SECRETS):
-            raise ConfigError(f"{name} is not read: give credentials to the SDK (AWS_ACCESS_KEY_ID, a profile, a role)")
+            raise ConfigError(
+                f"{prefix}{name} is not read: give credentials to the SDK (AWS_ACCESS_KEY_ID, a profile, a role)"
+            )
         from difflib import get_close_matches
 
         nearest = get_close_matches(name, known, n=1, cutoff=0)
-        raise ConfigError(f"{name} is not a setting: did you mean {nearest[0]}?")
+        raise ConfigError(f"{prefix}{name} is not a setting: did you mean {prefix}{nearest[0]}?")
 
 
 def config_from_url(url: str) -> Config:
-    """What a URL says: `file:///path`, `memory:` or `s3://bucket/prefix`, with the fields of the config object of that
-    back end as parameters."""
+    """What a URL says: `file:///path` (`file:` for the default place), `memory:` or `memory:name`, or `s3://bucket/prefix`,
+    with the fields of the config object of that back end as parameters."""
     return _from_url(url, "the storage URL")
 
 
@@ -152,24 +188,58 @@ def _from_url(url: str, what: str) -> Config:
     _check_url(parts.username, parts.fragment, parameters)
     values = dict(parameters)
     if parts.scheme == "file":
+        if url.partition("?")[0] == "file:":
+            return _checked(LocalConfig, values, URL)
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             raise ConfigError(f"a file URL needs three slashes and an absolute path: {_as_file_url(parts)}")
-        return _checked(LocalConfig, _placed(values, path=unquote(parts.path, errors="surrogateescape")), "url")
+        return _checked(LocalConfig, _placed(values, path=unquote(parts.path, errors="surrogateescape")), URL)
     if parts.scheme == "memory":
-        if parts.netloc or parts.path:
-            raise ConfigError("the URL of an in-memory storage is 'memory:'")
-        return _checked(MemoryConfig, values, "url")
+        if parts.netloc or parts.path.startswith("/"):
+            raise ConfigError("the URL of an in-memory storage is 'memory:', or 'memory:name' to share it")
+        return _checked(MemoryConfig, _placed(values, name=parts.path) if parts.path else values, URL)
     if parts.scheme == "s3":
         prefix = unquote(parts.path, errors="surrogateescape").strip("/")
         if not parts.netloc and prefix:
             raise ConfigError(f"an S3 URL has two slashes before the bucket: {_shown(f's3://{prefix}')}")
-        return _checked(S3Config, _placed(values, bucket=parts.netloc, prefix=prefix), "url")
+        return _checked(S3Config, _placed(values, bucket=parts.netloc, prefix=prefix), URL)
     if not parts.scheme and parts.path:
         absolute, here = _shown(f"file:///{parts.path.lstrip('/')}"), _shown(f"./{parts.path}")
         raise ConfigError(
             f"{what} has no scheme: write {absolute} for a directory, {here} for one below the current one"
         )
     raise ConfigError(f"unknown scheme {parts.scheme!a}: use file:///path, memory: or s3://bucket/prefix")
+
+
+def pinned(config: Config) -> Config:
+    """The configuration with an absolute path, which the working directory does not change any more."""
+    if not isinstance(config, LocalConfig) or (path := local_path(config)) is None:
+        return config
+    whole = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+    return dataclasses.replace(config, path=os.path.normpath(whole))
+
+
+def _url_of(config: Config) -> str:
+    """The URL that says the same, but for keys that sign URLs."""
+    config = pinned(config)
+    if isinstance(config, LocalConfig):
+        place = "file:" if config.path is None else f"file://{quote(os.fsencode(config.path))}"
+    elif isinstance(config, MemoryConfig):
+        place = f"memory:{config.name or ''}"
+    else:
+        place = f"s3://{config.bucket}/{quote(os.fsencode(config.prefix.strip('/')))}".rstrip("/")
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    standing = ("path", "bucket", "prefix", "name", *SIGNING)
+    fields = [field for field in dataclasses.fields(config) if field.name in _fields(type(config))]
+    said = [(field.name, getattr(config, field.name), field.default) for field in fields if field.name not in standing]
+    parameters = {name: _as_text(hints[name], value) for name, value, default in said if value != default}
+    return f"{place}?{urlencode(parameters)}" if parameters else place
+
+
+def _as_text(hint: Any, value: object) -> str:
+    """What `_convert` makes the value of again."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:o}" if OCTAL in typing.get_args(hint) else str(value)
 
 
 def _as_file_url(parts: SplitResult) -> str:
@@ -184,13 +254,17 @@ def _shown(text: str) -> str:
 def default_path(environ: Mapping[str, str] | None = None) -> str:
     """The root of a local storage without a path: `/var/micelio/storage` if this process can write there (or make it),
     else the user's data directory. `environ` is `os.environ` unless given."""
+    return _default_path(environ, variable(LocalConfig, "path"))
+
+
+def _default_path(environ: Mapping[str, str] | None, setting: str) -> str:
     environ = os.environ if environ is None else environ
     place = Path(PRODUCTION_PATH)
     existing = next(path for path in (place, *place.parents) if os.path.exists(path))
     if os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK):
         return PRODUCTION_PATH
     if not (environ.get("XDG_DATA_HOME") or environ.get("HOME") or sys.platform in ("win32", "darwin")):
-        raise ConfigError(f"{PRODUCTION_PATH} is not writable and there is no home directory: set STORAGE_LOCAL_PATH")
+        raise ConfigError(f"{PRODUCTION_PATH} is not writable and there is no home directory: set {setting}")
     import platformdirs  # which takes as long to import as all of this module's others, and most say where
 
     return str(Path(platformdirs.user_data_dir("micelio", appauthor=False)) / "storage")
@@ -281,7 +355,7 @@ def make_driver(config: Config, environ: Mapping[str, str] | None = None) -> Dri
 
         check_local(config)
         path = local_path(config)
-        place = partial(default_path, environ) if path is None else path
+        place = partial(_default_path, environ, setting(config, "path")) if path is None else path
         access = Access(
             file_mode=config.file_mode,
             directory_mode=config.directory_mode,
@@ -293,7 +367,8 @@ def make_driver(config: Config, environ: Mapping[str, str] | None = None) -> Dri
     if isinstance(config, MemoryConfig):
         from .drivers.memory import MemoryDriver
 
-        return _signing(MemoryDriver(), config)
+        check_memory(config)
+        return _signing(MemoryDriver(memory=config.name), config)
     return _make_s3(config)
 
 

@@ -4,7 +4,7 @@ and nothing here knows which driver it is."""
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Literal, Unpack
@@ -70,6 +70,8 @@ class Storage(Openable):
     belong to the call.
     """
 
+    _url: Callable[[], str] | None = None
+
     def __init__(self, driver: Driver, *, hooks: Sequence[Hook] = (), deadline: float | None = None) -> None:
         self._driver = driver
         self._hooks = tuple(hooks)
@@ -80,6 +82,12 @@ class Storage(Openable):
 
     def __repr__(self) -> str:
         return f"<Storage on {self._driver!r}>"
+
+    @property
+    def target(self) -> str | None:
+        """The URL of which `open_storage` makes another storage like this one (keys that sign URLs left out: no URL has
+        secrets). None for a driver that was made otherwise, and below a prefix."""
+        return None if self._url is None else self._url()
 
     @property
     def capabilities(self) -> Capabilities:

@@ -73,6 +73,7 @@ class LinkingDriver(MemoryDriver):
 # Each is given a fresh directory: in memory, but for the one that says disk.
 DRIVERS: Mapping[str, Callable[[Path], Driver]] = {
     "memory": lambda place: MemoryDriver(),
+    "memory-named": lambda place: MemoryDriver(memory=place.name),
     "memory-flat": lambda place: MemoryDriver(nested_keys=False),
     "memory-modest": lambda place: ModestDriver(),
     "memory-signing": lambda place: LinkingDriver(),

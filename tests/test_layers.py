@@ -44,6 +44,7 @@ CORE = (
         "_storage",
     ),
     "_open",
+    "_shared",
 )
 FOR_DRIVERS = {"driver", "_config", "_forking", "_shielding"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))

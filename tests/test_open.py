@@ -7,15 +7,30 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from micelio_storage import ConfigError, LocalConfig, MemoryConfig, S3Config, default_path, open_storage
+from micelio_storage import (
+    Config,
+    ConfigError,
+    LocalConfig,
+    MemoryConfig,
+    S3Config,
+    Storage,
+    default_path,
+    make_driver,
+    open_storage,
+)
 from micelio_storage._open import PRODUCTION_PATH, config_from_environ, config_from_url, local_path
 
 URLS = [
     ("memory:", MemoryConfig()),
     ("memory:?deadline=2.5", MemoryConfig(deadline=2.5)),
+    ("memory:tests", MemoryConfig(name="tests")),
+    ("memory:a.B-c_1?deadline=2.5", MemoryConfig(name="a.B-c_1", deadline=2.5)),
+    ("file:", LocalConfig()),
+    ("file:?durable=false", LocalConfig(durable=False)),
     ("file:///srv/micelio", LocalConfig(path="/srv/micelio")),
     ("file://localhost/srv/micelio", LocalConfig(path="/srv/micelio")),
     ("file:///srv/with%20space%3F?durable=false", LocalConfig(path="/srv/with space?", durable=False)),
@@ -23,8 +38,8 @@ URLS = [
     ("s3://bucket", S3Config(bucket="bucket")),
     ("s3://bucket/a/b/?region=eu-west-1", S3Config(bucket="bucket", prefix="a/b", region="eu-west-1")),
     (
-        "s3://b/p?endpoint=http://127.0.0.1:8333&url_style=path",
-        S3Config(bucket="b", prefix="p", endpoint="http://127.0.0.1:8333", url_style="path"),
+        "s3://bbb/p?endpoint=http://127.0.0.1:8333&url_style=path",
+        S3Config(bucket="bbb", prefix="p", endpoint="http://127.0.0.1:8333", url_style="path"),
     ),
 ]
 
@@ -43,6 +58,9 @@ BAD_URLS = [
     ("file://srv/micelio", "'file:///srv/micelio'"),
     ("s3:bucket/prefix", "'s3://bucket/prefix'"),
     ("memory://x", "'memory:'"),
+    ("memory:/x", "'memory:'"),
+    ("memory:x?name=y", "twice"),
+    ("file://", "three slashes"),
     ("s3://", "bucket"),
     ("s3:///prefix", "bucket"),
     ("s3://bucket?url_style=odd", "'auto' or 'path' or 'virtual'"),
@@ -277,6 +295,94 @@ def test_a_url_in_the_environment_says_it_all() -> None:
             config_from_environ({"STORAGE_URL": "memory:", other: "local"})
     with pytest.raises(ConfigError, match="STORAGE_URL cannot be parsed"):
         config_from_environ({"STORAGE_URL": "s3://[b"})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(config for _, config in URLS),
+        LocalConfig(path="/srv/\udce9?#%", file_mode=0o640, directory_mode=0o2750, group="users"),
+        MemoryConfig(name="x", deadline=0.5),
+        S3Config(bucket="bbb", prefix="\u00e9/?", region="r", part_size=8 << 21, sse="aws:kms", sse_kms_key_id="k/1"),
+        S3Config(
+            bucket="bbb", connect_timeout=1.5, checksums="off", profile="p q", public_endpoint="https://example.org/x"
+        ),
+    ],
+)
+def test_the_target_of_a_storage_is_a_url_that_says_the_same(config: Config) -> None:
+    target = open_storage(config).target
+    assert target is not None
+    assert config_from_url(target) == config
+    assert open_storage(target).target == target
+
+
+def test_a_target_is_absolute_and_without_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = LocalConfig(path="data", public_url="https://example.org", url_keys="s" * 32)
+    assert open_storage(config).target == f"file://{tmp_path}/data"
+    assert open_storage(config).under("a").target is None
+    assert Storage(make_driver(config)).target is None
+
+
+class Parsed:
+    """A URL as pydantic, yarl and httpx have it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.scheme = text.partition(":")[0]
+
+    def __str__(self) -> str:
+        return self._text
+
+
+def test_a_url_that_a_library_has_parsed_is_one() -> None:
+    assert open_storage(Parsed("s3://bucket/p?region=r")).target == "s3://bucket/p?region=r"
+    assert open_storage(Parsed("memory:x")).target == "memory:x"
+    with pytest.raises(ConfigError, match="'ftp'"):
+        open_storage(Parsed("ftp://host/"))
+    with pytest.raises(TypeError, match="not SplitResult"):
+        open_storage(urlsplit("s3://bucket"))
+
+
+def test_several_storages_are_configured_by_prefixes() -> None:
+    environ = {
+        "STORAGE_URL": "memory:",
+        "A_STORAGE_LOCAL_PATH": "/srv/a",
+        "B_STORAGE_BACKEND": "s3",
+        "B_S3_BUCKET": "bucket",
+    }
+    assert open_storage(environ=environ).target == "memory:"
+    assert open_storage(environ=environ, environ_prefix="A_").target == "file:///srv/a"
+    assert open_storage(environ=environ, environ_prefix="B_").target == "s3://bucket"
+    assert open_storage(environ=environ, environ_prefix="C_").target == "file:"
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({"A_STORAGE_BACKEND": "gcs"}, "A_STORAGE_BACKEND is 'gcs'"),
+        ({"A_STORAGE_BACKEND": "s3"}, "A_STORAGE_BACKEND is s3, but A_S3_BUCKET is not set"),
+        ({"A_STORAGE_URL": "memory:", "A_S3_BUCKET": "b"}, "A_STORAGE_URL and A_S3_BUCKET are both set"),
+        ({"A_STORAGE_URL": "s3://[b"}, "A_STORAGE_URL cannot be parsed"),
+        ({"A_STORAGE_LOCAL_PAHT": "x"}, "A_STORAGE_LOCAL_PAHT is not a setting: did you mean A_STORAGE_LOCAL_PATH"),
+        ({"A_STORAGE_LOCAL_PATH": "x\n"}, r"A_STORAGE_LOCAL_PATH is 'x\\n'"),
+        ({"A_STORAGE_SECRET": "x"}, "A_STORAGE_SECRET is not read"),
+    ],
+)
+def test_errors_name_variables_with_their_prefix(environ: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        open_storage(environ=environ, environ_prefix="A_")
+
+
+@pytest.mark.parametrize("prefix", ["MY-APP_", "a b", "1A_", "A=", None, b"A_"])
+def test_what_begins_no_name_of_a_variable_is_no_prefix(prefix: Any) -> None:
+    with pytest.raises(ConfigError, match="prefix of variables' names"):
+        open_storage(environ={}, environ_prefix=prefix)
+
+
+def test_a_prefix_beside_a_target_is_refused() -> None:
+    with pytest.raises(ConfigError, match="leave it out"):
+        open_storage("memory:", environ_prefix="A_")
 
 
 @pytest.mark.parametrize("target", [1, b"memory:", {"bucket": "b"}])

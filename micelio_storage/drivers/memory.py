@@ -1,10 +1,11 @@
 """The reference implementation of the contract, short enough to read in one go; and what applications use in their
-own tests. Everything is lost when it is closed."""
+own tests. Everything is lost when it is closed, unless the memory has a name."""
 
 from __future__ import annotations
 
 import io
 import secrets
+import threading
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 
 from anyio.lowlevel import checkpoint
 
+from .._forking import hold_while_forking
 from ..driver import (
     DEFAULT_CONTENT_TYPE,
     BytesLike,
@@ -45,6 +47,11 @@ from ..driver import (
 
 CHUNK = 1 << 20  # bytes in a chunk of a download, as on disk
 
+# Drivers on one memory may run on loops of several threads. So whatever must be seen as one step takes the turn, for
+# microseconds: no disk and no other lock is waited for meanwhile. It is one turn for all, so that forking can take it.
+_turn = threading.Lock()
+hold_while_forking(_turn)
+
 
 @dataclass(frozen=True, slots=True)
 class _Version:
@@ -52,30 +59,47 @@ class _Version:
     info: ObjectInfo
 
 
+class _Memory:
+    """What is kept, and in which order."""
+
+    def __init__(self) -> None:
+        self.objects: dict[Key, _Version] = {}
+        self.order: list[Key] = []  # sorted: the order of code points is the order of UTF-8 bytes
+
+
+_named: dict[str, _Memory] = {}
+
+
 class MemoryDriver:
     """Objects in this process. Each operation lets other tasks run once, then happens all at once.
 
     `nested_keys=False` refuses "a" beside "a/b", as a disk must: for tests of applications that will run on one.
+    `memory` names one that all drivers of this process with that name have in common, on whatever loops and threads;
+    it stays until the process ends, as a disk does.
     """
 
     name = "memory"
 
-    def __init__(self, *, nested_keys: bool = True) -> None:
+    def __init__(self, *, nested_keys: bool = True, memory: str | None = None) -> None:
         self.capabilities = Capabilities(nested_keys=nested_keys)
-        self._objects: dict[Key, _Version] = {}
-        self._order: list[Key] = []  # sorted: the order of code points is the order of UTF-8 bytes
+        held = _Memory() if memory is None else _named.setdefault(memory, _Memory())
+        self._memory = memory
+        self._objects = held.objects
+        self._order = held.order
         self.uploads: dict[str, MemoryUpload] = {}
 
     def __repr__(self) -> str:
-        return f"<MemoryDriver of {len(self._objects)} objects>"
+        named = "" if self._memory is None else f" {self._memory!r}"
+        return f"<MemoryDriver{named} of {len(self._objects)} objects>"
 
     async def open(self) -> None:
         await checkpoint()
 
     async def aclose(self) -> None:
-        self._objects.clear()
-        self._order.clear()
         self.uploads.clear()
+        if self._memory is None:
+            self._objects.clear()
+            self._order.clear()
 
     async def head(self, key: Key) -> ObjectInfo:
         await checkpoint()
@@ -107,20 +131,22 @@ class MemoryDriver:
         await checkpoint()
         failures: dict[Key, StorageError] = {}
         for key in keys:
-            try:
-                present = self._present(key)
-                check_if_match(options.if_match, present.etag if present else None, present)
-            except StorageError as error:
-                failures[key] = error
-            else:
-                with publishing():
-                    if self._objects.pop(key, None) is not None:
-                        del self._order[bisect_left(self._order, key)]
+            with _turn:
+                try:
+                    present = self._present(key)
+                    check_if_match(options.if_match, present.etag if present else None, present)
+                except StorageError as error:
+                    failures[key] = error
+                else:
+                    with publishing():
+                        if self._objects.pop(key, None) is not None:
+                            del self._order[bisect_left(self._order, key)]
         return failures
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         await checkpoint()
-        return page_of(self._order, self._entry, prefix, options)
+        with _turn:
+            return page_of(self._order, self._entry, prefix, options)
 
     def _entry(self, key: Key) -> Entry:
         info = self._objects[key].info
@@ -144,7 +170,7 @@ class MemoryDriver:
 
     def publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:
         """All at once: nothing else runs between the look and the change."""
-        with publishing():
+        with publishing(), _turn:
             return self._publish(key, data, options)
 
     def _publish(self, key: Key, data: bytes, options: WriteOptions) -> ObjectInfo:

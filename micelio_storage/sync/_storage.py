@@ -12,11 +12,10 @@ from typing import Literal, Protocol, Self, TypeAlias, TypedDict, Unpack, cast, 
 
 from anyio.to_thread import run_sync
 
-from .._config import Config
 from .._files import OnProgress
 from .._hooks import Hook
 from .._info import ObjectInfo
-from .._open import open_storage
+from .._open import Target, open_storage
 from .._signed_urls import SignedUrl
 from .._storage import Storage
 from .._types import MAX_PAGE, BytesLike, Capabilities, Entry, Page, Removed, UrlArguments, WriteArguments
@@ -97,6 +96,11 @@ class SyncStorage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def target(self) -> str | None:
+        """`Storage.target`."""
+        return self._storage.target
 
     @property
     def capabilities(self) -> Capabilities:
@@ -287,14 +291,15 @@ class SyncStorage:
 
 
 def open_storage_sync(
-    target: str | os.PathLike[str] | Config | None = None,
+    target: Target | None = None,
     *,
     environ: Mapping[str, str] | None = None,
+    environ_prefix: str = "",
     hooks: Sequence[Hook] = (),
 ) -> SyncStorage:
     """What `open_storage` gives, for calls without `await`. Arguments and errors are the same. Hooks are called on the
     storage's own event loop, in its thread."""
-    return SyncStorage(open_storage(target, environ=environ, hooks=hooks))
+    return SyncStorage(open_storage(target, environ=environ, environ_prefix=environ_prefix, hooks=hooks))
 
 
 def _as_source(data: SyncData) -> BytesLike | AsyncGenerator[BytesLike, None]:
