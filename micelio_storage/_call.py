@@ -135,12 +135,14 @@ class Lifecycle:
         if self.closing:
             await asyncio.wait(self.closing)
 
-    def close_dropped(self, close: Callable[[], Coroutine[object, object, None]]) -> None:
-        """Have what a dropped stream holds given back on the storage's loop. In any thread: garbage is collected in
-        any. A loop that is gone took everything with it."""
+    def close_dropped(self, close: Callable[[], Coroutine[object, object, None]]) -> bool:
+        """Have what a dropped stream holds given back on the storage's loop, and say whether that will be. In any
+        thread: garbage is collected in any. A loop that is gone took everything with it."""
         if self.loop is not None:
             with suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self._close_soon, close)
+                return True
+        return False
 
     def _close_soon(self, close: Callable[[], Coroutine[object, object, None]]) -> None:
         task = asyncio.ensure_future(close())
@@ -170,7 +172,17 @@ Where: TypeAlias = tuple[str, str | None, str]  # the operation, the whole key, 
 class Call:
     """Everything around one operation, as a plain `with` block."""
 
-    __slots__ = ("_counting", "_deadline", "_lifecycle", "_limit", "_owner", "_seen", "_where")
+    __slots__ = (
+        "_counting",
+        "_deadline",
+        "_hooks",
+        "_lifecycle",
+        "_limit",
+        "_owner",
+        "_seen",
+        "_target",
+        "_where",
+    )
 
     def __init__(
         self, lifecycle: Lifecycle, where: Where, target: str | None, hooks: Sequence[Hook], deadline: float | None
@@ -179,22 +191,27 @@ class Call:
         self._where = where
         self._deadline = deadline
         self._limit: Deadline | None = None
+        self._target = target
+        self._hooks = hooks
         self._seen = UNSEEN
-        if hooks:
-            name, key, driver = where
-            self._seen = Observation(Operation(name=name, key=key, target=target, driver=driver), hooks)
-        self._owner = True  # of the observation: a step of a stream is a part of the stream's
+        self._owner = bool(hooks)  # of the observation: a step of a stream is a part of the stream's
         self._counting: Token[Outcome | None] | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether it has neither hooks nor a deadline: then it may be entered again, and in several tasks at once."""
-        return self._seen is UNSEEN and self._deadline is None
+        return not self._owner and self._seen is UNSEEN and self._deadline is None
 
     def detach(self) -> Observation:
         """What its hooks see, to be entered and left by the stream that it opens."""
-        self._owner = False
+        if self._owner:
+            self._observe()
+            self._owner = False
         return self._seen
+
+    def _observe(self) -> None:
+        name, key, driver = self._where
+        self._seen = Observation(Operation(name=name, key=key, target=self._target, driver=driver), self._hooks)
 
     def part_of(self, seen: Observation) -> Self:
         """The call as a step of a stream: the stream's hooks see it."""
@@ -208,9 +225,10 @@ class Call:
             except ClosedError as error:
                 self._add_context(error)
                 raise
+        if self._owner:
+            self._observe()
+            self._seen.enter()
         if self._seen is not UNSEEN:
-            if self._owner:
-                self._seen.enter()
             self._counting = counting.set(self._seen.outcome)
         if self._deadline is not None:
             self._limit = Deadline(self._deadline)
@@ -225,7 +243,8 @@ class Call:
         if isinstance(raised, StorageError):
             self._add_context(raised)
         if self._counting is not None:
-            counting.reset(self._counting)
+            if kind is not GeneratorExit:  # whoever gives up a coroutine does it in any context
+                counting.reset(self._counting)
             if self._owner:
                 self._seen.leave(raised)
         if late is not None:

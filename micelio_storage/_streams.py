@@ -12,7 +12,7 @@ from ._buffers import Gathered
 from ._call import Call, Lifecycle
 from ._errors import BusyError, ClosedError, IntegrityError, StorageError
 from ._forking import leave_alone
-from ._hooks import UNSEEN
+from ._hooks import UNSEEN, Observation
 from ._info import ObjectInfo
 from ._shielding import unseen_by_anyio
 from ._sources import as_bytes
@@ -116,10 +116,16 @@ class _Stream(Generic[H]):
 
     def __del__(self) -> None:
         if self._held is not None:
-            self._seen.leave(None, aborted=True)
-            self._lifecycle.close_dropped(partial(self._give_back, self._held))
+            if not self._lifecycle.close_dropped(partial(self._end_dropped, self._held, self._seen)):
+                self._seen.leave(None, aborted=True)
             text = f"{self!r} was garbage-collected while open: use `async with`, or close it"
             warnings.warn(text, ResourceWarning, source=self, stacklevel=1)
+
+    @classmethod
+    async def _end_dropped(cls, held: H, seen: Observation) -> None:
+        """On the storage's loop: garbage is collected anywhere, also while a hook holds a lock of its own."""
+        seen.leave(None, aborted=True)
+        await cls._give_back(held)
 
     @staticmethod
     async def _give_back(held: H) -> None:
@@ -153,6 +159,7 @@ class _Stream(Generic[H]):
     def drop(self) -> None:
         """Be closed where the event loop is gone: the driver gives up what this held."""
         self._held = None
+        self._seen.leave(None, aborted=True)
 
     def _require(self) -> H:
         if self._held is None:

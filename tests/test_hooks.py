@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import pickle
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from micelio_storage import (
     Session,
     Storage,
     StorageError,
+    _call,
     log_operations,
     open_storage,
 )
@@ -270,3 +272,69 @@ def test_the_logging_hook_pickles() -> None:
 async def test_hooks_that_only_look_may_be_any_context_managers() -> None:
     async with open_storage("memory:", hooks=[nullcontext]) as storage:
         await storage.put("a", b"1")
+
+
+async def test_a_stream_that_is_dropped_is_left_on_the_loop_and_not_where_garbage_is_collected() -> None:
+    """That may be within any line of Python, also in one of the hook's own that holds a lock."""
+    seen = Recorder()
+    async with open_storage("memory:", hooks=[seen]) as storage:
+        await storage.put("a", b"1")
+        reader, writer = await storage.open_read("a"), await storage.open_write("b")
+        with pytest.warns(ResourceWarning):
+            del reader, writer
+        assert len(seen.seen) == 1
+        while seen.entered > len(seen.seen):
+            await asyncio.sleep(0)
+        assert [(row[0], row[3]) for row in seen.rows()] == [
+            ("put", "done"),
+            ("open_read", "aborted"),
+            ("open_write", "aborted"),
+        ]
+
+
+def test_a_stream_whose_loop_is_gone_is_left() -> None:
+    seen = Recorder()
+    storage = open_storage("memory:", hooks=[seen])
+    kept: list[object] = []
+
+    async def leave_open() -> None:
+        await storage.open()
+        await storage.put("a", b"1")
+        kept.append(await storage.open_read("a"))
+        dropped.append(await storage.open_write("b"))
+
+    dropped: list[object] = []
+    asyncio.run(leave_open())
+    with pytest.warns(ResourceWarning):
+        dropped.clear()
+    asyncio.run(storage.aclose())
+    assert [(row[0], row[3]) for row in seen.rows()] == [
+        ("put", "done"),
+        ("open_write", "aborted"),
+        ("open_read", "aborted"),
+    ]
+
+
+async def test_a_call_that_is_given_up_in_another_context_is_left() -> None:
+    seen = Recorder()
+    async with open_storage("memory:", hooks=[seen]) as storage:
+        call = storage.update("a", never)
+        contextvars.copy_context().run(call.send, None)
+        call.close()
+        assert [row[3] for row in seen.rows()] == ["cancelled"]
+
+
+async def test_steps_of_a_stream_make_no_operations_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def make(**fields: Any) -> Operation:
+        made.append(fields["name"])
+        return Operation(**fields)
+
+    monkeypatch.setattr(_call, "Operation", make)
+    async with open_storage("memory:", hooks=[Recorder()]) as storage:
+        async with storage.open_write("a") as writer:
+            await writer.write(b"1")
+        async with storage.open_read("a", deadline=30) as reader:
+            await reader.read()
+    assert made == ["open_write", "open_read"]
