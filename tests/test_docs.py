@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import io
 import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import zipfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-import uvicorn
 from aiohttp import ClientSession, FormData
 from aiohttp.test_utils import TestClient, TestServer
-from support.blocks import blocks, run_block
+from support.blocks import block, blocks, program, run_block, served
 from sybil import Example
 
 import micelio_storage
@@ -59,12 +54,6 @@ def test_a_block_of_python_runs(
 
 def test_there_are_blocks_to_run() -> None:
     assert len(BLOCKS) >= 40
-
-
-def block(path: str, number: int = 0) -> str:
-    """A block of Python of a page, by its number."""
-    blocks = re.findall(r"^```python\n(.*?)^```$", (PROJECT / path).read_text(), flags=re.DOTALL | re.MULTILINE)
-    return str(blocks[number])
 
 
 # -- the README
@@ -213,26 +202,6 @@ def test_tests_in_the_documentation_pass_as_pasted(
     command = [sys.executable, "-m", "pytest", "-q", "-k", some, "test_mine.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert f"{passed} passed" in done.stdout, done.stdout + done.stderr
-
-
-def program(code: str, **names: Any) -> dict[str, Any]:
-    """What a program has defined once it has run."""
-    names["__name__"] = "program"
-    exec(compile(code, "program", "exec"), names)
-    return names
-
-
-@asynccontextmanager
-async def served(app: Any) -> AsyncIterator[str]:
-    """The application on a server, with its lifespan; gives the URL."""
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None, ws="none"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        serving = asyncio.ensure_future(server._serve([listener]))
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await serving
 
 
 # -- what else is said

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import re
+import socket
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from sybil import Example, Sybil
 from sybil.document import Document
 from sybil.parsers.markdown import CodeBlockParser
@@ -20,6 +23,7 @@ from micelio_storage import open_storage
 
 from .s3_storage import set_credentials
 
+PROJECT = Path(__file__).parents[2]
 STORE = "http://127.0.0.1:8333"  # where the documentation has a SeaweedFS
 
 
@@ -70,3 +74,29 @@ def run_block(example: Example, tmpfs: Path, monkeypatch: pytest.MonkeyPatch, re
         finally:
             runner.run(around.__aexit__(None, None, None))
             example.namespace.clear()
+
+
+def block(path: str, number: int = 0) -> str:
+    """A block of Python of a page, by its number."""
+    found = re.findall(r"^```python\n(.*?)^```$", (PROJECT / path).read_text(), flags=re.DOTALL | re.MULTILINE)
+    return str(found[number])
+
+
+def program(code: str, **names: Any) -> dict[str, Any]:
+    """What a program has defined once it has run."""
+    names["__name__"] = "program"
+    exec(compile(code, "program", "exec"), names)
+    return names
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[str]:
+    """The application on a server, with its lifespan; gives the URL."""
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None, ws="none"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.ensure_future(server._serve([listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await serving

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from micelio_storage import LocalConfig, Storage, open_storage
+from micelio_storage import Hook, LocalConfig, Storage, open_storage
 
 from .s3_servers import Server
 from .s3_storage import driver_for
@@ -16,12 +16,20 @@ from .s3_storage import driver_for
 @pytest.fixture(params=["memory", "disk", "strict", "seaweedfs"])
 async def storage_everywhere(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Storage]:
     """An empty one."""
-    if request.param == "memory":
-        made = open_storage("memory:")
-    elif request.param == "disk":
-        made = open_storage(LocalConfig(path=tmp_path / "root"))
-    else:
-        server: Server = request.getfixturevalue(f"{request.param}_server")
-        made = Storage(driver_for(server, conditions="all"))
-    async with made as storage:
-        yield storage.under(f"everywhere/{tmp_path.parent.name}-{tmp_path.name}")
+    async with storage_on(request.param, request, tmp_path) as storage:
+        yield storage.under(place_of(tmp_path))
+
+
+def storage_on(kind: str, request: pytest.FixtureRequest, tmp_path: Path, hooks: Sequence[Hook] = ()) -> Storage:
+    """One of this kind, which is not open yet. Others may have stored something in it."""
+    if kind == "memory":
+        return open_storage("memory:", hooks=hooks)
+    if kind == "disk":
+        return open_storage(LocalConfig(path=tmp_path / "root"), hooks=hooks)
+    server: Server = request.getfixturevalue(f"{kind}_server")
+    return Storage(driver_for(server, conditions="all"), hooks=hooks)
+
+
+def place_of(tmp_path: Path) -> str:
+    """A prefix that no other test has."""
+    return f"everywhere/{tmp_path.parent.name}-{tmp_path.name}"
