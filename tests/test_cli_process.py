@@ -50,6 +50,20 @@ def test_the_library_does_not_import_what_the_command_needs(root: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "modules"),
+    [("ls", {"_objects"}), ("-s memory: rm --help", {"_changes"}), ("--help", {"_objects", "_changes", "_trials"})],
+)
+def test_a_command_loads_what_it_needs_alone(root: Path, arguments: str, modules: set[str]) -> None:
+    code = (
+        "import sys; from micelio_storage.cli._app import run; run(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments.split()], capture_output=True, timeout=PATIENCE)
+    loaded = {name.removeprefix("micelio_storage.cli.") for name in done.stderr.decode().split()}
+    assert loaded & {"_objects", "_changes", "_trials"} == modules
+    assert "rich" not in loaded
+
+
 def test_a_warning_is_one_line_too(root: Path) -> None:
     root.mkdir()
     root.chmod(0o777)

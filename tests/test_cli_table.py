@@ -187,7 +187,7 @@ def arguments_of(name: str, root: Path, *, arguments: Sequence[str] | None = Non
 
 
 def test_every_command_is_in_the_table() -> None:
-    group: Any = typer.main.get_command(_app.app)
+    group: Any = typer.main.get_command(_app.whole())
     names = [
         f"{name} {inner}".strip()
         for name, one in group.commands.items()

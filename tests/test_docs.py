@@ -221,7 +221,7 @@ def test_every_field_of_a_configuration_is_described() -> None:
 
 
 def test_every_command_is_described() -> None:
-    group: Any = typer.main.get_command(_app.app)
+    group: Any = typer.main.get_command(_app.whole())
     text = (PROJECT / "docs" / "command.md").read_text()
     assert [name for name in group.commands if f"micelio-storage {name}" not in text] == []
 

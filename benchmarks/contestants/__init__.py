@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from functools import partial
 from importlib import metadata
 
-from . import aws, files, obstore, opendal, ours
+from . import aws, files, obstore, opendal, ours, programs
 from .base import Contestant, Entrant, NotOfferedError, Target
 
-__all__ = ["LOCAL", "S3", "Contestant", "Entrant", "NotOfferedError", "Target", "version_of"]
+__all__ = ["LOCAL", "PROGRAMS", "S3", "Contestant", "Entrant", "NotOfferedError", "Target", "version_of"]
 
 LOCAL: Mapping[str, Entrant] = {
     "ours": Entrant(
@@ -129,9 +129,30 @@ S3: Mapping[str, Entrant] = {
     ),
 }
 
+PROGRAMS: Mapping[str, Entrant] = {
+    "ours": Entrant(
+        make=programs.Ours,
+        distribution="micelio_storage",
+        role="ours",
+        note="`upload_tree`, `download_tree`, workspaces; checksums kept and compared; on disk all is synced",
+    ),
+    "s5cmd": Entrant(
+        make=programs.S5cmd, distribution=None, program="s5cmd", role="peer", note="`sync --size-only`; S3 alone"
+    ),
+    "rclone": Entrant(
+        make=programs.Rclone, distribution=None, program="rclone", role="peer", note="`sync`; syncs nothing to a disk"
+    ),
+    "aws": Entrant(make=programs.Aws, distribution=None, program="aws", role="peer", note="`aws s3 sync`; S3 alone"),
+    "restic": Entrant(
+        make=programs.Restic, distribution=None, program="restic", role="peer", note="encrypts and compresses as well"
+    ),
+}
+
 
 def version_of(entrant: Entrant) -> str | None:
     """The version that is installed, "" where none is needed, None where it is missing."""
+    if entrant.program is not None:
+        return programs.version_of_program(entrant.program)
     if entrant.distribution is None:
         return ""
     try:

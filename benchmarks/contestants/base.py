@@ -113,12 +113,14 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entrant:
-    """How a contestant is made, the distribution that brings it, what it is compared as, and what it promises."""
+    """How a contestant is made, the distribution or the program that it needs, what it is compared as, and what it
+    promises."""
 
     make: Callable[[Target], Contestant]
     distribution: str | None
     role: Role
     note: str
+    program: str | None = None
     durable: bool | None = False  # None: compared with both, for it promises something between
 
 

@@ -15,10 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol, TextIO, runtime_checkable
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
-from rich.table import Table
-
 from .. import (
     Config,
     ConfigError,
@@ -39,6 +35,9 @@ from ._pipes import say
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from rich.console import Console
+    from rich.progress import Progress
 
     from ..http import PendingUpload, SweptUploads
     from ..testing import Result
@@ -262,29 +261,33 @@ def transfer(name: str, *, unless_on_terminal: TextIO | None = None) -> Iterator
 
     Enter it outside of the event loop: it draws from a thread, but begins and ends where it is entered.
     """
-    console = _errors_console()
-    if not console.is_terminal or (unless_on_terminal is not None and unless_on_terminal.isatty()):
+    if not sys.stderr.isatty() or (unless_on_terminal is not None and unless_on_terminal.isatty()):
         yield Meter()
         return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=_errors_console(), transient=True) as progress:
         yield Meter(progress, name)
 
 
 @contextmanager
 def steps() -> Iterator[Callable[[str], object]]:
     """A line that says what is being done, set by what the block gets."""
-    console = _errors_console()
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield _ignore
         return
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=_errors_console(), transient=True) as progress:
         task = progress.add_task("")
         yield lambda step: progress.update(task, description=step)
 
 
 def _errors_console() -> Console:
+    from rich.console import Console
+
     return Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
@@ -405,6 +408,9 @@ def whereabouts(key: str | None, *, escaped: bool = False) -> str:
 
 def show_figures(figures: Figures) -> None:
     """The demo's table, on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title="measured in this run", title_justify="left")
     table.add_column("what")
     table.add_column("figure", justify="right")
