@@ -25,7 +25,7 @@ from micelio_storage import (
 )
 from micelio_storage.driver import Capabilities, DeleteOptions, Key, ListOptions, ObjectInfo, Page, Prefix, WriteOptions
 from micelio_storage.drivers.memory import MemoryDriver
-from micelio_storage.sessions import CollectReport, Keep, collect
+from micelio_storage.sessions import CollectReport, Keep, _clock, collect
 from micelio_storage.sessions._collection import _collecting
 from micelio_storage.sessions._snapshots._pins import CollectorStep, Pin, read_step
 from micelio_storage.sessions._snapshots._records import GC, Record, family_place, new_id, pack_name
@@ -512,10 +512,28 @@ async def test_a_store_without_conditional_puts_is_refused() -> None:
     ("wait", "error"),
     [(-1, InvalidArgumentError), (float("nan"), InvalidArgumentError), ("1", TypeError), (True, TypeError)],
 )
-async def test_a_wait_that_cannot_be_meant_is_refused(wait: Any, error: type[Exception]) -> None:
+async def test_a_wait_or_lease_that_cannot_be_meant_is_refused(wait: Any, error: type[Exception]) -> None:
     async with open_storage("memory:") as storage:
         with pytest.raises(error):
             await collect(storage, wait=wait)
+        with pytest.raises(error):
+            await collect(storage, lease=wait)
+
+
+@pytest.mark.case("Q4")
+async def test_a_writer_that_is_known_to_be_dead_is_given_up_before_its_lease_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_clock, "GRAIN", timedelta(0))
+    async with open_storage("memory:") as storage:
+        place = family_place(storage, FAMILY)
+        record = await one_snapshot(storage)
+        pin = Pin(place, Record(family=FAMILY, session="abc", id=new_id(), created=record.created))
+        await pin.take()
+        assert numbers(await collect(storage, wait=0)) == {"waiting": 1}
+        assert numbers(await collect(storage, wait=0, lease=0)) == {"collected": 1, "objects": 2, "pins": 1}
+        with pytest.raises(PreconditionFailedError, match="given up"):
+            await pin.commit(pin.record)
 
 
 @pytest.mark.case("Q3")

@@ -36,7 +36,7 @@ def pipes() -> list[str]:
 
 @pytest.mark.by_turns
 @on_one_loop
-@pytest.mark.case("R12", "D12")
+@pytest.mark.case("R12", "R13", "D12")
 async def test_a_disk_loses_nothing_when_processes_are_killed_and_nothing_is_left(place: Path) -> None:
     tasks, descriptors = other_tasks(), pipes()
     report = await soak(
@@ -44,6 +44,7 @@ async def test_a_disk_loses_nothing_when_processes_are_killed_and_nothing_is_lef
         seconds=LONGEST,
         processes=2,
         tasks=4,
+        sessions=1,
         pauses=QUICK,
         enough=lambda report: report.kills >= scaled(2, 500) and report.operations.total() >= scaled(500, 200_000),
     )
@@ -51,16 +52,23 @@ async def test_a_disk_loses_nothing_when_processes_are_killed_and_nothing_is_lef
     assert report.kills >= 2
     assert report.cancelled > 0
     assert report.objects > 0
+    assert (report.sessions, report.snapshots > 0, report.events > 0) == (2, True, True)
     assert stored(place / "root") == set()
     assert [path.name for path in (place / "root").iterdir()] == [".micelio"]
     assert other_tasks() == tasks
     assert pipes() == descriptors
 
 
+OF_SESSIONS = {
+    "put", "hold", "release", "write of a live file", "read of live files", "snapshot", "workspace save",
+    "workspace load", "read of a snapshot", "list of snapshots", "restore", "fork", "latest", "thin", "append",
+    "read of events", "trim", "collect", "sweep", "delete of a session",
+}  # fmt: skip
 EVERY_OPERATION = {
     "put", "overwrite", "streamed put", "put if_absent", "put if_match", "delete if_match", "update",
     "update of a counter", "copy", "move", "delete", "delete_prefix", "get", "get of a range", "streamed get", "head",
     "exists", "list", "get of another's",
+    *OF_SESSIONS,
 }  # fmt: skip
 
 
@@ -70,6 +78,7 @@ async def test_without_kills_every_operation_is_done_and_none_is_refused(tmpfs: 
         seconds=LONGEST,
         processes=2,
         tasks=3,
+        sessions=3,
         seed="one",
         kills=False,
         enough=lambda report: set(report.operations) >= EVERY_OPERATION,
@@ -88,13 +97,14 @@ def strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 @on_one_loop
-@pytest.mark.case("R12")
+@pytest.mark.case("R12", "R13")
 async def test_a_bucket_loses_nothing_when_processes_are_killed_and_nothing_is_left(strict: Server) -> None:
     report = await soak(
         config_of(strict, conditions="all"),
         seconds=LONGEST,
         processes=2,
         tasks=3,
+        sessions=1,
         pauses=QUICK,
         enough=lambda report: report.kills >= scaled(1, 100) and report.operations.total() >= scaled(120, 20_000),
     )
@@ -104,7 +114,7 @@ async def test_a_bucket_loses_nothing_when_processes_are_killed_and_nothing_is_l
 
 
 @on_one_loop
-@pytest.mark.case("R12", "S2", "S6")
+@pytest.mark.case("R12", "R13", "S2", "S6")
 async def test_a_bucket_behind_a_bad_line_loses_nothing(strict: Server) -> None:
     dice = random.Random(20_261_123)
     faults: list[Callable[[], Fault]] = [
@@ -126,7 +136,8 @@ async def test_a_bucket_behind_a_bad_line_loses_nothing(strict: Server) -> None:
             config,
             seconds=LONGEST,
             processes=2,
-            tasks=4,
+            tasks=3,
+            sessions=1,
             kills=False,
             enough=lambda report: report.operations.total() >= scaled(200, 5000),
         )

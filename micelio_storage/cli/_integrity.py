@@ -14,7 +14,7 @@ import typer
 from .. import Config, Storage, open_storage
 from ..driver import show_key
 from ..sessions import verify_sessions
-from ..testing.soak import MOST, PROCESSES, TASKS, Report, soak
+from ..testing.soak import MOST, PROCESSES, SESSIONS, TASKS, Report, soak
 from ..transfer import CONCURRENCY, Finding, Tally, verify
 from . import _report as report
 from ._invocation import Invocation, require_storage, run_on_loop
@@ -100,6 +100,9 @@ def soak_it(
     minutes: Annotated[float, typer.Option(min=0, metavar="N", help="how long, such as 0.5")] = 1.0,
     processes: Annotated[int, typer.Option(min=1, max=MOST, metavar="N", help="worker processes")] = PROCESSES,
     tasks: Annotated[int, typer.Option(min=1, max=MOST, metavar="N", help="tasks in each process")] = TASKS,
+    sessions: Annotated[
+        int, typer.Option(min=0, max=MOST, metavar="N", help="more tasks, on snapshots, events, collections")
+    ] = SESSIONS,
     seed: Annotated[
         str | None, typer.Option(metavar="TEXT", help="repeats the choices of a run; default: a new one")
     ] = None,
@@ -116,7 +119,8 @@ def soak_it(
         async def tell(text: str) -> None:
             show(text)
 
-        act = partial(soak, seconds=minutes * 60, processes=processes, tasks=tasks, seed=seed, kills=kills, tell=tell)
+        act = partial(soak, seconds=minutes * 60, processes=processes, tasks=tasks, sessions=sessions)
+        act = partial(act, seed=seed, kills=kills, tell=tell)
         done = run_on_loop(act(config))
     say([_soak_json(done)] if as_json else _soak_lines(done, report.place(config)))
     if done.lost:
@@ -141,4 +145,6 @@ def _soak_lines(done: Report, where: str) -> Iterator[str]:
     refused = ", ".join(f"{count:,} {name}" for name, count in sorted(done.refused.items()) if count) or "0"
     yield f"faults: {done.kills} kills, {done.cancelled:,} cancellations; refused: {refused}"
     ended = f"; {done.uploads} uploads of killed processes were ended" if done.uploads else ""
+    if done.sessions:
+        yield f"{done.sessions} sessions, {done.snapshots:,} snapshots and {done.events:,} events in the end"
     yield f"{done.objects:,} objects in the end, {done.lost} losses (seed {done.seed}){ended}"

@@ -74,13 +74,15 @@ class Collected:
 
 
 class FamilyCollection:
-    """A run over one family, for at most `wait` seconds at those who are making snapshots."""
+    """A run over one family, which waits at most `wait` seconds for those who are making snapshots, and gives up those
+    of whom nothing was heard for as long as their lease, or for `lease` seconds if that is less."""
 
-    def __init__(self, storage: Storage, family: str, *, wait: float) -> None:
+    def __init__(self, storage: Storage, family: str, *, wait: float, lease: float | None = None) -> None:
         self._storage = storage
         self._family = family
         self._place = family_place(storage, family)
         self._end = anyio.current_time() + wait
+        self._longest_lease = LONGEST_LEASE if lease is None else min(lease, LONGEST_LEASE)
         self._pause = FIRST_PAUSE
         self._sizes: dict[str, int] = {}
         self._references: dict[tuple[SegmentRef, ...], frozenset[str]] = {}
@@ -204,7 +206,10 @@ class FamilyCollection:
         if not pins:
             return []
         now = await store_time(self._storage)
-        return [each for each in pins if now - each.modified <= _lease(each.record) or not await self._abort(each)]
+        return [each for each in pins if now - each.modified <= self._lease(each.record) or not await self._abort(each)]
+
+    def _lease(self, record: Record) -> timedelta:
+        return timedelta(seconds=min(record.lease, self._longest_lease))
 
     async def _abort(self, pin: _Pinned) -> bool:
         """Take the record away, unless its writer has given a sign of life or committed it."""
@@ -314,7 +319,3 @@ class FamilyCollection:
 def _own(snapshot: str) -> tuple[str, str]:
     """What the names of all begin with that a snapshot makes."""
     return f"{PACKS}{snapshot}/", f"{TREES}{snapshot}."
-
-
-def _lease(record: Record) -> timedelta:
-    return timedelta(seconds=min(record.lease, LONGEST_LEASE))

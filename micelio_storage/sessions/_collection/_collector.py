@@ -73,6 +73,7 @@ async def collect(
     storage: Storage,
     *,
     wait: float = WAIT,
+    lease: float | None = None,
     dry_run: bool = False,
     on_outcome: Callable[[CollectOutcome], Awaitable[object]] = _nobody,
 ) -> CollectReport:
@@ -81,21 +82,22 @@ async def collect(
     Run it now and then, anywhere, while snapshots are made, read and deleted; it may run many times at once and be
     killed. What a snapshot refers to that is done is never removed, whatever was paused or killed and whatever clocks
     say. A writer that gave no sign of life for as long as its lease (15 minutes, by the store's clock) is given up,
-    and its commit refused. Those who are making snapshots are waited for at most `wait` seconds; then the family is
-    left as it is, and the next run goes on with it. `on_outcome` hears of each family. A family of which anything is
-    damaged, or of a later format, is not touched. `NotSupportedError` for a store without conditional puts.
+    and its commit refused; with `lease`, after so many seconds, if that is sooner: for when whoever wrote is known to
+    be dead. Those who are making snapshots are waited for at most `wait` seconds; then the family is left as it is,
+    and the next run goes on with it. `on_outcome` hears of each family. A family of which anything is damaged, or of a
+    later format, is not touched. `NotSupportedError` for a store without conditional puts.
     """
-    if not isinstance(wait, int | float) or isinstance(wait, bool):
-        raise TypeError(f"wait must be a number of seconds, not {type(wait).__name__}")
-    if not wait >= 0:
-        raise InvalidArgumentError("wait must be at least 0 seconds")
+    _require_seconds("wait", wait)
+    if lease is not None:
+        _require_seconds("lease", lease)
     can = storage.capabilities
     if not (can.if_absent and can.if_match):
         raise NotSupportedError("a collection needs a store with conditional puts: see `micelio-storage doctor`")
     start, report = time.perf_counter(), CollectReport(dry_run=dry_run)
 
     async def one(family: str) -> None:
-        outcome = await _outcome(storage, family, wait, dry_run=dry_run)
+        collection = FamilyCollection(storage, family, wait=wait, lease=lease)
+        outcome = await _outcome(collection, family, dry_run=dry_run)
         report.add(outcome)
         await on_outcome(outcome)
 
@@ -116,8 +118,14 @@ async def list_families(storage: Storage) -> AsyncGenerator[str, None]:
         cursor, more = page.cursor, page.cursor is not None
 
 
-async def _outcome(storage: Storage, family: str, wait: float, *, dry_run: bool) -> CollectOutcome:
-    collection = FamilyCollection(storage, family, wait=wait)
+def _require_seconds(name: str, value: object) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    if not value >= 0:
+        raise InvalidArgumentError(f"{name} must be at least 0 seconds")
+
+
+async def _outcome(collection: FamilyCollection, family: str, *, dry_run: bool) -> CollectOutcome:
     try:
         done = await (collection.look() if dry_run else collection.run())
         return _told(family, done)

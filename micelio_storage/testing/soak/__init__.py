@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from ._model import Kind, Loss
-from ._run import MOST, PROCESSES, TASKS, Report, Tell, soak
+from ._run import MOST, PROCESSES, SESSIONS, TASKS, Report, Tell, soak
 
-__all__ = ["MOST", "PROCESSES", "TASKS", "Kind", "Loss", "Report", "Tell", "soak"]
+__all__ = ["MOST", "PROCESSES", "SESSIONS", "TASKS", "Kind", "Loss", "Report", "Tell", "soak"]

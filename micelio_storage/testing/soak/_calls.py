@@ -21,6 +21,7 @@ from ..._errors import (
 )
 from ..._storage import Storage
 from ._model import Cell, Loss, line, possible_in
+from ._session_model import Kept
 
 CANCELLED = 0.12  # of the calls are cancelled, or would be if they took longer
 
@@ -56,6 +57,11 @@ class World:
         self.cells = {key: Cell(key, possible_in(possible)) for key, possible in orders["cells"]}
         self.others: list[str] = orders["others"]
         self.counters: dict[str, int] = dict.fromkeys(orders["counters"], 0)  # the most that was seen there
+        self.sessions = storage.under(orders["top"])
+        self.kept = [None if each is None else Kept.read(each) for each in orders["kept"]]  # of each task on sessions
+        self.shared: str = orders["shared"]  # the session to whose events all append
+        self.appended: dict[str, dict[int, str]] = {}  # by session: numbers and ids of the events of this process
+        self.directory: str = orders["directory"]
         self.stopping = False
         self._numbers = 0
 

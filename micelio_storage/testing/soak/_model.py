@@ -27,7 +27,17 @@ LABEL = "soak-label"  # the name of the metadata that says which version it is
 _NOISE = 2 * LARGEST  # bytes that bodies are cut from
 
 Kind: TypeAlias = Literal[
-    "missing", "wrong bytes", "older version", "back again", "listing", "counter", "answer", "left over", "worker"
+    "missing",
+    "wrong bytes",
+    "older version",
+    "back again",
+    "listing",
+    "counter",
+    "answer",
+    "events",
+    "damaged",
+    "left over",
+    "worker",
 ]
 """What is wrong with it."""
 

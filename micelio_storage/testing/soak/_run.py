@@ -15,36 +15,28 @@ import secrets
 import signal
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any, TypeAlias
 
 from ..._config import Config, LocalConfig, MemoryConfig, S3Config
-from ..._errors import ConfigError, IntegrityError, NotFoundError, UnavailableError
+from ..._errors import ConfigError
 from ..._keys import Key
 from ..._open import make_driver
 from ..._parsing import parse_count
 from ..._shielding import run_to_completion
 from ..._storage import Storage
 from ...driver import Driver
-from ._model import (
-    Count,
-    Found,
-    Ledger,
-    Loss,
-    judge,
-    judge_listing,
-    judge_move,
-    keys_of,
-    line,
-    number_in,
-    possible_out,
-    read_whole,
-    value_out,
-)
+from ...sessions import Session
+from ._last_look import LastLook
+from ._last_look_at_sessions import LastLookAtSessions
+from ._model import Count, Ledger, Loss, keys_of, line, possible_out, value_out
+from ._session_model import HOLD, Appended, Kept
 from ._worker import config_out
 
 PROCESSES = 3
@@ -52,6 +44,9 @@ PROCESSES = 3
 
 TASKS = 6
 """In each process, unless told otherwise."""
+
+SESSIONS = 2
+"""How many more tasks of each process work on sessions, unless told otherwise."""
 
 MOST = 100
 """How many processes there may be, and how many tasks in each."""
@@ -63,8 +58,6 @@ BUSY = 20  # operations of a process until it may be killed, most times: one tha
 HASTY = 0.1  # of the kills do not wait for that
 PATIENCE = 120.0  # seconds for a process to end when it is told to: its calls may be retried
 LOOKS = 20  # at what is left over, 0.1 s apart: others may write in the same storage
-AT_ONCE = 8  # objects read at the end
-TRIES = 5  # of a read at the end
 KEPT = 20  # losses of each kind that a report names
 FILLED = 64  # directories at once
 LINE = 4 << 20  # bytes of the longest line
@@ -83,7 +76,8 @@ class Report:
     `seed` repeats its choices, with as many `processes` and `tasks`. `operations` are numbers by name; `cancelled` ones
     among them. `refused` are calls that failed without doing wrong, by error. `kills` of processes; `objects` in the
     end; `uploads` that killed processes had left open in the store, and that were aborted. `lost` is the number of
-    losses, of which `losses` are the first of each kind. It took `seconds`.
+    losses, of which `losses` are the first of each kind. It took `seconds`. At the end there were so many `sessions`
+    that had been worked on, with so many `snapshots` and `events` that were read.
     """
 
     seed: str
@@ -98,6 +92,9 @@ class Report:
     lost: int = 0
     losses: list[Loss] = field(default_factory=list)
     seconds: float = 0.0
+    sessions: int = 0
+    snapshots: int = 0
+    events: int = 0
 
     def lose(self, loss: Loss) -> None:
         """Count a loss, and keep it if there are few of its kind."""
@@ -116,6 +113,7 @@ async def soak(
     seconds: float,
     processes: int = PROCESSES,
     tasks: int = TASKS,
+    sessions: int = SESSIONS,
     seed: str | None = None,
     kills: bool = True,
     pauses: tuple[float, float] = PAUSES,
@@ -123,15 +121,21 @@ async def soak(
     tell: Tell = _nobody,
 ) -> Report:
     """Do it for so long, or until it is `enough`, then look at everything once more, and remove it. `tell` hears how it
-    goes."""
+    goes.
+
+    Each process has so many `tasks` that work on objects, and, where the store has conditional puts and deletes, so
+    many more that work on `sessions`: workspaces, snapshots, forks, events, collections and sweeps.
+    """
     if isinstance(config, MemoryConfig):
         raise ConfigError("a storage in memory belongs to one process, and dies with it: give file:///path or s3://...")
     parse_count("processes", processes, least=1, most=MOST)
     parse_count("tasks", tasks, least=1, most=MOST)
+    parse_count("sessions", sessions, least=0, most=MOST)
     driver = make_driver(config)
     report = Report(seed=seed or secrets.token_hex(4), processes=processes, tasks=tasks)
     async with Storage(driver, deadline=config.deadline) as storage:
         run = _Run(config, driver, storage, report, enough, tell)
+        await run.prepare(sessions)
         try:
             await run.work(seconds, pauses if kills else None)
             await run.last_look()
@@ -147,6 +151,7 @@ class _Worker:
     number: int
     base: str
     ledger: Ledger
+    kept: list[Kept | None] = field(default_factory=list)  # what each task knew last that works on sessions
     runs: int = 0
     process: asyncio.subprocess.Process | None = None
     killed: bool = False
@@ -181,10 +186,28 @@ class _Run:
             _Worker(number, base, Ledger(keys_of(base, report.tasks), self._counts))
             for number, base in enumerate(bases)
         ]
+        self._sessions = storage.under(self._prefix)
+        self._shared = ""  # the session to whose events all append
+        self._ended: set[str] = set()  # sessions that were let go
+        self._logs: defaultdict[str, Appended] = defaultdict(Appended)
+        self._directory = ""
         self._left_before: set[str] = set()
         self._stopping = False
         self._is_enough = asyncio.Event()
         self._began = time.monotonic()
+
+    async def prepare(self, sessions: int) -> None:
+        """Make the session to whose events all append, and a place for their directories."""
+        can = self._storage.capabilities
+        if not sessions or not (can.if_absent and can.if_match and can.delete_if_match):
+            return
+        self._directory = await asyncio.to_thread(mkdtemp, prefix="micelio-soak-")
+        self._shared = "shared"
+        shared = Session(self._sessions, self._shared)
+        await shared.files.put("first", b"")
+        await shared.hold(HOLD)
+        for worker in self._workers:
+            worker.kept = [None] * sessions
 
     # -- while it lasts
 
@@ -299,6 +322,10 @@ class _Run:
             run=worker.runs,
             base=worker.base,
             tasks=self._report.tasks,
+            top=self._prefix,
+            shared=self._shared,
+            directory=self._directory,
+            kept=[None if kept is None else kept.written() for kept in worker.kept],
             seed=self._report.seed,
             wait=LATE if late else 0,
             counters=list(self._counts),
@@ -319,6 +346,10 @@ class _Run:
 
     def _take(self, worker: _Worker, said: Mapping[str, Any]) -> None:
         worker.ledger.take(said)
+        if "session" in said:
+            self._take_session(worker, *said["session"])
+        if "log" in said:
+            self._logs[said["log"]].take(said)
         if "ready" in said:
             worker.ledger.moves.clear()
         if "loss" in said:
@@ -330,6 +361,12 @@ class _Run:
             if said["outcome"] == "refused":
                 self._report.refused[said["why"]] += 1
 
+    def _take_session(self, worker: _Worker, number: int, written: Mapping[str, Any]) -> None:
+        kept = worker.kept[number] = Kept.read(written)
+        if kept.ends:
+            self._ended.add(kept.name)
+            self._logs.pop(kept.name, None)
+
     # -- in the end
 
     async def last_look(self) -> None:
@@ -337,61 +374,16 @@ class _Run:
         if isinstance(self._config, S3Config) and self._report.kills:
             await asyncio.sleep(LATE)
         await self._tell("looking at everything once more")
-        room = asyncio.Semaphore(AT_ONCE)
-        async with asyncio.TaskGroup() as group:
-            for worker in self._workers:
-                for key in worker.ledger.cells:
-                    await room.acquire()
-                    group.create_task(self._look(worker.ledger, key)).add_done_callback(lambda _: room.release())
-        for worker in self._workers:
-            for source, target, moved in worker.ledger.moves:
-                found = {key: await self._read(key) for key in (source, target)}
-                self._note(judge_move(source, target, moved, found))
-        await self._look_at_counters()
-        await self._look_at_listing()
+        ledgers = [worker.ledger for worker in self._workers]
+        look = LastLook(self._storage, self._prefix, ledgers, self._counts, self._report.lose)
+        self._report.objects = await look.all()
         await self._look_at_what_is_left()
-
-    def _note(self, loss: Loss | None) -> None:
-        if loss is not None:
-            self._report.lose(loss)
-
-    async def _look(self, ledger: Ledger, key: str) -> None:
-        possible = ledger.cells[key]
-        try:
-            found = await self._read(key)
-        except IntegrityError as error:
-            self._report.lose(Loss("wrong bytes", key, str(error)))
-            return
-        self._report.objects += found is not None
-        if possible is not None:
-            self._note(judge(key, possible, found))
-
-    async def _read(self, key: str) -> Found | None:
-        for _ in range(TRIES - 1):
-            try:
-                return await read_whole(self._storage, key)
-            except UnavailableError:
-                await asyncio.sleep(1)
-        return await read_whole(self._storage, key)
-
-    async def _look_at_counters(self) -> None:
-        for key, count in self._counts.items():
-            try:
-                data: bytes | None = await self._storage.get(key)
-            except NotFoundError:
-                data = None
-            except IntegrityError as error:
-                self._report.lose(Loss("wrong bytes", key, str(error)))
-                continue
-            self._report.objects += data is not None
-            self._note(count.judge(key, number_in(data)))
-
-    async def _look_at_listing(self) -> None:
-        below = self._prefix + "p"
-        sizes = [(str(entry.key), entry.size) async for entry in self._storage.list(below)]
-        wanted = {key: possible for worker in self._workers for key, possible in worker.ledger.cells.items()}
-        for loss in judge_listing(sizes, wanted):
-            self._report.lose(loss)
+        if self._shared:
+            await self._tell("looking at sessions, snapshots and events")
+            kept = [each for worker in self._workers for each in worker.kept if each is not None and not each.ends]
+            sessions = LastLookAtSessions(self._sessions, kept, self._ended, self._logs, self._report.lose)
+            await sessions.all()
+            self._report.sessions, self._report.snapshots, self._report.events = sessions.numbers
 
     async def _look_at_what_is_left(self) -> None:
         """Nothing may be, but for the uploads that killed processes had begun: S3 keeps those until they are ended."""
@@ -421,6 +413,8 @@ class _Run:
         if isinstance(self._config, LocalConfig):
             await self._fill_directories()
         await self._storage.delete_prefix(self._prefix)
+        if self._directory:
+            await asyncio.to_thread(rmtree, self._directory)
         if isinstance(self._config, S3Config):
             from ...drivers.s3 import abort_uploads  # here, for it is an extra
 

@@ -13,11 +13,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ..._config import Config, LocalConfig, S3Config
+from ..._config import Config, LocalConfig, Origin, S3Config
 from ..._open import open_storage
 from ._actor import Actor
 from ._calls import World
 from ._model import judge_move, read_whole, value_in
+from ._session_actor import SessionActor
 
 
 def config_out(config: Config) -> dict[str, Any]:
@@ -30,7 +31,8 @@ def config_out(config: Config) -> dict[str, Any]:
 
 def config_in(written: Mapping[str, Any]) -> Config:
     kind = S3Config if written["backend"] == "s3" else LocalConfig
-    return kind(**written["fields"])
+    fields = dict(written["fields"])
+    return kind(**fields | {"_origin": Origin(*fields["_origin"])})
 
 
 async def work(orders: Mapping[str, Any]) -> None:
@@ -43,11 +45,17 @@ async def work(orders: Mapping[str, Any]) -> None:
         actors = [
             Actor(world, task, f"{name}.{task}", f"{orders['seed']}/{name}/{task}") for task in range(orders["tasks"])
         ]
+        others = [
+            SessionActor(world, task, f"{name}-s{task}".replace(".", "-"), f"{orders['seed']}/{name}/s{task}")
+            for task in range(len(world.kept))
+        ]
         await _finish_moves(world, orders["moves"])
         world.say(ready=True)
         async with asyncio.TaskGroup() as group:
             for actor in actors:
                 group.create_task(_act(actor, after=orders["run"] > 0))
+            for other in others:
+                group.create_task(other.run())
 
 
 async def _act(actor: Actor, *, after: bool) -> None:
