@@ -24,6 +24,9 @@ PAGES = sorted((PROJECT / "docs" / "adapters").glob("*.md"))
 def test_a_block_of_python_runs(
     example: Example, tmpfs: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    for name in ADAPTERS:
+        if f"adapters.{name} " in example.parsed:
+            importlib.import_module(f"micelio_storage.adapters.{name}")  # as a program does before it has a loop
     run_block(example, tmpfs, monkeypatch, request)
 
 
