@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeAlias
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import writes_sort_key
 
-from .. import IntegrityError, InvalidArgumentError, InvalidKeyError, Key, NotSupportedError, StorageError
+from .. import IntegrityError, InvalidArgumentError, NotSupportedError, StorageError
+from . import _names
 
 FORMAT = 1
 LONGEST_SHOWN = 120  # bytes of a quoted id in a key; of a longer one there is a digest
@@ -60,12 +60,8 @@ def values_of(history: str) -> str:
 
 
 def segment_of(text: str) -> str:
-    """A segment of a key for any text: quoted, or its digest behind a character that quoting never leaves."""
-    plain = str(text)
-    with suppress(InvalidKeyError):
-        if len(quoted := Key.quote(plain)) <= LONGEST_SHOWN:
-            return quoted
-    return "=" + hashlib.sha256(plain.encode(errors="surrogatepass")).hexdigest()
+    """A segment of a key for any text."""
+    return _names.segment_of(str(text), most=LONGEST_SHOWN)
 
 
 def name_of(checkpoint_id: str) -> str:

@@ -16,14 +16,14 @@ _DIGESTED_ID = re.compile(_DIGESTED + "[0-9a-f]{64}")
 _DIGEST = "%-"  # begins no segment that `Key.quote` makes
 
 
-def segment_of(text: str, ending: str = "") -> str:
-    """A segment of a key that stands for this text and no other, with the ending. One with a digest in it
-    (`is_digest`) does not say which text."""
+def segment_of(text: str, ending: str = "", *, most: int = MAX_SEGMENT_BYTES) -> str:
+    """A segment of a key that stands for this text and no other, with the ending, in at most so many bytes (75 and the
+    ending at least). One with a digest in it (`is_digest`) does not say which text."""
     try:
         quoted = Key.quote(text) + ending
     except InvalidKeyError:
         quoted = None
-    if quoted is None or len(quoted) > MAX_SEGMENT_BYTES:
+    if quoted is None or len(quoted) > most:
         return f"{_DIGEST}{_digest(text)}{ending}"
     return quoted
 

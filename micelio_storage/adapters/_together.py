@@ -33,5 +33,7 @@ async def growing(things: AsyncIterator[T], left: int | None) -> AsyncGenerator[
         yield batch
 
 
-async def one(text: str) -> AsyncGenerator[str, None]:
-    yield text
+async def each_of(things: Iterable[T]) -> AsyncGenerator[T, None]:
+    """The things, for who awaits them."""
+    for thing in things:
+        yield thing

@@ -72,7 +72,8 @@ from ._langgraph_objects import (
     values_of,
 )
 from ._langgraph_threads import OtherThreads
-from ._together import growing, one, together
+from ._together import each_of, growing, together
+from ._writing import TRIES, put_again
 
 __all__ = ["MicelioSaver"]
 
@@ -80,7 +81,6 @@ LARGE = 64 << 10  # bytes of a value, serialized, from which on it is an object 
 ON_LOOP = 64 << 10  # bytes that are deserialized where they are, in about 0.3 ms: a hop to a thread takes 0.1
 FIRST_PAGE = 16  # lines of a listing that is asked for the newest: one checkpoint and the writes of a few tasks
 LONGEST_PAGE = 1000
-TRIES = 3  # of a write whose answer gets lost: it may be made again, for it changes nothing then
 REMEMBERED = 256  # checkpoints whose large values are known without looking, because this process wrote or read them
 
 
@@ -138,12 +138,12 @@ class MicelioSaver(OtherThreads):
         said = get_checkpoint_metadata(config, metadata)
         saved, large = await run_sync(self._dump, place, parent, checkpoint, said, shared)
         try:
-            await together(self._put(place.values + each, data) for each, data in large.items())
+            await together(put_again(self._storage, place.values + each, data) for each, data in large.items())
         except BaseException:
             with anyio.CancelScope(shield=True), suppress(StorageError):  # nobody sees them; what stays costs space
                 await self._storage.delete(*(place.values + each for each in large))
             raise
-        await self._put(place.history + name + CHECKPOINT, saved.packed())
+        await put_again(self._storage, place.history + name + CHECKPOINT, saved.packed())
         self._remember(place.history + name, saved.large)
         return place.config(saved.id)
 
@@ -226,7 +226,7 @@ class MicelioSaver(OtherThreads):
                 await together(self._storage.copy(*pair) for pair in pairs)
                 copied |= saved.tokens
                 saved.thread = str(target_thread_id)
-                await self._put(target + found.name + CHECKPOINT, saved.packed())
+                await put_again(self._storage, target + found.name + CHECKPOINT, saved.packed())
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints of these runs, in all threads: each checkpoint there is has to be looked at."""
@@ -251,15 +251,6 @@ class MicelioSaver(OtherThreads):
                 await self._drop(prefix, steps, kept=needed(steps))
 
     # -- writing
-
-    async def _put(self, key: str, data: bytes) -> None:
-        for left in reversed(range(TRIES)):
-            try:
-                await self._storage.put(key, data)
-                return
-            except AmbiguousWriteError:
-                if not left:
-                    raise
 
     async def _put_writes(self, key: str, task_id: str, new: Writes) -> None:
         """Most tasks write once, so that is what is tried first; others add to what is there."""
@@ -331,7 +322,7 @@ class MicelioSaver(OtherThreads):
             if config["configurable"].get("checkpoint_ns") is not None:
                 yield place.history
                 return
-            threads = one(f"history/{segment_of(place.thread)}/")
+            threads = each_of([f"history/{segment_of(place.thread)}/"])
         async for thread in threads:
             async for prefix in self._folders(thread):
                 yield prefix
