@@ -9,7 +9,7 @@ import socket
 import stat
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from faults.scale import scaled
+from support.interrupting import Interrupted
 from support.leftovers import open_descriptors
 
 from micelio_storage import (
@@ -730,42 +731,6 @@ async def test_a_snapshot_of_another_family_is_restored_too() -> None:
         assert await report.snapshot.files.get("a") == b"a"
         assert await other.snapshots.latest() == report.snapshot
         assert report.snapshot.session == report.undo.session == "def"
-
-
-class Interrupted(MemoryDriver):
-    """One in which something happens before each request, from one of them on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.left = -1  # requests before it; below 0: never
-        self.happens: Callable[[], Coroutine[Any, Any, object]] | None = None
-
-    async def _interrupt(self) -> None:
-        self.left -= self.left > 0
-        if self.left == 0 and self.happens is not None:
-            happens, self.happens = self.happens, None  # what it asks for itself is not interrupted
-            await happens()
-            self.happens = happens
-
-    async def put(self, key: Any, data: Any, options: Any) -> Any:
-        await self._interrupt()
-        return await super().put(key, data, options)
-
-    async def read(self, key: Any, options: Any) -> Any:
-        await self._interrupt()
-        return await super().read(key, options)
-
-    async def delete(self, keys: Any, options: Any) -> Any:
-        await self._interrupt()
-        return await super().delete(keys, options)
-
-    async def copy(self, source: Any, target: Any, options: Any) -> Any:
-        await self._interrupt()
-        return await super().copy(source, target, options)
-
-    async def list_page(self, prefix: Any, options: Any) -> Any:
-        await self._interrupt()
-        return await super().list_page(prefix, options)
 
 
 async def restored_while_it_is_collected(begins: int) -> bool:

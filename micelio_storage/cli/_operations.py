@@ -25,8 +25,8 @@ from .. import (
     config_from_url,
     open_storage,
 )
+from ..sessions import migrate_sessions
 from ..transfer import CONCURRENCY, OnOutcome, Outcome, Report, copy_below
-from ..transfer import migrate as migrate_all
 from . import _report as report
 from ._invocation import require_storage, run_on_loop
 from ._options import ConcurrencyOption, DryRunOption, JsonOption, OverwriteOption
@@ -54,14 +54,15 @@ def migrate(
 ) -> None:
     """Copy all objects of one storage to another, and verify each copy.
 
-    What is there already is skipped, so an interrupted run can simply be started again."""
+    What is there already is skipped, so an interrupted run can simply be started again. Sessions arrive whole, also of
+    a storage that is in use: a snapshot when all is there that it needs, an event log from its beginning on."""
     configs = config_from_url(source), config_from_url(target)
     check_apart(*configs)
     require_storage(configs[0])
 
     async def act(on_outcome: OnOutcome, on_progress: OnProgress) -> Report:
         async with open_storage(configs[0]) as one, open_storage(configs[1]) as other:
-            return await migrate_all(
+            return await migrate_sessions(
                 one,
                 other,
                 prefix=prefix,

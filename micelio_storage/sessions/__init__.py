@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # imported when somebody asks for them: most processes make n
     from ._examining import verify_sessions
     from ._expiry._retention import Retention
     from ._expiry._sweep import SweepOutcome, SweepReport, SweepResult, sweep
+    from ._migrating import migrate_sessions
     from ._snapshots._history import Snapshots
     from ._snapshots._keeping import Keep
     from ._snapshots._records import Left
@@ -52,6 +53,7 @@ __all__ = [
     "Workspace",
     "collect",
     "list_sessions",
+    "migrate_sessions",
     "sweep",
     "verify_sessions",
 ]
@@ -61,6 +63,7 @@ _PLACES = {
     "_examining": ("verify_sessions",),
     "_expiry._retention": ("Retention",),
     "_expiry._sweep": ("SweepOutcome", "SweepReport", "SweepResult", "sweep"),
+    "_migrating": ("migrate_sessions",),
     "_snapshots._history": ("Snapshots",),
     "_snapshots._keeping": ("Keep",),
     "_snapshots._records": ("Left",),

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from .._errors import (
     InvalidArgumentError,
@@ -55,6 +58,8 @@ async def migrate(
     overwrite: bool = False,
     delete_source: bool = False,
     dry_run: bool = False,
+    skip: Callable[[str], bool] | None = None,
+    log_of: Callable[[str], str | None] | None = None,
     on_outcome: OnOutcome = nobody,
     on_progress: OnProgress | None = None,
 ) -> Report:
@@ -63,14 +68,17 @@ async def migrate(
     What is there already and the same is skipped; what is there and differs is a conflict, unless `overwrite`. What
     fails is reported for its key, and does not stop the others. Copies are read again (`verify`) unless checksums of
     both storages can be compared. `delete_source` removes what is known to be at the target. The two storages must not
-    be one inside the other. `on_outcome` hears of every key, `on_progress` of the bytes that have come so far; of how
-    many, nobody knows.
+    be one inside the other. Keys of which `skip` says so are left alone. Those for which `log_of` gives one and the
+    same name are copied one after the other, in the order of their keys, and not on behind one that failed; of these,
+    an object that has only grown is no conflict. Storages with sessions are migrated by `sessions.migrate_sessions`,
+    which knows what belongs together. `on_outcome` hears of every key, `on_progress` of the bytes that have come so
+    far; of how many, nobody knows.
     """
     if source is target:
         raise InvalidArgumentError("source and target are the same storage")
     if delete_source and not verify:
         raise InvalidArgumentError("delete_source needs verify: nothing is deleted unless its copy was verified")
-    options = _Options(concurrency, overwrite, delete_source, dry_run)
+    options = _Options(concurrency, overwrite, delete_source, dry_run, skip or _never, log_of or _none)
     streaming = Streaming(source, target, Progress(on_progress, None), verify=verify)
     return await _Run(source, target, streaming, options, on_outcome).all(prefix)
 
@@ -97,12 +105,22 @@ async def copy_below(
     return await _Run(one, other, inside, options, on_outcome, below=below).all("")
 
 
+def _never(_: str) -> bool:
+    return False
+
+
+def _none(_: str) -> str | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Options:
     concurrency: int
     overwrite: bool
     delete_source: bool
     dry_run: bool
+    skip: Callable[[str], bool] = _never
+    log_of: Callable[[str], str | None] = _none
 
     def __post_init__(self) -> None:
         parse_count("concurrency", self.concurrency, least=1, most=MOST_CONCURRENCY)
@@ -145,25 +163,51 @@ class _Run:
         return self._report
 
     async def _start_all(self, prefix: Prefix, group: asyncio.TaskGroup) -> None:
-        """A task for each key, as soon as there is room for it. Where the listing breaks, the rest is left."""
+        """A task for each key or log, as soon as there is room for it. Where the listing breaks, the rest is left."""
+        log: str | None = None
+        gathered: list[Entry] = []  # the objects of one log, which are listed one behind the other
         try:
             async with aclosing(everything(self._source, prefix)) as entries:
                 async for entry in entries:
                     if isinstance(entry, str):
                         await self._note(Outcome(key=entry, result="foreign", reason=NO_KEY))
                         continue
-                    await self._room.acquire()
-                    group.create_task(self._one(entry))
+                    if self._options.skip(entry.key):
+                        continue
+                    its_log = self._options.log_of(entry.key)
+                    if gathered and its_log != log:
+                        await self._start(group, partial(self._one_after_another, gathered))
+                        gathered = []
+                    log = its_log
+                    if log is None:
+                        await self._start(group, partial(self._one, entry))
+                    else:
+                        gathered.append(entry)
         except StorageError as error:
             await self._note(Outcome(key=None, result="failed", reason=f"the listing ended early: {error}"))
+        if gathered:
+            await self._start(group, partial(self._one_after_another, gathered))
+
+    async def _start(self, group: asyncio.TaskGroup, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await self._room.acquire()
+        group.create_task(work()).add_done_callback(lambda _: self._room.release())
 
     async def _one(self, entry: Entry) -> None:
-        try:
-            async with self._room_for_large if entry.size >= LARGE else nullcontext():
+        async with self._room_for_large if entry.size >= LARGE else nullcontext():
+            outcome = await self._try(entry)
+        await self._note(outcome)
+
+    async def _one_after_another(self, entries: Sequence[Entry]) -> None:
+        """A log: an object of it is whole when the next one is there, so it is copied after that was listed."""
+        stopped = False
+        for entry in entries:
+            if stopped:
+                reason = "what stands before it in its log was not copied"
+                outcome = Outcome(key=str(entry.key), result="failed", size=entry.size, reason=reason)
+            else:
                 outcome = await self._try(entry)
+                stopped = outcome.result in ("failed", "conflict")
             await self._note(outcome)
-        finally:
-            self._room.release()
 
     async def _note(self, outcome: Outcome) -> None:
         if outcome.key is not None:
@@ -188,7 +232,7 @@ class _Run:
             seen = await self._seen(key)
             if await self._same(key, seen, there):
                 return await self._skip(key, seen, there)
-            if not self._options.overwrite:
+            if not (self._options.overwrite or await self._has_grown(key, seen, there)):
                 return Outcome(key=key, result="conflict", size=seen.size, reason="the target has a different object")
         if self._options.dry_run:
             return Outcome(key=key, result="copied", size=size, deleted=self._options.delete_source)
@@ -237,6 +281,12 @@ class _Run:
             async with storage.open_read(key, if_match=info.etag, chunk_size=CHUNK) as reader:
                 texts.append(await sums_of_all(reader))
         return texts[0] == texts[1]
+
+    async def _has_grown(self, key: str, seen: ObjectInfo, there: ObjectInfo) -> bool:
+        """Whether it belongs to a log, and goes on behind what is at the target."""
+        if self._options.log_of(key) is None or seen.size <= there.size:
+            return False
+        return await self._source.get(key, length=there.size) == await self._target.get(key)
 
     async def _delete(self, key: str, seen: ObjectInfo) -> bool:
         """Remove the version that is known to be at the target, and no other; whether that was asked for."""

@@ -36,6 +36,7 @@ LAST = {
     "E": 8,
     "G": 9,
     "A": 4,
+    "M": 6,
 }
 
 NUMBERS = tuple(f"{letter}{number}" for letter, last in LAST.items() for number in range(1, last + 1))
