@@ -4,23 +4,22 @@ and nothing here knows which driver it is."""
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Literal, Unpack
 
 from ._batches import for_each
-from ._call import Call, Lifecycle, parse_deadline
+from ._call import Lifecycle, parse_deadline
+from ._calling import MANY_AT_ONCE, Calling
 from ._errors import (
     InvalidArgumentError,
     NotFoundError,
-    raise_together,
 )
 from ._files import OnProgress, Progress, file_chunks, find_target, write_file
 from ._hooks import Hook
 from ._info import ObjectInfo
-from ._keys import Key, Prefix, check_length
-from ._opening import Openable
+from ._keys import Key, Prefix
 from ._parsing import (
     parse_content_type,
     parse_copy_options,
@@ -30,12 +29,13 @@ from ._parsing import (
     parse_read_options,
     parse_write_options,
 )
-from ._shielding import unseen_by_anyio
+from ._shielding import publishing, unseen_by_anyio
 from ._signed_urls import SignedUrl, with_end
-from ._sources import Data, Source, as_source
+from ._sources import Data, Source, as_bytes, as_source
 from ._streams import Pull, Reader, Writer, upload_chunks
 from ._types import (
     MAX_PAGE,
+    BytesLike,
     Capabilities,
     DeleteOptions,
     Entry,
@@ -57,7 +57,7 @@ from .wrappers.prefixed import PrefixedDriver
 DELETED_AT_ONCE = 10_000  # keys: a flat directory is read anew after each removal, and these are a few MiB
 
 
-class Storage(Openable):
+class Storage(Calling):
     """Objects under keys, with the same meaning on every driver.
 
     ```python
@@ -266,6 +266,53 @@ class Storage(Openable):
 
     # -- many objects
 
+    async def put_many(
+        self,
+        objects: Mapping[str, BytesLike],
+        *,
+        if_absent: bool = False,
+        concurrency: int = MANY_AT_ONCE,
+        deadline: float | None = None,
+    ) -> dict[str, ObjectInfo]:
+        """Store bytes under each of the keys, `concurrency` at a time: as fast as many tasks that `put`, whose syncs
+        are shared on disk. Each object is stored whole or not at all (`if_absent`: only where there is none). When it
+        returns, all are stored. What failed is raised when the rest is done, each failure with its key, several as an
+        `ExceptionGroup`."""
+        with self._call("put_many", None, deadline) as call:
+            sources = {self._parse(key): as_bytes(data) for key, data in objects.items()}
+            options = {key: parse_write_options(key, {"if_absent": if_absent}) for key in sources}
+
+            async def put(key: Key) -> ObjectInfo:
+                return await self._driver.put(key, sources[key], options[key])
+
+            with publishing(0):  # a deadline that passes here leaves it open what was stored
+                done = await self._each("put_many", sources, put, concurrency, absent=())
+            call.counted(len(done))
+            return done
+
+    async def get_many(
+        self, keys: Iterable[str], *, concurrency: int = MANY_AT_ONCE, deadline: float | None = None
+    ) -> dict[str, bytes]:
+        """The bytes of each object, in the order of the keys, `concurrency` read at a time; a key without an object is
+        left out. All of them are in memory in the end. What failed is raised as by `put_many`."""
+        with self._call("get_many", None, deadline) as call:
+
+            async def get(key: Key) -> bytes:
+                return (await read_object(self._driver, key, ReadOptions()))[0]
+
+            done = await self._each("get_many", self._parse_all(keys), get, concurrency)
+            call.counted(len(done))
+            return done
+
+    async def head_many(
+        self, keys: Iterable[str], *, concurrency: int = MANY_AT_ONCE, deadline: float | None = None
+    ) -> dict[str, ObjectInfo]:
+        """What is known of each object, in the order of the keys, as `get_many` gives the bytes."""
+        with self._call("head_many", None, deadline) as call:
+            done = await self._each("head_many", self._parse_all(keys), self._driver.head, concurrency)
+            call.counted(len(done))
+            return done
+
     async def list(
         self, prefix: str = "", *, start_after: str | None = None, deadline: float | None = None
     ) -> AsyncGenerator[Entry, None]:
@@ -415,25 +462,6 @@ class Storage(Openable):
         driver = PrefixedDriver.below(self._driver, below)
         return _Below(driver, self._lifecycle, self._place + below, self._hooks, self._deadline)
 
-    # -- what the calls share
-
-    def _parse(self, text: str) -> Key:
-        """The key, which is one for this driver too."""
-        key = Key.parse(text)
-        check_length(key, self._driver.capabilities.max_key_bytes)
-        return key
-
-    def _parse_prefix(self, text: str) -> Prefix:
-        prefix = Prefix.parse(text)
-        check_length(prefix, self._driver.capabilities.max_key_bytes)
-        return prefix
-
-    def _call(self, name: str, key: object, deadline: float | None, target: object = None) -> Call:
-        shown = self._place + key if isinstance(key, str) else None
-        other = self._place + target if isinstance(target, str) else None
-        limit = self._deadline if deadline is None else parse_deadline(deadline)
-        return Call(self._lifecycle, (name, shown, self._driver.name), other, self._hooks, limit)
-
     async def _copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         if source != target:
             return await self._driver.copy(source, target, options)
@@ -445,19 +473,6 @@ class Storage(Openable):
         check_if_match(options.source_match, info.etag, info)
         check_write_condition(options.condition, info)
         return info
-
-    async def _list_page(self, prefix: Prefix, options: ListOptions) -> Page:
-        """The driver's page; that it leaves something out is logged once for each prefix."""
-        page = await self._driver.list_page(prefix, options)
-        if page.skipped:
-            self._lifecycle.tell_of_skipped(self._place + prefix, page)
-        return page
-
-    async def _delete(self, keys: Sequence[Key], options: DeleteOptions) -> None:
-        failures = await self._driver.delete(keys, options) if keys else {}
-        for key, error in failures.items():
-            error.add_context("delete", self._place + key, self._driver.name)
-        raise_together(list(failures.values()), f"{len(failures)} of {len(keys)} objects could not be deleted")
 
 
 def _watched(source: Source, on_progress: OnProgress) -> Source:

@@ -73,6 +73,15 @@ async def test_writes_at_the_same_time_share_their_hops(place: Path, durable: bo
         assert hops.count <= 16
 
 
+@pytest.mark.parametrize("durable", [False, True])
+async def test_a_put_of_many_shares_its_hops_as_the_puts_of_many_tasks_do(place: Path, durable: bool) -> None:
+    async with open_storage(LocalConfig(path=place / "root", durable=durable)) as storage:
+        await storage.put("some/first", b"1")
+        with counted_hops() as hops:
+            await storage.put_many({f"some/{number}": b"1" for number in range(128)})
+        assert hops.count <= 32
+
+
 @pytest.mark.by_turns
 async def test_a_listing_takes_about_one_hop_for_a_page(storage: Storage) -> None:
     await asyncio.gather(*(storage.put(f"many/{number % 40:02}/{number:05}", b"") for number in range(5_000)))

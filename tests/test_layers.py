@@ -35,6 +35,7 @@ CORE = (
         "_hooks",
         "_call",
         "_opening",
+        "_calling",
         "_streams",
         "_turns",
         "_beneath",

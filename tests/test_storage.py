@@ -480,6 +480,69 @@ async def test_a_conditional_delete_has_one_key(storage: Storage) -> None:
     await storage.delete()
 
 
+# -- many objects in one call
+
+
+async def test_no_more_objects_are_under_way_than_asked_for_and_few_tasks_share_them() -> None:
+    under_way, most, tasks = 0, 0, set[object]()
+
+    class Watched(MemoryDriver):
+        async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            tasks.add(asyncio.current_task())
+            await asyncio.sleep(0)
+            under_way -= 1
+            return await super().put(key, data, options)
+
+    async with Storage(Watched()) as storage:
+        assert len(await storage.put_many({f"{number}": b"" for number in range(50)}, concurrency=4)) == 50
+    assert most == 4
+    assert len(tasks) == 4
+
+
+@pytest.mark.parametrize("call", ["get_many", "head_many"])
+async def test_one_key_in_place_of_many_is_a_type_error(storage: Storage, call: str) -> None:
+    with pytest.raises(TypeError, match=r"as in \[key\]"):
+        await getattr(storage, call)("abc")
+    with pytest.raises(InvalidArgumentError, match="concurrency"):
+        await getattr(storage, call)(["a"], concurrency=0)
+
+
+@pytest.mark.case("O75")
+async def test_what_cannot_be_stored_stops_a_put_of_many_before_anything_is_stored(storage: Storage) -> None:
+    with pytest.raises(TypeError, match="encode"):
+        await storage.put_many({"a": b"1", "b": "text"})  # type: ignore[dict-item]  # what is tested
+    with pytest.raises(InvalidKeyError):
+        await storage.put_many({"a": b"1", "b/": b"2"})
+    assert await storage.get_many(["a", "b"]) == {}
+
+
+async def test_a_store_that_is_not_there_is_no_reason_to_leave_an_object_out() -> None:
+    class Gone(MemoryDriver):
+        async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+            raise NotFoundError("no such bucket")
+
+    async with Storage(Gone()) as storage:
+        with pytest.raises(NotFoundError, match="no such bucket"):
+            await storage.put_many({"a": b"1"})
+
+
+@pytest.mark.case("O75")
+async def test_a_deadline_in_the_middle_of_many_says_that_it_is_unknown_what_was_stored() -> None:
+    class Stuck(MemoryDriver):
+        async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+            if key == "b":
+                await asyncio.Event().wait()
+            return await super().put(key, data, options)
+
+    async with Storage(Stuck()) as storage:
+        with pytest.raises(AmbiguousWriteError):
+            await storage.put_many({"a": b"1", "b": b"2", "c": b"3"}, deadline=0.05)
+        assert set(await storage.get_many(["a", "b", "c"])) == {"a", "c"}
+
+
 async def test_a_move_never_deletes_what_was_written_meanwhile() -> None:
     class Busy(MemoryDriver):
         async def copy(self, source: Key, target: Key, options: Any) -> Any:

@@ -9,11 +9,21 @@ with open_storage_sync() as storage:
 ```
 """
 
-from ._storage import Deadline, Readable, ReadArguments, SyncChange, SyncData, SyncStorage, open_storage_sync
+from ._storage import (
+    Deadline,
+    ManyArguments,
+    Readable,
+    ReadArguments,
+    SyncChange,
+    SyncData,
+    SyncStorage,
+    open_storage_sync,
+)
 from ._streams import SyncReader, SyncWriter
 
 __all__ = [
     "Deadline",
+    "ManyArguments",
     "ReadArguments",
     "Readable",
     "SyncChange",

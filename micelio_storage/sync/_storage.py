@@ -47,6 +47,13 @@ class Deadline(TypedDict, total=False):
     deadline: float | None
 
 
+class ManyArguments(Deadline, total=False):
+    """What calls about many objects may take: `concurrency`, how many are under way at a time; a `deadline`, seconds
+    for all of it."""
+
+    concurrency: int
+
+
 class ReadArguments(Deadline, total=False):
     """What to read: `length` bytes from `offset`, of the version with the ETag `if_match`, or of another than the one
     with `if_none_match`; within `deadline` seconds."""
@@ -139,6 +146,20 @@ class SyncStorage:
     def head(self, key: str, **how: Unpack[Deadline]) -> ObjectInfo:
         """`Storage.head`."""
         return self._engine.run(partial(self._storage.head, key, **how))
+
+    def put_many(
+        self, objects: Mapping[str, BytesLike], *, if_absent: bool = False, **how: Unpack[ManyArguments]
+    ) -> dict[str, ObjectInfo]:
+        """`Storage.put_many`."""
+        return self._engine.run(partial(self._storage.put_many, objects, if_absent=if_absent, **how))
+
+    def get_many(self, keys: Iterable[str], **how: Unpack[ManyArguments]) -> dict[str, bytes]:
+        """`Storage.get_many`."""
+        return self._engine.run(partial(self._storage.get_many, keys, **how))
+
+    def head_many(self, keys: Iterable[str], **how: Unpack[ManyArguments]) -> dict[str, ObjectInfo]:
+        """`Storage.head_many`."""
+        return self._engine.run(partial(self._storage.head_many, keys, **how))
 
     def exists(self, key: str, **how: Unpack[Deadline]) -> bool:
         """`Storage.exists`."""

@@ -22,7 +22,7 @@ from micelio_storage import InvalidKeyError, Key, Storage, open_storage
 from micelio_storage.testing._corpus import KEPT_KEYS, REFUSED_KEYS, REFUSED_PREFIXES
 from micelio_storage.testing.checks._keys import MOVING, READING, WRITING, Call
 
-NAMED = {"key", "keys", "source", "target", "prefix"}  # parameters that are keys or begin keys
+NAMED = {"key", "keys", "objects", "source", "target", "prefix"}  # parameters that are keys or begin keys
 
 
 async def names(storage: Storage, prefix: str = "") -> list[str]:

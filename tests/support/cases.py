@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent.parent
 # Of each letter's numbers:
 LAST = {
     "K": 28,
-    "O": 74,
+    "O": 75,
     "D": 33,
     "C": 18,
     "S": 38,
@@ -158,6 +158,10 @@ KIT: Mapping[str, tuple[str, ...]] = {
     ),
     "O64": ("a_content_type_comes_back_and_has_a_default", "a_content_type_that_is_none_is_refused"),
     "O65": ("modified_is_the_time_of_the_write_in_utc",),
+    "O75": (
+        "many_objects_are_stored_and_read_in_one_call",
+        "what_fails_of_many_is_told_and_the_rest_is_stored",
+    ),
     "O67": (
         "an_error_has_the_errno_of_its_kind",
         "an_error_says_where_it_happened",
@@ -187,6 +191,7 @@ KIT: Mapping[str, tuple[str, ...]] = {
         "a_cancelled_creation_is_whole_or_not_there",
         "a_cancelled_copy_is_whole_or_not_there",
         "a_cancelled_move_loses_nothing",
+        "a_cancelled_put_of_many_leaves_whole_objects",
         "a_cancelled_delete_is_done_or_not",
         "a_cancelled_opening_or_closing_can_be_tried_again",
     ),

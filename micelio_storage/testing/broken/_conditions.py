@@ -152,6 +152,7 @@ class TakesSizesForVersions(MemoryDriver):
     "a_refusal_tells_what_is_there",
     "an_error_has_the_errno_of_its_kind",
     "an_update_keeps_content_type_and_headers",
+    "what_fails_of_many_is_told_and_the_rest_is_stored",
 )
 class DoesWhatItDenies(MemoryDriver):
     """Says that it has no `if_absent`, and takes it all the same."""

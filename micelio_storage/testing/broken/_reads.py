@@ -165,6 +165,7 @@ class LeavesATaskBehind(MemoryDriver):
     "a_copy_has_the_same_bytes",
     "a_file_is_uploaded_as_it_is",
     "an_object_is_downloaded_as_it_is",
+    "many_objects_are_stored_and_read_in_one_call",
 )
 class TakesEmptyForMissing(MemoryDriver):
     """Asks `if data`, where `if data is not None` was meant."""

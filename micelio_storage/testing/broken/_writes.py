@@ -98,6 +98,7 @@ class LeavesStagingBehind(MemoryDriver):
     "a_cancelled_condition_holds_nobody_up",
     "the_others_of_a_group_are_cancelled_cleanly",
     "a_deadline_in_the_middle_of_a_write_is_told_truly",
+    "a_cancelled_put_of_many_leaves_whole_objects",
 )
 class WritesLater(MemoryDriver):
     """Puts by a task (or a thread) that nobody stops: a write that was cancelled comes back."""
@@ -145,6 +146,24 @@ class SwallowsCancellation(MemoryDriver):
         with suppress(asyncio.CancelledError):
             await loop_cycles(3)
         return self.publish(key, held, options)
+
+
+@fails(
+    "many_objects_are_stored_and_read_in_one_call",
+    "many_cancelled_at_once_leave_the_others_alone",
+    "one_of_many_successors_wins",
+    "all_good_keys_live_together",
+    "one_of_many_creators_wins",
+    "one_of_many_copies_that_create_wins",
+    "the_others_of_a_group_are_cancelled_cleanly",
+)
+class KeepsOneForAll(MemoryDriver):
+    """Has one place for the bytes of puts under way, so that those that are under way together store the last one's."""
+
+    async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
+        self._held = bytes(data)
+        await loop_cycles(1)
+        return self.publish(key, self._held, options)
 
 
 @fails(

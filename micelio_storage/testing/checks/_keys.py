@@ -22,6 +22,8 @@ READING: Mapping[str, Call] = {
     "get": lambda storage, key: storage.get(key),
     "get_with_info": lambda storage, key: storage.get_with_info(key),
     "get of a range": lambda storage, key: storage.get(key, offset=1, length=1),
+    "get_many": lambda storage, key: storage.get_many(["good", key]),
+    "head_many": lambda storage, key: storage.head_many(["good", key]),
     "head": lambda storage, key: storage.head(key),
     "exists": lambda storage, key: storage.exists(key),
     "open_read": lambda storage, key: enter(storage.open_read(key)),
@@ -30,6 +32,7 @@ READING: Mapping[str, Call] = {
 }
 WRITING: Mapping[str, Call] = {
     "put": lambda storage, key: storage.put(key, b"1"),
+    "put_many": lambda storage, key: storage.put_many({"good": b"1", key: b"1"}),
     "put of a stream": lambda storage, key: storage.put(key, _Untouched()),
     "put with if_absent": lambda storage, key: storage.put(key, b"1", if_absent=True),
     "put with if_match": lambda storage, key: storage.put(key, b"1", if_match='"etag"'),
