@@ -25,7 +25,7 @@ from micelio_storage import IntegrityError, LocalConfig, Storage, UnavailableErr
 from micelio_storage.adapters.openai_agents import MicelioSession, SnapshotClient
 from micelio_storage.drivers.memory import MemoryDriver
 
-from .contracts import ODD_IDS, failures, table
+from .contracts import EVERYWHERE, LONE, ODD_IDS, failures, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "adapters" / "openai_agents.md"
 Open = Callable[..., Session]
@@ -101,6 +101,13 @@ class SessionContract:
         for number, odd in enumerate(ODD_IDS):
             assert texts(await make(odd).get_items()) == [number]
 
+    async def lone_ids(self, make: Open) -> None:
+        """So is half of a surrogate pair."""
+        for number, odd in enumerate(LONE):
+            await make(odd).add_items([message(number)])
+        for number, odd in enumerate(LONE):
+            assert texts(await make(odd).get_items()) == [number]
+
     async def all_or_nothing(self, make: Open) -> None:
         """Of items one of which cannot be stored, none is."""
         session = make("a")
@@ -132,6 +139,7 @@ def ours(storage: Storage) -> Callable[[str], Open]:
     return make
 
 
+@pytest.mark.parametrize("storage_everywhere", EVERYWHERE, indirect=True)
 async def test_the_contract_of_sessions_holds(storage_everywhere: Storage) -> None:
     assert await failures(SessionContract, ours(storage_everywhere)) == {}
 
@@ -182,6 +190,7 @@ async def test_an_object_that_is_missing_is_an_error_and_not_left_out() -> None:
                 await read()
 
 
+@pytest.mark.parametrize("storage_everywhere", EVERYWHERE, indirect=True)
 async def test_what_was_cleared_leaves_no_object_and_no_segment_but_the_last(storage_everywhere: Storage) -> None:
     session = MicelioSession("a", storage_everywhere)
     for n in range(8):
@@ -211,6 +220,7 @@ class Echo(Model):
         raise NotImplementedError
 
 
+@pytest.mark.parametrize("storage_everywhere", EVERYWHERE, indirect=True)
 async def test_two_runs_at_once_lose_nothing(storage_everywhere: Storage) -> None:
     agent, config = Agent(name="echo", model=Echo(2)), RunConfig(tracing_disabled=True)
 
@@ -353,12 +363,13 @@ class SnapshotContract:
 
     async def odd_snapshot_ids(self, make: tuple[Make, Dependencies]) -> None:
         """Any text is an id, and no two share a snapshot."""
-        for odd in ODD_IDS:
+        for odd in (*ODD_IDS, *LONE):
             await make[0](odd).persist(io.BytesIO(ascii(odd).encode()), dependencies=make[1])
-        for odd in ODD_IDS:
+        for odd in (*ODD_IDS, *LONE):
             assert await self._restored(make[0](odd), make[1]) == ascii(odd).encode()
 
 
+@pytest.mark.parametrize("storage_everywhere", EVERYWHERE, indirect=True)
 async def test_the_contract_of_snapshots_holds(storage_everywhere: Storage) -> None:
     def make(check: str) -> tuple[Make, Dependencies]:
         dependencies = Dependencies().bind_value("snapshots", SnapshotClient(storage_everywhere.under(check)))
