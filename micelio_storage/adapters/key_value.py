@@ -137,9 +137,9 @@ class MicelioKeyValueStore(
                     break
                 if isinstance(prefix, str):
                     first = await self._storage.list_page(prefix, limit=1)
-                    key = first.entries[0].key if first.entries else None
-                    if (name := await self._text_of(prefix[:-1], key, "collection")) is not None:
-                        found.append(name)
+                    # Some stores show what was destroyed: there is no entry then.
+                    names = [await self._text_of(prefix[:-1], entry.key, "collection") for entry in first.entries]
+                    found += [name for name in names if name is not None]
         return found
 
     async def _delete_collection(self, *, collection: str) -> bool:
@@ -192,12 +192,12 @@ class MicelioKeyValueStore(
             except PreconditionFailedError:
                 continue  # somebody wrote or removed it: look again
 
-    async def _text_of(self, segment: str, key: str | None, field: str) -> str | None:
+    async def _text_of(self, segment: str, key: str, field: str) -> str | None:
         """What a segment stands for: where that is only a digest, the entry says it. None where it is gone."""
         if not is_digest(segment):
             return Key.unquote(segment)
         try:
-            text = None if key is None else json.loads(await self._storage.get(key))[field]
+            text = json.loads(await self._storage.get(key))[field]
         except NotFoundError:
             return None
         except (ValueError, KeyError) as error:

@@ -98,8 +98,7 @@ class Contract:
     async def odd_keys(self, make: Open) -> None:
         """Any text is a key, such as the URL of a client, and no two are one."""
         store = make()
-        for odd in ODD_IDS:
-            await store.put(odd, {"is": ascii(odd)})
+        await asyncio.gather(*(store.put(odd, {"is": ascii(odd)}) for odd in ODD_IDS))
         assert [await store.get(odd) for odd in ODD_IDS] == [{"is": ascii(odd)} for odd in ODD_IDS]
 
     async def odd_collections(self, make: Open) -> None:
@@ -140,6 +139,8 @@ class Contract:
         assert await store.destroy_collection("a") is True
         assert await store.destroy_collection("a") is False
         assert await store.get("k", collection="ab") == {}
+        if hasattr(store, "collections"):
+            assert await store.collections() == ["ab"]
         assert await store.get("k", collection="a") is None
         await store.put("k", {"n": 1}, collection="a")
         assert await store.get("k", collection="a") == {"n": 1}

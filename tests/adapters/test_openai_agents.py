@@ -96,8 +96,7 @@ class SessionContract:
 
     async def odd_ids(self, make: Open) -> None:
         """Any text is an id, and no two share their items."""
-        for number, odd in enumerate(ODD_IDS):
-            await make(odd).add_items([message(number)])
+        await asyncio.gather(*(make(odd).add_items([message(number)]) for number, odd in enumerate(ODD_IDS)))
         for number, odd in enumerate(ODD_IDS):
             assert texts(await make(odd).get_items()) == [number]
 

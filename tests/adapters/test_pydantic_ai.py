@@ -215,8 +215,7 @@ class Contract:
     async def odd_ids(self, make: Open) -> None:
         """Any text is an id, and no two share a conversation."""
         store = make()
-        for odd in ODD_IDS:
-            await say(store, odd, ascii(odd))
+        await asyncio.gather(*(say(store, odd, ascii(odd)) for odd in ODD_IDS))
         for odd in ODD_IDS:
             assert texts(await store.load(odd)) == [ascii(odd)]
         assert {each.conversation_id for each in await store.list_conversations()} == {*ODD_IDS}
