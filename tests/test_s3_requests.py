@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from faults.scale import scaled
 from support.s3_servers import Server
 from support.s3_storage import KIB, driver_for
 
 from micelio_storage import Session, Storage
+from micelio_storage.sessions._snapshots._packs import PACK
 
 PART = 64 * KIB
 PARTS = 5  # of a large object: four and a half
@@ -88,3 +92,44 @@ async def test_an_operation_costs_no_more_requests_than_it_has_to(
     referee.log.clear()
     await step(storage)
     assert dict(Counter(request.operation for request in referee.log if request.status)) == wanted
+
+
+@pytest.mark.case("W16")
+@pytest.mark.timeout(scaled(300, 1800))
+async def test_a_directory_of_any_number_of_files_costs_a_request_for_each_pack_and_a_few_more(
+    small_parts_server: Server, tmp_path: Path
+) -> None:
+    referee = small_parts_server.referee
+    assert referee is not None
+    log, top, dice = referee.log, tmp_path / "tree", random.Random(1)
+    for n in range(scaled(300, 10_000)):
+        path = top / f"{n % 100}" / f"{n}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(dice.randbytes(8700))
+
+    def asked() -> tuple[int, int]:
+        """Requests that wrote, and that read, since it was asked last."""
+        count = Counter(request.method in ("PUT", "POST", "DELETE") for request in log if request.status)
+        log.clear()
+        return count[True], count[False]
+
+    async with Storage(driver_for(small_parts_server, conditions="all")) as storage:
+        session = Session(storage.under("cost"), "abc")
+        log.clear()
+        snapshot = await session.snapshots.create(directory=top)
+        packs = snapshot.usage.bytes // PACK + 1
+        writes, reads = asked()
+        assert (writes <= 5 + packs, reads <= 8) == (True, True)
+        assert writes + reads <= 30
+        for n in range(10):
+            (top / f"{n}" / f"{n}").write_bytes(b"changed")
+        snapshot = await session.snapshots.create(directory=top)
+        writes, reads = asked()
+        assert (writes <= 4, reads <= 9) == (True, True)
+        await session.workspace(tmp_path / "back", save="never").load()
+        writes, reads = asked()
+        assert (writes, reads <= 5 + packs) == (0, True)
+        await session.fork("def", snapshot)
+        writes, reads = asked()
+        assert (writes <= 3, reads <= 5) == (True, True)
+        await storage.delete_prefix("cost/")

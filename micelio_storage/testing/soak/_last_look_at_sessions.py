@@ -49,6 +49,8 @@ class LastLookAtSessions:
         self.numbers = len(self._kept), sum(len(kept.stands) for kept in self._kept), sum(events)
 
     async def _sweep(self) -> None:
+        for name in self._ended:  # its process may have been killed before it had let it go
+            await Session(self._sessions, name).release(HOLD)
         for _ in range(SWEEPS):
             report = await sweep(self._sessions, DUE)
             if not (report.kept or report.expiring or report.revived or report.deleted):
