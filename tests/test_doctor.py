@@ -358,6 +358,8 @@ async def test_a_condition_that_is_not_kept_is_found(name: str, rule: str, how: 
         assert referee.objects() == {}
         assert referee.uploads() == []
     kept = {"if_absent", "if_match", "delete_if_match"} - {name}
+    of_sessions = {"delete_if_match": "note", "if_match_streams": "ok"}.get(name, "warning")
+    assert (found["sessions"].status, name in found["sessions"].text) == (of_sessions, of_sessions != "ok")
     assert found[f"condition: {name}"].status == "warning"
     assert "NotSupportedError" in found[f"condition: {name}"].text
     assert statuses(found, "ok") >= {f"condition: {other}" for other in kept}
@@ -400,6 +402,7 @@ async def test_a_listing_that_fails_does_not_end_the_examination() -> None:
         "permission: list",
         "odd keys",
         "order of listings",
+        "fresh listings",
     }
     assert found["condition: if_match"].status == "ok"
 
@@ -428,6 +431,25 @@ async def test_listings_that_are_not_right_are_found(
     assert (found["odd keys"].status, found["order of listings"].status) == (odd, order)
 
 
+@pytest.mark.parametrize("stale", ["after a put", "after a delete"])
+@on_one_loop
+async def test_a_listing_that_shows_what_was_is_a_failure(
+    strict_server: Server, monkeypatch: pytest.MonkeyPatch, stale: str
+) -> None:
+    right, shown = Trial._lines, []
+
+    async def lines(self: Trial, prefix: str) -> list[Any]:
+        shown.append(await right(self, prefix))
+        if prefix.endswith("-fresh"):
+            return [{"ETag": '"former"'}] if stale == "after a put" else shown[-1] or shown[-2]
+        return shown[-1]
+
+    monkeypatch.setattr(Trial, "_lines", lines)
+    found = await by_check(strict_server)
+    assert found["fresh listings"].status == "failed"
+    assert "not safe" in found["fresh listings"].text
+
+
 # -- the bucket's settings
 
 
@@ -440,10 +462,19 @@ async def test_versions_encryption_and_publicity_are_told() -> None:
         found = await by_check(server)
     assert (found["versioning"].status, found["versioning"].text.split(":")[0]) == ("note", "suspended")
     assert found["encryption: bucket"].status == "note"
+    assert found["versions: snapshots"].status == "note"
     assert (found["public access"].status, found["public access"].text) == (
         "warning",
         "the bucket is public, by its policy",
     )
+
+
+@on_one_loop
+async def test_a_retention_that_holds_everything_is_told() -> None:
+    with strict() as (server, referee):
+        referee.settings().locked_days = 30
+        found = await by_check(server)
+    assert (found["object lock"].status, "30 days" in found["object lock"].text) == ("note", True)
 
 
 @on_one_loop
@@ -532,7 +563,8 @@ def test_a_rule_that_removes_objects_by_their_age_is_found(
 
 @on_one_loop
 async def test_expiry_by_s3_is_said_to_be_a_net_and_never_one_for_snapshots() -> None:
-    with strict() as (server, _):
+    with strict() as (server, referee):
+        referee.settings().versioning = "Enabled"
         client = client_of(server)
         rules = lifecycle(PREFIX, days=30)
         client.put_bucket_lifecycle_configuration(Bucket=server.bucket, LifecycleConfiguration=rules)
@@ -542,6 +574,7 @@ async def test_expiry_by_s3_is_said_to_be_a_net_and_never_one_for_snapshots() ->
         by_hand = await by_check(server)
         client.close()
     assert "expiry: snapshots" not in by_policy
+    assert ("versions: snapshots" in by_policy, by_policy["versioning"].status) == (False, "note")
     assert "`micelio-storage sweep`" in by_policy["expiry: sessions"].advice
     assert by_policy["expiry: sessions"].status == "note"
     assert by_hand["expiry: snapshots"].status == "warning"

@@ -113,13 +113,20 @@ def test_without_days_the_lifecycle_removes_unfinished_uploads_and_no_object() -
 def test_with_days_the_lifecycle_removes_sessions_and_their_versions_and_nothing_beside_them(
     prefix: str, below: str
 ) -> None:
-    uploads, sessions = lifecycle(prefix, days=30, name="X")["Rules"]
+    uploads, sessions, snapshots = lifecycle(prefix, days=30, name="X")["Rules"]
     assert uploads["ID"] == "XUploads"
     assert sessions == {
         "ID": "XSessions",
         "Status": "Enabled",
         "Filter": {"Prefix": below},
         "Expiration": {"Days": 30},
+        "NoncurrentVersionExpiration": {"NoncurrentDays": 30},
+    }
+    assert snapshots == {
+        "ID": "XSnapshots",
+        "Status": "Enabled",
+        "Filter": {"Prefix": below.replace("sessions/", "snapshots/")},
+        "Expiration": {"ExpiredObjectDeleteMarker": True},
         "NoncurrentVersionExpiration": {"NoncurrentDays": 30},
     }
 

@@ -13,7 +13,7 @@ Document: TypeAlias = dict[str, Any]
 
 VERSION = "2012-10-17"  # of the policy language: the only one that knows ${*}
 NAME = "MicelioStorage"  # begins the names of statements and rules
-SESSIONS = "sessions/"
+SESSIONS, SNAPSHOTS = "sessions/", "snapshots/"
 DAYS_OF_UPLOADS = 1  # after which what was never finished goes: the least that S3 takes
 MOST_DAYS = 2_147_483_647  # the limit of S3
 
@@ -73,7 +73,8 @@ def lifecycle(prefix: str = "", *, days: int | None = None, name: str = NAME) ->
     than a day), and after `days` all sessions' objects, if that is asked for.
 
     S3 looks at each object's own age, and would take apart a session that is in use for longer: the rule is a net under
-    the sweeper, for what no sweeper saw. What is shared by snapshots may be of any age, so no rule covers them.
+    the sweeper, for what no sweeper saw. What is shared by snapshots may be of any age, so no rule removes it; only
+    what a collector has deleted, where it stays as a version, goes.
 
     It takes the place of all rules that the bucket has. In a bucket with versions an expired object is only hidden,
     so versions go as many days after they were replaced, or nothing would ever become free; S3 removes the markers
@@ -95,6 +96,14 @@ def lifecycle(prefix: str = "", *, days: int | None = None, name: str = NAME) ->
                 _named(name, "Sessions"),
                 below + SESSIONS,
                 Expiration={"Days": days},
+                NoncurrentVersionExpiration={"NoncurrentDays": days},
+            )
+        )
+        rules.append(
+            _rule(
+                _named(name, "Snapshots"),
+                below + SNAPSHOTS,
+                Expiration={"ExpiredObjectDeleteMarker": True},
                 NoncurrentVersionExpiration={"NoncurrentDays": days},
             )
         )

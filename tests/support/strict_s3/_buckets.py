@@ -107,6 +107,14 @@ def get_bucket_encryption(state: State, call: Call) -> Answer:
     return xml_answer("ServerSideEncryptionConfiguration", {"Rule": default})
 
 
+def get_object_lock_configuration(state: State, call: Call) -> Answer:
+    days = state.bucket(call.bucket).settings.locked_days
+    if days is None:
+        raise S3Error("ObjectLockConfigurationNotFoundError", BucketName=call.bucket)
+    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": days}}
+    return xml_answer("ObjectLockConfiguration", {"ObjectLockEnabled": "Enabled", "Rule": rule})
+
+
 def get_public_access_block(state: State, call: Call) -> Answer:
     blocked = state.bucket(call.bucket).settings.public_access_block
     if blocked is None:

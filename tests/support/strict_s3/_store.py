@@ -128,6 +128,7 @@ class Settings:
     versioning: str | None = None
     encryption: str | None = "AES256"
     public_access_block: bool | None = True
+    locked_days: int | None = None
 
 
 class Objects(dict[str, StoredObject]):

@@ -30,8 +30,8 @@ class Bucket:
         self._place = place
 
     async def settings(self) -> list[Finding]:
-        first = [await self.versioning(), await self.encryption(), await self.public_access()]
-        return [*first, *await self.lifecycle()]
+        first = [await self.versioning(), await self.object_lock(), await self.encryption(), await self.public_access()]
+        return [*first, *await self.lifecycle(keeps_versions=first[0].status == "note")]
 
     async def _get(self, operation: str) -> Answer:
         """The setting; empty where there is none."""
@@ -50,6 +50,24 @@ class Bucket:
         text = f"{shown(status).lower()}: what was replaced or deleted meanwhile stays, and is paid for, as versions"
         advice = "have a lifecycle remove noncurrent versions: `micelio-storage policy lifecycle --days N` does"
         return Finding("versioning", "note", text, f"{advice} for sessions")
+
+    async def object_lock(self) -> Finding:
+        """A default retention lets nothing be freed before its end, neither by `collect` nor by `sweep`."""
+        try:
+            answer = await self._get("get_object_lock_configuration")
+        except StorageError as error:
+            return not_told("object lock", error, "s3:GetBucketObjectLockConfiguration")
+        default = answer.get("ObjectLockConfiguration", {}).get("Rule", {}).get("DefaultRetention", {})
+        if not default:
+            return Finding("object lock", "ok", "no object is locked by default")
+        span = f"{default['Days']} days" if default.get("Days") else f"{default.get('Years')} years"
+        text = (
+            f"each version is locked for {span}: what is replaced, and what `collect` and `sweep` delete, is paid for "
+            "until then"
+        )
+        return Finding(
+            "object lock", "note", text, "lock single objects instead, or give sessions a bucket of their own"
+        )
 
     async def encryption(self) -> Finding:
         try:
@@ -86,7 +104,7 @@ class Bucket:
             doubts.append(error)
             return None
 
-    async def lifecycle(self) -> list[Finding]:
+    async def lifecycle(self, *, keeps_versions: bool = False) -> list[Finding]:
         try:
             rules = (await self._get("get_bucket_lifecycle_configuration")).get("Rules", [])
         except StorageError as error:
@@ -98,7 +116,7 @@ class Bucket:
             text = "nothing removes the parts of uploads that a dead process leaves"
             advice = f"`micelio-storage policy lifecycle {self._place}` prints a rule"
             uploads = Finding("lifecycle", "warning", text, advice)
-        return [uploads, *self._expiry(rules)]
+        return [uploads, *self._expiry(rules), *(self._versions(rules) if keeps_versions else ())]
 
     def _expiry(self, rules: Sequence[Any]) -> list[Finding]:
         """What S3 removes by the age of each object, whatever the others are used for."""
@@ -114,6 +132,19 @@ class Bucket:
             )
             found.append(Finding("expiry: sessions", "note", text, advice))
         return found
+
+    def _versions(self, rules: Sequence[Any]) -> list[Finding]:
+        """Whether something frees what a collection deletes."""
+        place = self._below + "snapshots/"
+        if any(
+            rule.get("Status") == "Enabled" and "NoncurrentVersionExpiration" in rule and place.startswith(prefix)
+            for rule in rules
+            for prefix in _prefixes(rule)
+        ):
+            return []
+        text = "what `collect` deletes below snapshots/ stays as a version, and nothing removes it"
+        advice = f"`micelio-storage policy lifecycle {self._place} --days N` has a rule for such versions"
+        return [Finding("versions: snapshots", "note", text, advice)]
 
     async def names(self) -> list[Finding]:
         """What other programs stored under names that are not keys, and so is left out of listings and copies."""

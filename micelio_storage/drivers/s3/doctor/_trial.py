@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -56,7 +56,7 @@ class Trial:
         return all(self._done.get(what) for what in needs)
 
     async def untried(self) -> list[Finding]:
-        checks = ("conditions", "checksums", "odd keys", "order of listings")
+        checks = ("conditions", "checksums", "odd keys", "order of listings", "fresh listings")
         return [Finding(check, "unknown", "to try it takes put and delete") for check in checks]
 
     # -- permissions
@@ -166,6 +166,7 @@ class Trial:
             return [Finding("conditions", "unknown", error.message)]
         names = ("if_absent", "if_match", "if_match_streams", "delete_if_match")
         held = [self._condition(name, held=getattr(trust.capabilities, name)) for name in names]
+        held.append(_sessions(held))
         if trust.copies:
             return [*held, Finding("condition: copies", "ok", "the store keeps conditions on CopyObject")]
         text = "the store ignores or refuses conditions on CopyObject: conditional copies are made as multipart uploads"
@@ -224,7 +225,7 @@ class Trial:
     # -- listings
 
     async def listings(self) -> list[Finding]:
-        return [await self._odd_keys(), await self._order()]
+        return [await self._odd_keys(), await self._order(), await self._freshness()]
 
     async def _odd_keys(self) -> Finding:
         key = f"{self._key}-odd{ODD}"
@@ -255,9 +256,31 @@ class Trial:
             return Finding("order of listings", "note", text)
         return Finding("order of listings", "failed", "a listing lacks keys that were just put")
 
+    async def _freshness(self) -> Finding:
+        """Collections and sweeps delete by what a listing shows: it has to be what is there."""
+        check, key = "fresh listings", f"{self._key}-fresh"
+        try:
+            await self._put(key)
+            replaced = await self._write("put_object", key, body=CONTENT + CONTENT, **self._stored)
+            after_put = [line.get("ETag") for line in await self._lines(key)]
+            await self._delete(key)
+            after_delete = await self._lines(key)
+        except StorageError as error:
+            return Finding(check, "failed", error.message)
+        if after_put == [answers.etag_of(replaced)] and not after_delete:
+            return Finding(check, "ok", "they show at once what was replaced and what was deleted")
+        text = "a listing shows what was replaced or deleted before: collections and sweeps are not safe on it"
+        return Finding(
+            check, "failed", text, "do not run `collect` and `sweep` on this store, and see what caches listings"
+        )
+
     async def _listed(self, prefix: str) -> list[str]:
+        return [str(line["Key"]) for line in await self._lines(prefix)]
+
+    async def _lines(self, prefix: str) -> list[Any]:
         answer = await self._client.call("list_objects_v2", Prefix=prefix)
-        return [str(line["Key"]) for line in answer.get("Contents", [])]
+        lines: list[Any] = answer.get("Contents", [])
+        return lines
 
     # -- encryption
 
@@ -323,6 +346,20 @@ class Trial:
         except StorageError as error:
             if self._client.code_of(error) != "NoSuchUpload":
                 left.append(which["Key"])
+
+
+def _sessions(held: Sequence[Finding]) -> Finding:
+    """What of sessions works on a store with these conditions."""
+    missing = [each.check.removeprefix("condition: ") for each in held if each.status != "ok"]
+    needed = [name for name in ("if_absent", "if_match", "delete_if_match") if name in missing]
+    if not needed:
+        return Finding("sessions", "ok", "event logs, snapshots, restores, collections, holds and sweeps work")
+    words = ", ".join(needed)
+    if needed == ["delete_if_match"]:
+        text = f"restores and sweeps raise NotSupportedError for want of {words}; event logs and snapshots work"
+        return Finding("sessions", "note", text)
+    text = f"event logs, snapshots, collections, holds and sweeps raise NotSupportedError for want of {words}"
+    return Finding("sessions", "warning", text, "use files and metadata alone, or a store that keeps these conditions")
 
 
 def _untried(what: str, needs: str) -> Finding:
