@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+import unicodedata
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias
 
-from ._beneath import Beneath, check_supported
+from ._beneath import Beneath, Found, check_supported
 from ._errors import InvalidArgumentError, StorageError
 from ._turns import in_thread
 
@@ -53,6 +55,30 @@ async def entered(path: str | os.PathLike[str], *, make: bool = False) -> AsyncI
     finally:
         for beneath in entered:
             beneath.close()
+
+
+def folded(path: str) -> str:
+    """The same of all paths that a disk may take for one, which looks at neither case nor Unicode's normal form."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def alike(paths: Iterable[str]) -> Mapping[str, Sequence[str]]:
+    """The paths, in order, by what they are folded to."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        found[folded(path)].append(path)
+    return found
+
+
+def is_among(beneath: Beneath, found: Found, paths: Mapping[str, Sequence[str]]) -> bool:
+    """In a thread: whether a file that was found is one of these (`alike`), though its disk calls it otherwise."""
+    with suppress(StorageError, OSError):
+        look = beneath.look(found.path)
+        for path in paths.get(folded(found.path), ()):
+            other = beneath.look(path)
+            if look is not None and other is not None and look.inode == other.inode:
+                return True
+    return False
 
 
 def reason_of(error: Exception) -> str:

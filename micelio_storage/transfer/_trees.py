@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -11,7 +11,7 @@ from typing import TypeAlias, TypeVar
 
 from .._batches import for_each
 from .._beneath import Beneath, Found, Look
-from .._directories import IsIgnored, check_limits, entered, ignoring, reason_of
+from .._directories import IsIgnored, alike, check_limits, entered, ignoring, is_among, reason_of
 from .._files import OnProgress, Progress, file_chunks, opened
 from .._keys import Key
 from .._parsing import parse_count
@@ -226,10 +226,15 @@ class _Download(_Transfer):
             for entry in entries.values():
                 self.report.add(TreeOutcome(path=entry.key, result="copied", size=entry.size))
             return self.report
-        await self.for_each(entries.values(), lambda entry: self._fetch(beneath, entry), total)
+        names = await in_thread(partial(alike, entries))
+        unlike = [entry for paths in names.values() if len(paths) == 1 for entry in [entries[paths[0]]]]
+        await self.for_each(unlike, lambda entry: self._fetch(beneath, entry), total)
+        for paths in names.values():  # of which some disks take one for the other: one after the other
+            for path in paths if len(paths) > 1 else ():
+                self.report.add(await self._fetch(beneath, entries[path]))
         if delete:
-            found = await in_thread(lambda: list(beneath.walk(self.is_ignored)))
-            await self.for_each([each for each in found if each.path not in entries], partial(self._remove, beneath), 0)
+            surplus = await in_thread(partial(_surplus, beneath, self.is_ignored, names))
+            await self.for_each(surplus, partial(self._remove, beneath), 0)
         return self.report
 
     async def _fetch(self, beneath: Beneath, entry: Entry) -> TreeOutcome:
@@ -240,6 +245,7 @@ class _Download(_Transfer):
                     f"on this disk it would be the same file as {self._written[look.inode]!a}"
                 )
             if look is not None and look.size == entry.size and _is_as(look, await self.storage.head(entry.key)):
+                self._written[look.inode] = entry.key
                 return TreeOutcome(path=entry.key, result="unchanged", size=entry.size)
             if not self.report.dry_run:
                 await (self._write if entry.size <= SMALL else self._stream)(beneath, entry.key)
@@ -280,6 +286,13 @@ class _Download(_Transfer):
         except (StorageError, OSError) as error:
             return TreeOutcome(path=found.path, result="failed", reason=reason_of(error))
         return TreeOutcome(path=found.path, result="removed")
+
+
+def _surplus(beneath: Beneath, is_ignored: IsIgnored, names: Mapping[str, Sequence[str]]) -> Sequence[Found]:
+    """In a thread: what is there, and is no object's file."""
+    wanted = {path for paths in names.values() for path in paths}
+    found = [each for each in beneath.walk(is_ignored) if each.path not in wanted]
+    return [each for each in found if not is_among(beneath, each, names)]
 
 
 class _ChangedError(Exception):

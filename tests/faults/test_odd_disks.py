@@ -10,6 +10,7 @@ import os
 import stat
 import subprocess
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,13 @@ from micelio_storage import (
     AlreadyExistsError,
     ConfigError,
     LocalConfig,
+    Session,
     Storage,
     StorageError,
     open_storage,
 )
 from micelio_storage.drivers.local import LocalDriver, _store
+from micelio_storage.transfer import download_tree
 
 
 @pytest.fixture
@@ -88,6 +91,33 @@ async def test_without_the_refusal_one_key_would_overwrite_another(
             await storage.put(one, b"1")
             await storage.put(other, b"2")
             assert await storage.get(one) == b"2"
+
+
+@pytest.mark.root
+@pytest.mark.case("T8")
+@pytest.mark.parametrize(
+    ("fold", "one", "other"), [("case", "README", "readme"), ("normal form", "caf\u00e9", "cafe\u0301")]
+)
+async def test_of_names_that_a_disk_takes_for_one_the_first_is_there_and_the_other_is_told(
+    fold: str, one: str, other: str, tmpfs: Path
+) -> None:
+    """Also the second time, and where what is surplus goes: the disk lists a directory by its first name."""
+    with odd_disk(tmpfs, fold=fold) as disk:
+        async with open_storage("memory:") as storage:
+            session = Session(storage, "abc")
+            names = sorted((one, other))
+            for name in (*names, f"{names[0]}s/x", f"{names[1]}s/y", "alone"):
+                await session.files.put(name, name.encode())
+            snapshot = await session.snapshots.create()
+            for n, write in enumerate((partial(download_tree, session.files), snapshot.write_to)):
+                top = disk.path / f"top{n}"
+                for delete in (False, True, True):
+                    report = await write(top, delete=delete)
+                    assert [(each.path, each.result) for each in report.unsolved] == [(names[1], "failed")]
+                    assert "the same file" in (report.unsolved[0].reason or "")
+                    assert report.removed == 0
+                    assert (top / names[0]).read_bytes() == names[0].encode()
+                    assert {path.read_bytes().decode()[-2:] for path in top.rglob("*/*")} == {"/x", "/y"}
 
 
 # -- a root that can be read and not written

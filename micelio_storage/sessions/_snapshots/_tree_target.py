@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any
 
 from ..._beneath import Beneath, Found, is_part
-from ..._directories import IsIgnored, entered, reason_of
+from ..._directories import IsIgnored, alike, entered, is_among, reason_of
 from ..._errors import IntegrityError, KeyConflictError, PreconditionFailedError, StorageError
 from ..._files import opened
 from ..._storage import Storage
@@ -51,7 +51,8 @@ async def _write(place: Storage, target: _Target, report: TreeReport) -> None:
         if broken is not None:
             raise broken
 
-    await for_each_run(place, runs_of(packed), write_run)
+    await for_each_run(place, runs_of([entry for entry in packed if entry.path not in target.alike]), write_run)
+    await for_each_run(place, runs_of([entry for entry in packed if entry.path in target.alike]), write_run, 1)
     for entry in wanted:
         if entry.offset is None and entry.size:
             _count(report, [await target.stream(place, entry)])
@@ -73,11 +74,15 @@ class _Target:
         self._delete = delete
         self._dry_run = dry_run
         self._surplus: list[Found] = []
+        self._names: Mapping[str, Sequence[str]] = {}
+        self.alike: Collection[str] = ()  # paths that some disks take for one another
         self._written: dict[int, str] = {}  # paths by inode: two names may be one, on a disk that folds case
 
     def prepare(self) -> tuple[Sequence[TreeEntry], Sequence[TreeOutcome]]:
         """Look at what is there, and clear the way. Returns the files that are to be written, and what became of
         others."""
+        self._names = alike(self._tree)
+        self.alike = {path for paths in self._names.values() if len(paths) > 1 for path in paths}
         there = self._look_around()
         outcomes = self._clear_the_way(there)
         wanted: list[TreeEntry] = []
@@ -242,7 +247,8 @@ class _Target:
 
     def finish(self) -> Sequence[TreeOutcome]:
         """Remove what is surplus, and make the directories that are empty."""
-        outcomes = [self._remove(found) for found in self._surplus]
+        surplus = [found for found in self._surplus if not is_among(self._beneath, found, self._names)]
+        outcomes = [self._remove(found) for found in surplus]
         for entry in self._tree.values():
             if entry.kind == "directory" and not self._dry_run:
                 try:
