@@ -6,18 +6,20 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Self, TypeAlias
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import writes_sort_key
 
-from .. import IntegrityError, InvalidArgumentError, NotSupportedError, StorageError
+from .. import Entry, IntegrityError, InvalidArgumentError, NotSupportedError, StorageError
 from . import _names
 
 FORMAT = 1
 LONGEST_SHOWN = 120  # bytes of a quoted id in a key; of a longer one there is a digest
 LONGEST_ID = 48  # bytes of a checkpoint's id, which take twice as many: LangGraph's own have 36
 
+NEVER = datetime.min.replace(tzinfo=UTC)
 CHECKPOINT = "_checkpoint"
 WRITES = "_writes_"
 
@@ -83,17 +85,19 @@ class Found:
     prefix: str
     name: str
     is_there: bool = False
+    modified: datetime = NEVER  # of the checkpoint
     writes: list[str] = field(default_factory=list)
 
     @property
     def key(self) -> str:
         return self.prefix + self.name + CHECKPOINT
 
-    def add(self, key: str, ending: str) -> None:
+    def add(self, entry: Entry, ending: str) -> None:
+        """One of its objects."""
         if ending == CHECKPOINT:
-            self.is_there = True
+            self.is_there, self.modified = True, entry.modified
         elif ending.startswith(WRITES):
-            self.writes.append(key)
+            self.writes.append(entry.key)
 
 
 @dataclass(slots=True, kw_only=True)

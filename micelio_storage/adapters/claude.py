@@ -46,6 +46,7 @@ from .. import (
     StorageError,
     UnavailableError,
 )
+from .._shielding import run_to_completion
 from .._turns import in_thread
 from ..sessions import Event, EventLog, EventsTrimmedError
 from ._names import is_digest, segment_of
@@ -56,7 +57,8 @@ __all__ = ["MicelioSessionStore"]
 
 LARGEST_EVENT = 60 << 10  # bytes of a batch in ASCII; an event has 64 KiB, and something around it
 LONGEST = 180  # bytes of a segment: three of them, with what stands around them, leave 400 for the storage's prefix
-ABANDONED = timedelta(hours=1)  # since it was stored: a batch that no event names will be named by none any more
+ABANDONED = timedelta(days=1)  # since it was stored: a batch that no event names will be named by none any more
+DELETED = {"deleted": True}  # the event that ends a transcript: another one may begin behind it
 HELD = 64  # logs of which the last segments are remembered
 
 logger = logging.getLogger(__name__)
@@ -164,33 +166,34 @@ class MicelioSessionStore(SessionStore):
         data = await in_thread(lambda: json.dumps(entries).encode())  # ASCII, in which lone surrogates can stand, too
         is_known = any(isinstance(entry.get("uuid"), str) for entry in entries)
         event_id = hashlib.sha256(data).hexdigest() if is_known else None
-        log = self._log(place)
         if len(data) <= LARGEST_EVENT:
             try:
-                return await log.append({"entries": entries}, id=event_id)
+                return await self._log(place).append({"entries": entries}, id=event_id)
             except ValueError as error:  # lone surrogates, infinite numbers, lists in lists: JSON text takes them
                 if isinstance(error, StorageError) and not isinstance(error, InvalidArgumentError):
                     raise
+        return await run_to_completion(self._write_large(place, data, event_id))
+
+    async def _write_large(self, place: _Place, data: bytes, event_id: str | None) -> Event:
         name = secrets.token_hex(16)
+        said = {"object": name, "bytes": len(data)}
         await put_again(self._storage, place.batch(name), data)
         try:
-            event = await log.append({"object": name, "bytes": len(data)}, id=event_id)
+            event = await self._log(place).append(said, id=event_id)
         except AmbiguousWriteError:
             raise  # the event may stand
         except StorageError:
             await self._storage.delete(place.batch(name))
             raise
-        if event.data != {"object": name, "bytes": len(data)}:  # it was sent before
+        if event.data != said:  # it was sent before
             await self._storage.delete(place.batch(name))
         return event
 
     async def _load(self, place: _Place) -> list[SessionStoreEntry]:
         entries: list[SessionStoreEntry] = []
         seen: set[str] = set()
-        async for _, batch in self._batches(place):
-            if batch is None:
-                entries, seen = [], set()
-            for entry in batch or ():
+        async for batch in self._batches(place, (await self._standing(place))[0]):
+            for entry in batch:
                 uuid = entry.get("uuid")
                 if not isinstance(uuid, str):
                     entries.append(entry)
@@ -199,22 +202,26 @@ class MicelioSessionStore(SessionStore):
                     seen.add(uuid)
         return entries
 
-    async def _batches(
-        self, place: _Place, after: int | None = None
-    ) -> AsyncGenerator[tuple[int, list[SessionStoreEntry] | None], None]:
-        """The batches behind event `after`, in order, each with its event's number; None where all before is deleted.
-        `NotFoundError` where a large one is missing."""
-        async for events in growing(self._log(place).read(after=after), None):
-            batches = await together(self._batch(place, event) for event in events)
-            for event, batch in zip(events, batches, strict=True):
-                yield event.seq, batch
+    async def _standing(self, place: _Place, after: int | None = None) -> tuple[list[Event], bool]:
+        """The events behind number `after` that no deletion came behind, and whether there was one."""
+        events, is_anew = list[Event](), False
+        async for event in self._log(place).read(after=after):
+            if event.data == DELETED:
+                events, is_anew = [], True
+            else:
+                events.append(event)
+        return events, is_anew
 
-    async def _batch(self, place: _Place, event: Event) -> list[SessionStoreEntry] | None:
+    async def _batches(self, place: _Place, events: list[Event]) -> AsyncGenerator[list[SessionStoreEntry], None]:
+        """Those that the events say, in order. `NotFoundError` where a large one is missing."""
+        async for some in growing(each_of(events), None):
+            for batch in await together(self._batch(place, event) for event in some):
+                yield batch
+
+    async def _batch(self, place: _Place, event: Event) -> list[SessionStoreEntry]:
         match event.data:
             case {"entries": [*entries]}:
                 return cast(list[SessionStoreEntry], entries)
-            case {"deleted": True}:
-                return None
             case {"object": str(name), "bytes": int(size)}:
                 data = await self._storage.get(place.batch(name))
                 if len(data) != size:
@@ -227,7 +234,7 @@ class MicelioSessionStore(SessionStore):
     async def _mark(self, place: _Place) -> Event | None:
         """Say in the transcript that it is deleted; None where there is none."""
         log = self._log(place)
-        return None if await log.last() is None else await log.append({"deleted": True})
+        return None if await log.last() is None else await log.append(DELETED)
 
     async def _delete_agent(self, place: _Place) -> None:
         await self._remove(place, await self._mark(place))
@@ -285,9 +292,10 @@ class MicelioSessionStore(SessionStore):
             if event.seq - 1 == (-1 if old is None else old["seq"]):
                 summary = fold_session_summary(summary, key, [*entries])
             else:
-                async for seq, batch in self._batches(place, None if old is None else old["seq"]):
-                    if seq <= event.seq:
-                        summary = None if batch is None else fold_session_summary(summary, key, batch)
+                events, is_anew = await self._standing(place, None if old is None else old["seq"])
+                summary = None if is_anew else summary
+                async for batch in self._batches(place, [each for each in events if each.seq <= event.seq]):
+                    summary = fold_session_summary(summary, key, batch)
             return None if summary is None else json.dumps({"v": 1, "seq": event.seq, "summary": summary}).encode()
 
         await self._storage.update(place.summary, change)

@@ -23,9 +23,9 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any, Self, TypeVar
 
-import anyio
 from anyio.from_thread import start_blocking_portal
 from anyio.to_thread import run_sync
 from langchain_core.runnables import RunnableConfig
@@ -51,6 +51,7 @@ from .. import (
     StorageError,
     open_storage,
 )
+from .._shielding import run_to_completion
 from ._langgraph_objects import (
     CHECKPOINT,
     WRITES,
@@ -81,6 +82,7 @@ LARGE = 64 << 10  # bytes of a value, serialized, from which on it is an object 
 ON_LOOP = 64 << 10  # bytes that are deserialized where they are, in about 0.3 ms: a hop to a thread takes 0.1
 FIRST_PAGE = 16  # lines of a listing that is asked for the newest: one checkpoint and the writes of a few tasks
 LONGEST_PAGE = 1000
+ABANDONED = timedelta(days=1)  # before the newest checkpoint: a value that none has by then is one of nobody's
 REMEMBERED = 256  # checkpoints whose large values are known without looking, because this process wrote or read them
 
 
@@ -137,13 +139,16 @@ class MicelioSaver(OtherThreads):
         shared = await self._shared(place, parent, checkpoint, new_versions)
         said = get_checkpoint_metadata(config, metadata)
         saved, large = await run_sync(self._dump, place, parent, checkpoint, said, shared)
+        key, record = place.history + name + CHECKPOINT, saved.packed()
+        keys = {place.values + each: data for each, data in large.items()}
         try:
-            await together(put_again(self._storage, place.values + each, data) for each, data in large.items())
+            await together(put_again(self._storage, *each) for each in keys.items())
+            await put_again(self._storage, key, record)
+        except AmbiguousWriteError:
+            raise  # it may stand
         except BaseException:
-            with anyio.CancelScope(shield=True), suppress(StorageError):  # nobody sees them; what stays costs space
-                await self._storage.delete(*(place.values + each for each in large))
+            await run_to_completion(self._withdraw(keys, key, record))
             raise
-        await put_again(self._storage, place.history + name + CHECKPOINT, saved.packed())
         self._remember(place.history + name, saved.large)
         return place.config(saved.id)
 
@@ -207,6 +212,7 @@ class MicelioSaver(OtherThreads):
             if key.endswith(CHECKPOINT):
                 newest.setdefault(key.parent, key.removesuffix(CHECKPOINT) + "_")
         last = {key for key in keys if key.startswith(newest.get(key.parent, "/"))}
+        self._known.clear()
         await self._storage.delete(*(key for key in keys if key not in last))
         await self._storage.delete(*last)
         await self._storage.delete_prefix(f"values/{segment_of(thread_id)}/")
@@ -235,7 +241,9 @@ class MicelioSaver(OtherThreads):
             return
         async for prefix in self._prefixes(None):
             steps = [step async for step in self._steps(prefix)]
-            await self._drop(prefix, steps, kept={step.found.name for step in steps if step.run not in runs})
+            kept = {step.found.name for step in steps if step.run not in runs}
+            if len(kept) < len(steps):
+                await self._drop(prefix, steps, kept)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Keep of each namespace the latest checkpoint, and those before it that its delta channels are made from; or
@@ -248,9 +256,20 @@ class MicelioSaver(OtherThreads):
                 continue
             async for prefix in self._prefixes({"configurable": {"thread_id": thread_id}}):
                 steps = [step async for step in self._steps(prefix)]
-                await self._drop(prefix, steps, kept=needed(steps))
+                await self._drop(prefix, steps, needed(steps))
 
     # -- writing
+
+    async def _withdraw(self, values: Collection[str], key: str, record: bytes) -> None:
+        """Remove the values that nobody will ever see, unless the checkpoint has come to stand. If the store does not
+        answer, they stay for a while."""
+        with suppress(StorageError):
+            try:
+                if await self._storage.get(key) == record:
+                    return
+            except NotFoundError:
+                pass  # as most often
+            await self._storage.delete(*values)
 
     async def _put_writes(self, key: str, task_id: str, new: Writes) -> None:
         """Most tasks write once, so that is what is tried first; others add to what is there."""
@@ -348,7 +367,7 @@ class MicelioSaver(OtherThreads):
                     if found.is_there:
                         yield found
                     found = Found(prefix, name)
-                found.add(entry.key, f"_{rest}")
+                found.add(entry, f"_{rest}")
             cursor, after, more = page.cursor, None, page.cursor is not None
             limit = min(4 * limit, LONGEST_PAGE)
         if found.is_there:
@@ -417,10 +436,18 @@ class MicelioSaver(OtherThreads):
                     yield Step(found, saved, await self._loads(saved.metadata))
 
     async def _drop(self, prefix: str, steps: Collection[Step], kept: Collection[str]) -> None:
-        """Delete all but those with these names, and then the large values that only those had."""
+        """Delete all but those with these names, and then the large values that only those had, or that a process left
+        which was killed before it came to its checkpoint."""
+        if not steps:
+            return
         dropped = [step for step in steps if step.found.name not in kept]
         needed = {token for step in steps if step.found.name in kept for token in step.tokens}
+        self._known.clear()
         await self._storage.delete(*(step.found.key for step in dropped))
         await self._storage.delete(*(key for step in dropped for key in step.found.writes))
-        unused = {token for step in dropped for token in step.tokens} - needed
-        await self._storage.delete(*(values_of(prefix) + token for token in unused))
+        old = max(step.found.modified for step in steps) - ABANDONED
+        unused = {values_of(prefix) + token for step in dropped for token in step.tokens - needed}
+        async for entry in self._storage.list(values_of(prefix)):
+            if entry.modified < old and entry.key.name not in needed:
+                unused.add(entry.key)
+        await self._storage.delete(*unused)

@@ -253,6 +253,16 @@ async def test_a_large_value_is_stored_once_until_it_changes(storage: Storage) -
     assert (await saver.aget_tuple(config_for("t"))).checkpoint["channel_values"] == {"document": LARGE + "!"}  # type: ignore[union-attr]
 
 
+async def test_a_graph_that_goes_on_in_a_thread_that_was_deleted_stores_all_of_its_values(storage: Storage) -> None:
+    saver = MicelioSaver(storage)
+    config = await put(saver, config_for("t"), document=LARGE)
+    await saver.adelete_thread("t")
+    await saver.aput(config, checkpoint_of(document=LARGE), {}, {})
+    loaded = await saver.aget_tuple(config_for("t"))
+    assert loaded is not None
+    assert loaded.checkpoint["channel_values"] == {"document": LARGE}
+
+
 async def test_a_checkpoint_that_is_put_again_is_the_new_one_as_a_whole(storage: Storage) -> None:
     saver = MicelioSaver(storage)
     await saver.aput(config_for("t"), checkpoint_of("1", document=LARGE), {"step": 1}, {"document": 1})

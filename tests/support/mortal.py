@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -51,7 +52,7 @@ async def is_killed(driver: MortalDriver, number: int, act: Callable[[], Any]) -
     driver.left, was_killed = number, False
     try:
         await act()
-    except* Killed:
+    except* (Killed, asyncio.CancelledError):  # what waits for a task that was killed is told that it was cancelled
         was_killed = True
     driver.left = None
     return was_killed
