@@ -77,7 +77,6 @@ class MicelioSessionStore(SessionStore):
         if not isinstance(storage, Storage):
             raise TypeError(f"a session store needs a Storage (see open_storage), not {type(storage).__name__}")
         self._storage = storage
-        self._named: set[str] = set()  # keys below names/ that this process has seen to
         self._logs: OrderedDict[str, EventLog] = OrderedDict()
 
     async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
@@ -144,7 +143,6 @@ class MicelioSessionStore(SessionStore):
                 await together(map(self._delete_agent, some))
             await self._storage.delete(place.summary)
             await self._storage.delete_prefix(place.of_session("names"))
-            self._named = {name for name in self._named if not name.startswith(place.of_session("names"))}
         await self._remove(place, deleted)
 
     async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
@@ -168,7 +166,8 @@ class MicelioSessionStore(SessionStore):
         event_id = hashlib.sha256(data).hexdigest() if is_known else None
         if len(data) <= LARGEST_EVENT:
             try:
-                return await self._log(place).append({"entries": entries}, id=event_id)
+                said = {"entries": entries, **({"try": secrets.token_hex(4)} if is_known else {})}
+                return await self._append(place, said, event_id)
             except ValueError as error:  # lone surrogates, infinite numbers, lists in lists: JSON text takes them
                 if isinstance(error, StorageError) and not isinstance(error, InvalidArgumentError):
                     raise
@@ -179,7 +178,7 @@ class MicelioSessionStore(SessionStore):
         said = {"object": name, "bytes": len(data)}
         await put_again(self._storage, place.batch(name), data)
         try:
-            event = await self._log(place).append(said, id=event_id)
+            event = await self._append(place, said, event_id)
         except AmbiguousWriteError:
             raise  # the event may stand
         except StorageError:
@@ -187,6 +186,23 @@ class MicelioSessionStore(SessionStore):
             raise
         if event.data != said:  # it was sent before
             await self._storage.delete(place.batch(name))
+        return event
+
+    async def _append(self, place: _Place, said: object, event_id: str | None) -> Event:
+        """The event that says so, or the one that the same batch had when it was sent before; but not one that was
+        deleted, of which the log may still know."""
+        log = self._log(place)
+        event = await log.append(said, id=event_id)
+        while event.data != said:
+            await log.last()  # so it knows what others have removed
+            event = await log.append(said, id=event_id)
+            if event.data == said:
+                break
+            marks = [later.seq async for later in log.read(after=event.seq) if later.data == DELETED]
+            if not marks:
+                return event
+            event_id = f"{event.id[:64]}-{marks[-1]}"
+            event = await log.append(said, id=event_id)
         return event
 
     async def _load(self, place: _Place) -> list[SessionStoreEntry]:
@@ -309,13 +325,10 @@ class MicelioSessionStore(SessionStore):
     # -- names
 
     async def _name(self, place: _Place) -> None:
-        """See to it that what is too long for a key can be listed."""
+        """See to it that what is too long for a key can be listed: each time, for another may have deleted it."""
         for segment, text, file in ((place.session, place.session_id, "session"), (place.agent, place.subpath, None)):
             if segment is not None and is_digest(segment):
-                name = place.of_session("names") + (file or segment)
-                if name not in self._named:
-                    await put_again(self._storage, name, json.dumps(text).encode())
-                    self._named.add(name)
+                await put_again(self._storage, place.of_session("names") + (file or segment), json.dumps(text).encode())
 
     async def _texts(self, prefix: str, segments: Collection[str], ending: str = "") -> dict[str, str]:
         """What each segment stands for. One that was deleted meanwhile is left out."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from claude_agent_sdk.types import SessionKey
 from support.cancelling import cancel_everywhere
 from support.losing import Losing
 from support.mortal import MortalDriver, is_killed
@@ -77,8 +79,9 @@ async def test_who_is_killed_while_deleting_leaves_all_of_it_or_nothing_and_the_
             assert agent is None or loaded == whole or await fresh.list_sessions("project")
             seen.add(loaded is None)
             if number % 2:  # goes on as if it were a new one
-                await fresh.append(KEY, LAST)
-                assert await fresh.load(KEY) == (LAST if loaded is None else [*loaded, *LAST])
+                for batch in (LAST, SMALL, LARGE, LARGE):
+                    await (fresh if number % 4 == 1 else store).append(KEY, batch)
+                assert await fresh.load(KEY) == ([*LAST, *SMALL, *LARGE] if loaded is None else [*loaded, *LAST])
             await fresh.delete(KEY)
             assert await keys_of(storage) == []
         number += 1
@@ -113,6 +116,20 @@ async def test_who_is_cancelled_anywhere_leaves_a_batch_as_a_whole_and_no_object
             assert await title(MicelioSessionStore(place)) == "last"
             await anew()
         assert outcomes == {("cancelled", False), ("cancelled", True), ("done", True)}
+
+
+async def test_what_another_process_deleted_is_not_taken_for_what_stands(tmp_path: Path) -> None:
+    async with open_storage(tmp_path / "root") as here, open_storage(tmp_path / "root") as there:
+        store, other = MicelioSessionStore(here), MicelioSessionStore(there)
+        long: SessionKey = {"project_key": "p", "session_id": "x" * 300}
+        for key in (KEY, AGENT, long):
+            for batch in (SMALL, LARGE):
+                await store.append(key, batch)
+            await other.delete(key)
+            for batch in (SMALL, LARGE, LARGE, SMALL[:1]):
+                await store.append(key, batch)
+            assert await other.load(key) == [*SMALL, *LARGE]
+        assert [each["session_id"] for each in await other.list_sessions("p")] == ["x" * 300]
 
 
 async def test_who_is_cancelled_anywhere_while_deleting_leaves_all_of_it_or_nothing(storage: Storage) -> None:
