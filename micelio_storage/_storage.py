@@ -405,17 +405,14 @@ class Storage(Calling):
         deadline: float | None = None,
         **how: Unpack[WriteArguments],
     ) -> ObjectInfo:
-        """Copy, then delete the source: never before the target is stored, and (where the driver has conditional
-        deletes) not if somebody wrote it meanwhile, which is a `PreconditionFailedError` that leaves both."""
+        """The object under another key: on disk its file is renamed, elsewhere it is copied, then deleted. The source
+        never goes before the target is stored, and (where the driver has conditional deletes) not if somebody wrote it
+        meanwhile, which is a `PreconditionFailedError` that leaves both."""
         with self._call("move", source, deadline, target) as call:
             old, new = self._parse(source), self._parse(target)
             options = parse_copy_options(how, source_match)
-            seen = await self._driver.head(old)
-            info = call.wrote(await self._copy(old, new, options))
-            if old != new:
-                pinned = seen.etag if self._driver.capabilities.delete_if_match else None
-                await self._delete([old], DeleteOptions(if_match=pinned))
-            return info
+            move = self._copy if old == new else self._driver.move
+            return call.wrote(await move(old, new, options))
 
     async def update(
         self, key: str, change: Change, *, content_type: str | None = None, deadline: float | None = None

@@ -132,6 +132,7 @@ __all__ = [
     "check_read_conditions",
     "check_write_condition",
     "content_type_of",
+    "copy_and_delete",
     "count_attempt",
     "cursor_after",
     "encode_metadata",
@@ -249,6 +250,11 @@ class Driver(Protocol):
         target's."""
         ...
 
+    async def move(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        """What `copy` does, and then the source is gone: never before the target is stored, and not a version of it
+        that came meanwhile. `copy_and_delete` does it for a driver that has no better way."""
+        ...
+
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
         """Remove the objects; a missing one is fine, unless `if_match` asks for it. Returns those that could not be
         removed, with the reason."""
@@ -267,3 +273,15 @@ class Driver(Protocol):
     async def unfinished(self) -> Sequence[str]:
         """Names of what unfinished writes hold at this moment: staging files, open multipart uploads."""
         ...
+
+
+async def copy_and_delete(driver: Driver, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+    """A move by a copy, and a delete of the version that was copied; of whatever is there then, where the driver has no
+    conditional deletes. `PreconditionFailedError`, with both left, where somebody has written the source meanwhile."""
+    seen = await driver.head(source)
+    info = await driver.copy(source, target, options)
+    pinned = seen.etag if driver.capabilities.delete_if_match else None
+    failures = await driver.delete([source], DeleteOptions(if_match=pinned))
+    for error in failures.values():
+        raise error
+    return info

@@ -37,6 +37,7 @@ from ..driver import (
     check_if_match,
     check_read_conditions,
     check_write_condition,
+    copy_and_delete,
     headers_of,
     inherit,
     not_found,
@@ -126,6 +127,9 @@ class MemoryDriver:
         version = self._find(source)
         check_if_match(options.source_match, version.info.etag, version.info)
         return self.publish(target, version.data, inherit(options, version.info))
+
+    async def move(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        return await copy_and_delete(self, source, target, options)
 
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
         await checkpoint()

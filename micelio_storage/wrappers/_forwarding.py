@@ -62,6 +62,9 @@ class Forwarding:
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         return await self.inner.copy(source, target, options)
 
+    async def move(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        return await self.inner.move(source, target, options)
+
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
         return await self.inner.delete(keys, options)
 

@@ -78,6 +78,9 @@ class PrefixedDriver(Forwarding):
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         return await self.inner.copy(self._below(source), self._below(target), options)
 
+    async def move(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        return await self.inner.move(self._below(source), self._below(target), options)
+
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
         outer = {self._below(key): key for key in keys}
         failures = await self.inner.delete(list(outer), options)

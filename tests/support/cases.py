@@ -15,7 +15,7 @@ TESTS = Path(__file__).parent.parent
 LAST = {
     "K": 28,
     "O": 75,
-    "D": 33,
+    "D": 34,
     "C": 18,
     "S": 38,
     "X": 13,
@@ -158,6 +158,7 @@ KIT: Mapping[str, tuple[str, ...]] = {
     ),
     "O64": ("a_content_type_comes_back_and_has_a_default", "a_content_type_that_is_none_is_refused"),
     "O65": ("modified_is_the_time_of_the_write_in_utc",),
+    "D34": ("a_move_is_a_write",),
     "O75": (
         "many_objects_are_stored_and_read_in_one_call",
         "what_fails_of_many_is_told_and_the_rest_is_stored",

@@ -102,6 +102,9 @@ class SyncDoorDriver:
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         return await run_sync(partial(self.door.copy, source, target, **arguments(options)))
 
+    async def move(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        return await run_sync(partial(self.door.move, source, target, **arguments(options)))
+
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
         failures = {}
         for key in keys:

@@ -35,6 +35,7 @@ from ...driver import (
     StorageError,
     UnavailableError,
     WriteOptions,
+    copy_and_delete,
 )
 from .._lanes import Lane, Steps
 from .._libc import keep_freed_memory_if_asked
@@ -179,6 +180,12 @@ class LocalDriver:
         opened = self._require_open()
         with system_errors(opened.path):
             return await opened.copy_lane.finish(opened.writes.copy(source, target, options))
+
+    async def move(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        opened = self._require_open()
+        with system_errors(opened.path):
+            moved = await opened.write_lane.finish(opened.writes.move(source, target, options))
+        return await copy_and_delete(self, source, target, options) if moved is None else moved
 
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
         opened = self._require_open()

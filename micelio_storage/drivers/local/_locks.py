@@ -75,13 +75,35 @@ class Locks:
     def take(self, key: Key, *, alone: bool) -> Steps[Lock]:
         """Steps that end when the key's lock is held, alone or with others who do not look before they write. Their
         result is to be released when done. Who waits holds none: there may be hundreds of them."""
-        shard = zlib.crc32(key.encode()) % SHARDS
-        how = (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB
+        (lock,) = yield from self._take({_shard(key)}, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        return lock
+
+    def take_both(self, one: Key, other: Key) -> Steps[list[Lock]]:
+        """The same for two keys, alone: one lock or two. Who waits for the second does not keep the first."""
+        return (yield from self._take({_shard(one), _shard(other)}, fcntl.LOCK_EX))
+
+    def _take(self, shards: set[int], how: int) -> Steps[list[Lock]]:
         pause = FIRST_PAUSE
-        while (lock := self._try(shard, how)) is None:
+        while not (locks := self._try_all(shards, how | fcntl.LOCK_NB)):
             yield Pause(random.uniform(0, pause))
             pause = min(2 * pause, LONGEST_PAUSE)
-        return lock
+        return locks
+
+    def _try_all(self, shards: set[int], how: int) -> list[Lock]:
+        """All of the locks, or none."""
+        locks: list[Lock] = []
+        try:
+            for shard in shards:
+                if (lock := self._try(shard, how)) is None:
+                    break
+                locks.append(lock)
+            else:
+                return locks
+        except BaseException:
+            release_all(locks)
+            raise
+        release_all(locks)
+        return []
 
     def _try(self, shard: int, how: int) -> Lock | None:
         descriptor = self._open(shard)
@@ -109,6 +131,16 @@ class Locks:
             except FileNotFoundError:
                 self._directory.remake(directory)
         raise root_is_gone()
+
+
+def release_all(locks: list[Lock]) -> None:
+    """Free them."""
+    for lock in locks:
+        lock.release()
+
+
+def _shard(key: Key) -> int:
+    return zlib.crc32(key.encode()) % SHARDS
 
 
 def _name(shard: int) -> bytes:

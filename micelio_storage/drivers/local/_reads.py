@@ -109,6 +109,9 @@ class Reads:
                 kept = files.read(key, status) if files else kept
                 if kept or not files or self._is_present(key, status):
                     attributes = decode(kept).of(status) if kept else DEFAULTS
+                    if attributes.checksum is None and not is_version(os.fstat(descriptor), status):
+                        release(descriptor)
+                        continue  # moved meanwhile, by which it has another time
                     self._cached.learn(status, attributes)
                     return descriptor, status, attributes
             except BaseException:

@@ -14,12 +14,21 @@ import secrets
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from typing import Protocol
 
 from ._root import MOST_RACES, OwnDirectory, release, root_is_gone
 
 LOCK_SUFFIX = b".lock"
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Placed(Protocol):
+    """A file that is open, and where its name is; None once it has been given another."""
+
+    directory: int
+    name: bytes | None
+    descriptor: int
 
 
 class Staged:

@@ -7,6 +7,8 @@ import fcntl
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Protocol
 
 from ...driver import (
@@ -24,6 +26,7 @@ from ...driver import (
     StorageError,
     WriteOptions,
     already_exists,
+    changes_nothing,
     check_if_match,
     content_type_of,
     headers_of,
@@ -31,12 +34,12 @@ from ...driver import (
 )
 from .._checksums import crc64nvme, kept_checksum
 from .._lanes import Published, Steps, SyncDirectory, SyncFile
-from ._attributes import AttributeFiles, Attributes, stamp_name, write_to_inode
+from ._attributes import AttributeFiles, Attributes, decode, read_from_inode, stamp_name, write_to_inode
 from ._errors import translate
 from ._fast_reads import CachedReads
 from ._reads import Reads
 from ._root import MOST_RACES, Root, release, root_is_gone
-from ._staging import Staged, new_name
+from ._staging import Placed, Staged, new_name
 from ._store import Store
 from ._versions import Stamps, describe, etag_of, is_version
 
@@ -87,13 +90,67 @@ class Writes:
                 yield from _copy_bytes(descriptor, staged.descriptor, status.st_size)
                 kept = inherit(options, seen)
                 checksum = attributes.checksum or (yield from _checksum_of(staged.descriptor, status.st_size))
-                if not is_version(os.fstat(descriptor), status):
+                if not _is_still(descriptor, status, attributes):
                     raise ObjectReplacedError("another program wrote into the source's file while it was copied")
                 return (yield from self.publish(staged, target, kept, status.st_size, checksum))
             finally:
                 staged.discard()
         finally:
             release(descriptor)
+
+    def move(self, source: Key, target: Key, options: WriteOptions) -> Steps[ObjectInfo | None]:
+        """Give the source's file the target's place, and a new time, as every write has. None, with nothing done, where
+        that would not be the same as a copy and a delete."""
+        self._reads.head(source)  # first, so that a move of nothing makes no root
+        store = self._store()
+        if store.files is not None or not changes_nothing(options):
+            return None
+        with ExitStack() as held:
+            locks = held.enter_context(ExitStack())
+            for lock in (yield from store.locks.take_both(source, target)):
+                locks.callback(lock.release)
+            moving = self._open_to_move(source, target, options)
+            if moving is None:
+                return None
+            held.callback(moving.close)
+            if self._durable:
+                yield SyncFile(moving.descriptor)  # it may be another's, who does not sync
+            parent = self._enter_or_tell(moving, target, options.condition, linking=False)
+            held.callback(release, parent)
+            yield Published()
+            status, attributes = _restamped(moving.descriptor, moving.attributes, self._stamps)
+            locks.close()
+            if self._durable:
+                yield SyncFile(moving.descriptor)
+                yield from self._sync_path(target.parent.encode(), parent, synced=False)
+                yield SyncDirectory(moving.directory)
+        self._root.prune(source.parent.encode())
+        if self._cached.enabled:
+            self._cached.learn(status, attributes)
+        return describe(target, status, attributes)
+
+    def _open_to_move(self, source: Key, target: Key, options: WriteOptions) -> Moving | None:
+        """The source's file, if it is ours alone and says of itself all that is known of the object."""
+        descriptor, status, attributes = self._reads.open_version(source)
+        directory = None
+        try:
+            seen = describe(source, status, attributes)
+            check_if_match(options.source_match, seen.etag, seen)
+            same_type = attributes.content_type is not None or content_type_of(source) == content_type_of(target)
+            is_ours = status.st_nlink == 1 and status.st_uid == os.geteuid()  # a file's time is for its owner to set
+            if same_type and is_ours and attributes.checksum is not None:
+                directory = self._root.find_directory(source.parent.encode())
+            if directory is not None:
+                present = self._root.object_status(directory, source.name.encode())
+                if present is not None and is_version(present, status):
+                    return Moving(descriptor, directory, source.name.encode(), attributes)
+        except BaseException:
+            release(descriptor)
+            raise
+        release(descriptor)
+        if directory is not None:
+            release(directory)
+        return None
 
     def publish(self, staged: Staged, key: Key, options: WriteOptions, size: int, checksum: str) -> Steps[ObjectInfo]:
         """Make the staged file the object, or raise and change nothing. `checksum` is that of all its `size` bytes."""
@@ -156,11 +213,7 @@ class Writes:
         try:
             if store.files is not None and not store.in_inode:
                 yield from self._shelve(store, key, stamp_name(status), encoded)
-            try:
-                parent = self._enter(staged, key, condition, linking=linking)
-            except PreconditionFailedError as error:
-                error.info = self._present(key)
-                raise
+            parent = self._enter_or_tell(staged, key, condition, linking=linking)
             try:
                 yield Published()
                 if store.files is not None:
@@ -172,7 +225,15 @@ class Writes:
         finally:
             lock.release()
 
-    def _enter(self, staged: Staged, key: Key, condition: Condition, *, linking: bool) -> int:
+    def _enter_or_tell(self, staged: Placed, key: Key, condition: Condition, *, linking: bool) -> int:
+        """The same as `_enter`; an error of the condition has what is there instead."""
+        try:
+            return self._enter(staged, key, condition, linking=linking)
+        except PreconditionFailedError as error:
+            error.info = self._present(key)
+            raise
+
+    def _enter(self, staged: Placed, key: Key, condition: Condition, *, linking: bool) -> int:
         """Give the staged file the key's place; directories that vanish or turn out empty meanwhile are tried again."""
         path = key.parent.encode()
         for _ in range(MOST_RACES):
@@ -199,7 +260,7 @@ class Writes:
             raise PreconditionFailedError("no such object, so if_match cannot match")
         return parent
 
-    def _try_to_enter(self, staged: Staged, parent: int, key: Key, condition: Condition, *, linking: bool) -> bool:
+    def _try_to_enter(self, staged: Placed, parent: int, key: Key, condition: Condition, *, linking: bool) -> bool:
         name = key.name.encode()
         present = None
         if condition is not None and not linking:
@@ -327,6 +388,43 @@ class Writes:
             self._root.prune(path)
 
 
+class Moving:
+    """The file of an object that is to have another place."""
+
+    __slots__ = ("attributes", "descriptor", "directory", "name")
+
+    def __init__(self, descriptor: int, directory: int, name: bytes, attributes: Attributes) -> None:
+        self.descriptor = descriptor
+        self.directory = directory
+        self.name: bytes | None = name
+        self.attributes = attributes
+
+    def close(self) -> None:
+        release(self.descriptor)
+        release(self.directory)
+
+
+def _restamped(descriptor: int, attributes: Attributes, stamps: Stamps) -> tuple[os.stat_result, Attributes]:
+    """Give an object's file another time. Without a stamp in between: then the attributes are true of both times, for
+    whoever looks meanwhile, and if it ends here."""
+    write_to_inode(descriptor, replace(attributes, stamp=None).encode())
+    time = stamps.next()
+    os.utime(descriptor, ns=(time, time))
+    status = os.fstat(descriptor)
+    attributes = replace(attributes, stamp=status.st_mtime_ns)
+    write_to_inode(descriptor, attributes.encode())
+    return status, attributes
+
+
+def _is_still(descriptor: int, status: os.stat_result, attributes: Attributes) -> bool:
+    """Whether the file has the bytes of this version still: a move gives it another time and nothing else."""
+    present = os.fstat(descriptor)
+    if is_version(present, status):
+        return True
+    kept = decode(read_from_inode(descriptor) or b"{}")
+    return attributes.checksum is not None and (kept.checksum, kept.stamp) == (attributes.checksum, present.st_mtime_ns)
+
+
 def write_all(descriptor: int, data: BytesLike) -> None:
     """Write all of it, however little the system takes at a time."""
     rest = memoryview(data)
@@ -334,7 +432,7 @@ def write_all(descriptor: int, data: BytesLike) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def _take_place(staged: Staged, parent: int, name: bytes, *, linking: bool) -> None:
+def _take_place(staged: Placed, parent: int, name: bytes, *, linking: bool) -> None:
     """Rename over an object that is there, or (linking) appear only where nothing is."""
     assert staged.name is not None  # published once
     if linking:

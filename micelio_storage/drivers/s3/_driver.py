@@ -25,6 +25,7 @@ from ...driver import (
     SignedUrl,
     StorageError,
     WriteOptions,
+    copy_and_delete,
 )
 from .._lanes import Lane
 from .._libc import keep_freed_memory_if_asked
@@ -120,6 +121,9 @@ class S3Driver:
 
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         return await self._require_open().copies.copy(source, target, options)
+
+    async def move(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        return await copy_and_delete(self, source, target, options)
 
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
         return await self._require_open().writes.delete(keys, options)

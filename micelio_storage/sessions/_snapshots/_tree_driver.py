@@ -118,6 +118,9 @@ class TreeDriver:
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         _refuse()
 
+    async def move(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        _refuse()
+
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
         _refuse()
 

@@ -126,6 +126,7 @@ class DeletesWhatBeginsSo(MemoryDriver):
     "the_same_bytes_again_have_another_etag_where_etags_are_fresh",
     "one_of_many_successors_wins",
     "no_increment_of_a_counter_is_lost",
+    "a_move_is_a_write",
 )
 class TakesSizesForVersions(MemoryDriver):
     """Has the same ETag for all objects of one size."""

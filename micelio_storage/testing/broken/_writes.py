@@ -285,7 +285,10 @@ class CopiesInPieces(MemoryDriver):
         return await super().copy(source, target, replace(options, condition=None))
 
 
-@fails("a_copy_goes_its_own_way")
+@fails(
+    "a_copy_goes_its_own_way",
+    "a_move_is_a_write",
+)
 class LinksInsteadOfCopying(MemoryDriver):
     """Gives an object a second name, under which it changes with the first."""
 
@@ -378,6 +381,20 @@ class CopiesWithoutMetadata(MemoryDriver):
     async def copy(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
         await loop_cycles(1)
         return self.publish(target, self._find(source).data, options)
+
+
+@fails("a_move_is_a_write")
+class MovesTheVersionAlong(MemoryDriver):
+    """Gives the object another name, and nothing else: as old as it was, it looks as if nobody used it."""
+
+    async def move(self, source: Key, target: Key, options: WriteOptions) -> ObjectInfo:
+        seen = (await self.head(source)) if source in self._objects else None
+        info = await super().move(source, target, options)
+        if seen is None:
+            return info
+        info = replace(info, etag=seen.etag, modified=seen.modified)
+        self._objects[target] = replace(self._objects[target], info=info)
+        return info
 
 
 @fails(

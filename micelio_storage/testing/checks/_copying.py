@@ -106,6 +106,22 @@ async def a_move_leaves_one_object(storage: Storage, prefix: str) -> None:
 
 
 @check
+async def a_move_is_a_write(storage: Storage, prefix: str) -> None:
+    """What was moved is as new as what was just written, for whoever asks what is in use; its ETag is no former one
+    where each write has another; and moved there and back it is no version that was there before."""
+    old = await storage.put(prefix + "a", b"1")
+    await storage.put(prefix + "between", b"2")
+    between = await storage.head(prefix + "between")
+    await storage.move(prefix + "a", prefix + "b")
+    there = await storage.head(prefix + "b")
+    expect(there.modified >= between.modified, "what was moved is older than what was written before")
+    back = await storage.move(prefix + "b", prefix + "a")
+    if storage.capabilities.fresh_etags:
+        equal(len({old.etag, there.etag, back.etag}), 3, "how many ETags the object had in three places")
+    equal(await storage.get(prefix + "a"), b"1", "the bytes")
+
+
+@check
 async def a_moved_object_is_always_somewhere(storage: Storage, prefix: str) -> None:
     """Whoever finds the old place of an object that is being moved empty finds it in the new one."""
     for number in range(20):
