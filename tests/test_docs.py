@@ -18,11 +18,15 @@ import pytest
 import typer
 from aiohttp import ClientSession, FormData
 from aiohttp.test_utils import TestClient, TestServer
+from pydantic import ValidationError
 from support.blocks import block, blocks, program, run_block, served
+from support.s3_servers import Server
+from support.s3_storage import set_credentials
 from sybil import Example
 
 import micelio_storage
 from micelio_storage import (
+    ConfigError,
     Key,
     LocalConfig,
     S3Config,
@@ -144,12 +148,59 @@ async def test_the_recipe_for_fastapi_has_answers_for_errors() -> None:
 async def test_the_recipe_for_streaming_responses_streams_and_misses() -> None:
     async with open_storage("memory:") as storage:
         await storage.put("a/b", b"some bytes", content_type="text/plain")
-        app = program(block("docs/recipes/fastapi.md", 2), storage=storage)["app"]
+        app = program(block("docs/recipes/fastapi.md", 3), storage=storage)["app"]
         async with served(app) as url, ClientSession() as client:
             async with client.get(f"{url}/files/a/b") as answer:
                 assert (answer.headers["content-length"], await answer.read()) == ("10", b"some bytes")
             async with client.get(f"{url}/files/missing") as answer:
                 assert answer.status == 404
+
+
+async def test_the_recipe_for_dependencies_counts_and_takes_another_storage(
+    tmpfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORAGE_LOCAL_PATH", str(tmpfs))
+    names = program(block("docs/recipes/fastapi.md", 2))
+    app, path = names["app"], "/sessions/abc123/visits"
+    async with served(app) as url, ClientSession(url) as client, open_storage("memory:") as other:
+        for visits in (1, 2):
+            async with client.post(path) as answer:
+                assert await answer.json() == {"visits": visits}
+        app.dependency_overrides[names["get_storage"]] = lambda: other
+        async with client.post(path) as answer:
+            assert await answer.json() == {"visits": 1}
+        assert [entry.key async for entry in other.list()] == ["sessions/abc123/metadata.json"]
+    assert json.loads((tmpfs / "sessions/abc123/metadata.json").read_text()) == {"visits": 2}
+
+
+async def test_the_recipe_for_settings_opens_two_storages_of_one_environment(
+    tmpfs: Path, monkeypatch: pytest.MonkeyPatch, seaweedfs_server: Server
+) -> None:
+    names = program(block("docs/recipes/settings.md"))
+    set_credentials(monkeypatch, seaweedfs_server)
+    prefix = f"settings-{tmpfs.name}"
+    exports = {"BUCKET": seaweedfs_server.bucket, "PREFIX": prefix, "ENDPOINT": seaweedfs_server.endpoint}
+    for name, value in {**exports, "URL_STYLE": "path", "REGION": seaweedfs_server.region}.items():
+        monkeypatch.setenv(f"APP_EXPORTS__{name}", value)
+    monkeypatch.setenv("APP_FILES__PATH", str(tmpfs))
+    monkeypatch.setenv("APP_FILES__DURABLE", "false")
+    settings = await names["main"]()
+    assert settings.files == LocalConfig(path=str(tmpfs), durable=False)
+    assert (tmpfs / "report.csv").read_bytes() == b"a,b\n1,2\n"
+    async with open_storage(settings.exports) as opened:
+        assert await opened.get("report.csv") == b"a,b\n1,2\n"
+        await opened.delete("report.csv")
+    for name, wrong in (("APP_EXPORTS__BUKCET", "b"), ("APP_FILES__DEADLINE", "soon")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, wrong)
+            with pytest.raises(ValidationError, match=name.partition("__")[2].lower()):
+                names["Settings"]()
+    with monkeypatch.context() as patch:
+        patch.setenv("APP_FILES__FILE_MODE", "0640")
+        with pytest.raises(ConfigError, match="did you mean 0o640"):
+            open_storage(names["Settings"]().files)
+        patch.setenv("APP_FILES__FILE_MODE", str(0o640))
+        open_storage(names["Settings"]().files)
 
 
 async def test_the_recipe_for_agents_runs_tells_and_keeps(tmpfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

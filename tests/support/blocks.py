@@ -29,7 +29,7 @@ STORE = "http://127.0.0.1:8333"  # where the documentation has a SeaweedFS
 
 def evaluate(example: Example) -> None:
     """Run a block, which may await, in the document's namespace."""
-    code = compile(example.parsed, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    code = compile(example.parsed, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     result = eval(code, example.namespace)
     if inspect.iscoroutine(result):
         example.namespace["runner"].run(result)
@@ -85,7 +85,7 @@ def block(path: str, number: int = 0) -> str:
 def program(code: str, **names: Any) -> dict[str, Any]:
     """What a program has defined once it has run."""
     names["__name__"] = "program"
-    exec(compile(code, "program", "exec"), names)
+    exec(compile(code, "program", "exec", dont_inherit=True), names)
     return names
 
 
