@@ -243,14 +243,19 @@ async def test_the_recipe_for_aiohttp_stores_and_serves(tmpfs: Path, monkeypatch
 
 @pytest.mark.parametrize(
     ("path", "number", "some", "passed"),
-    [("docs/drivers.md", 0, "put_returns or copy_goes", 2), ("docs/recipes/testing.md", 0, "job", 1)],
+    [
+        ("docs/drivers.md", 0, "put_returns or copy_goes", 2),
+        ("docs/recipes/testing.md", 0, "job", 1),
+        ("docs/recipes/testing.md", 1, "memory or disk or loop", 4),
+    ],
 )
 def test_tests_in_the_documentation_pass_as_pasted(
     path: str, number: int, some: str, passed: int, tmp_path: Path
 ) -> None:
     (tmp_path / "test_mine.py").write_text(block(path, number))
     (tmp_path / "pytest.ini").write_text("[pytest]\n")  # none of this project's settings
-    command = [sys.executable, "-m", "pytest", "-q", "-k", some, "test_mine.py"]
+    plugin = "pytest_micelio_storage"  # by name too: it may have been installed before it had one
+    command = [sys.executable, "-m", "pytest", "-q", "-p", plugin, "-k", some, "test_mine.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert f"{passed} passed" in done.stdout, done.stdout + done.stderr
 

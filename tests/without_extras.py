@@ -7,6 +7,7 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 
@@ -27,6 +28,8 @@ async def main() -> None:
                 "sessions/abc123/files/a",
                 "sessions/abc123/metadata.json",
             ]
+    assert importlib.util.find_spec("pytest_micelio_storage"), "the plugin for pytest is not in the wheel"
+    assert any(plugin.name == "pytest_micelio_storage" for plugin in entry_points(group="pytest11"))
     for name in ("page.html", "page.js", "page.css"):
         assert files("micelio_storage").joinpath("cli", "serve", name).is_file(), f"{name} is not in the wheel"
     answer = subprocess.run([sys.executable, "-m", "micelio_storage"], capture_output=True, text=True, check=False)
