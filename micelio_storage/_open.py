@@ -121,7 +121,7 @@ def parse_target(target: Target | None, environ: Mapping[str, str] | None, prefi
 def config_from_environ(environ: Mapping[str, str], prefix: str = "") -> Config:
     """What `STORAGE_URL` says, or `STORAGE_BACKEND` and the variables of that back end: `STORAGE_LOCAL_<FIELD>` or
     `S3_<FIELD>`. An empty variable is as good as none, and one that is not known is a `ConfigError`. With a `prefix`
-    such as "REPORTS_", all of these names begin with it, and others are not looked at."""
+    such as `REPORTS_`, all of these names begin with it, and others are not looked at."""
     if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
         raise ConfigError(f"not a prefix of variables' names: {prefix!a} (letters, digits and '_', as in 'REPORTS_')")
     begin = f"{prefix}STORAGE_", f"{prefix}S3_"
