@@ -20,6 +20,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, Checkpoin
 from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
@@ -539,3 +540,65 @@ def test_a_saver_that_was_made_without_a_loop_says_how_to_get_one() -> None:
 
 def test_the_constants_are_as_these_tests_have_them() -> None:
     assert len(LARGE) > adapter.LARGE
+
+
+async def test_a_graph_in_a_graph_in_a_graph_is_resumed_though_its_namespace_is_too_long_for_a_key(
+    storage: Storage,
+) -> None:
+    inner: Any = talk().compile()
+    for name in ("in_the_middle_of_it", "further_out", "outermost"):
+        builder = StateGraph(Talk)
+        builder.add_node(name, inner)
+        builder.add_edge(START, name)
+        inner = builder
+        if name != "outermost":
+            inner = builder.compile()
+    graph = inner.compile(checkpointer=MicelioSaver(storage))
+    config: RunnableConfig = {"configurable": {"thread_id": "t"}}
+    await graph.ainvoke({"lines": [], "document": ""}, config)
+    namespaces = {each.config["configurable"]["checkpoint_ns"] for each in await history(MicelioSaver(storage), config)}
+    assert max(map(len, namespaces)) > 120
+    assert len(namespaces) == 4
+    state = await graph.ainvoke(Command(resume="Ann"), config)
+    assert state["lines"][-1] == "name is Ann"
+
+
+class Rotating:
+    """As weak as a cipher can be, but nobody reads over its shoulder."""
+
+    def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:
+        return "rotating", bytes(byte ^ 255 for byte in plaintext)
+
+    def decrypt(self, ciphername: str, ciphertext: bytes) -> bytes:
+        return self.encrypt(ciphertext)[1]
+
+
+async def test_values_and_metadata_are_stored_as_the_serializer_makes_them_and_no_other_way(storage: Storage) -> None:
+    saver = MicelioSaver(storage, serde=EncryptedSerializer(Rotating())).with_allowlist([("a", "b")])
+    checkpoint = checkpoint_of("1", text="secret", document="secret" + LARGE)
+    await saver.aput(config_for("t"), checkpoint, {"writer": "secret"}, {"text": 1, "document": 1})  # type: ignore[typeddict-unknown-key]
+    await saver.aput_writes(config_for("t", "1"), [("x", "secret")], "task")
+    stored = [await storage.get(entry.key) async for entry in storage.list()]
+    assert len(stored) == 3
+    assert not any(b"secret" in data for data in stored)
+    (found,) = await history(saver, config_for("t"), filter={"writer": "secret"})
+    assert (found.checkpoint["channel_values"], found.pending_writes) == (
+        {"text": "secret", "document": "secret" + LARGE},
+        [("task", "x", "secret")],
+    )
+
+
+async def test_writes_of_more_tasks_than_a_page_lists_are_all_found(storage: Storage) -> None:
+    saver = MicelioSaver(storage)
+    configs = [await put(saver, config_for("t"), n=n) for n in range(3)]
+    for config in configs:
+        for task in range(40):
+            await saver.aput_writes(config, [("x", task)], f"{task:02}")
+    for found, config in zip(await history(saver, config_for("t")), reversed(configs), strict=True):
+        assert found.config == config
+        assert [value for _, _, value in found.pending_writes or ()] == list(range(40))
+    with counted(storage) as calls:
+        latest = await saver.aget_tuple(config_for("t"))
+    assert latest is not None
+    assert len(latest.pending_writes or ()) == 40
+    assert calls["list"] == 2
