@@ -200,6 +200,12 @@ class MicelioSaver(OtherThreads):
                         yield loaded
                         left = None if left is None else left - 1
 
+    def get_next_version(self, current: int | str | None, channel: None) -> int | str:  # type: ignore[override]  # see below
+        """1, 2, 3; but in threads that came from LangGraph's own savers, whose versions are text, theirs go on."""
+        if not isinstance(current, str):
+            return 1 if current is None else int(current) + 1
+        return f"{int(current.partition('.')[0]) + 1:032}.{secrets.token_hex(8)}"
+
     # -- what is done with whole threads
 
     async def adelete_thread(self, thread_id: str) -> None:

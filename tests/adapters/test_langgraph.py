@@ -602,3 +602,19 @@ async def test_writes_of_more_tasks_than_a_page_lists_are_all_found(storage: Sto
     assert latest is not None
     assert len(latest.pending_writes or ()) == 40
     assert calls["list"] == 2
+
+
+async def test_a_thread_of_langgraphs_own_saver_goes_on_here_as_the_page_has_it(storage: Storage) -> None:
+    page = (Path(__file__).parents[2] / "docs/adapters/langgraph.md").read_text()
+    code = page.partition("async def move(")[2].partition("\n\n\n")[0]
+    names: dict[str, Any] = {}
+    exec("async def move(" + code, names)
+    config: RunnableConfig = {"configurable": {"thread_id": "t"}}
+    old, new = InMemorySaver(), MicelioSaver(storage)
+    await talk().compile(checkpointer=old).ainvoke({"lines": [], "document": ""}, config)
+    await names["move"](old, new, "t")
+    before, after = [[each async for each in saver.alist(config)] for saver in (old, new)]
+    assert after == before
+    graph = talk().compile(checkpointer=new)
+    assert await graph.ainvoke(Command(resume="Ann"), config) == EXPECTED
+    assert [each.metadata["step"] async for each in graph.aget_state_history(config) if each.metadata] == [2, 1, 0, -1]
