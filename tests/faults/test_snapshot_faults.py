@@ -199,7 +199,9 @@ async def test_whatever_answers_get_lost_it_is_told_truly_what_stands(
     async with line(request.getfixturevalue(name), part_size=5 << 20) as at:
         session = Session(at.storage, "lost")
         told: list[tuple[Snapshot, bytes]] = []
-        for n in range(scaled(4, 100)):
+        n = 0
+        while lost < scaled(4, 200):
+            n += 1
             (top / "n").write_bytes(b"%d" % n)
             at.proxy.rule = lose
             told.append((await session.snapshots.create(directory=top), b"%d" % n))

@@ -27,7 +27,7 @@ from ..._updating import Rounds
 from .._lost import look_again
 from ._followers import Follower, Pause, Wakes
 from ._log import Log
-from ._segments import Event, Segment, encode, format_line
+from ._segments import Event, Segment, encode, format_line, format_time
 
 MAX_EVENT_BYTES = 64 << 10  # of JSON; larger things are files
 MAX_ID_BYTES = 256
@@ -107,7 +107,7 @@ class EventLog:
         if self._writing is None:
             self._writing = asyncio.ensure_future(self._write())
         try:
-            await asyncio.wait([entry.done])
+            return await asyncio.shield(entry.done)  # half the time of `asyncio.wait`
         except asyncio.CancelledError:
             if entry in self._waiting:
                 self._waiting.remove(entry)
@@ -115,7 +115,6 @@ class EventLog:
             else:
                 await wait_uncancelled(entry.done)
             raise
-        return entry.done.result()
 
     async def last(self) -> Event | None:
         """The newest event; None where nothing was ever appended."""
@@ -229,8 +228,8 @@ class EventLog:
             tail = Segment(first=tail.next)
         now = datetime.now(UTC)
         at = now.replace(microsecond=now.microsecond // 1000 * 1000)  # as the line has it
+        time, lines = format_time(at), list[bytes]()
         events: dict[str, Event] = {}
-        lines: list[bytes] = []
         plan = _Plan()
         for entry in batch:
             seq = tail.next + len(lines)
@@ -245,8 +244,8 @@ class EventLog:
                 text = f"{last}, and this one was to stand right behind {entry.after}"
                 plan.refused.append((entry, PreconditionFailedError(text)))
             else:
-                lines.append(format_line(seq, at, entry.id, entry.data))
-                events[entry.id] = Event(seq=seq, at=at, id=entry.id, data=json.loads(entry.data))
+                lines.append(format_line(seq, time, entry.id, entry.data))
+                events[entry.id] = Event(seq=seq, at=at, id=entry.id, data=json.loads(entry.data.decode()))
                 plan.new.append((entry, events[entry.id]))
         plan.segment = tail.extended(lines, list(events))
         return plan

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from ..._errors import IntegrityError, NotSupportedError, RangeError
@@ -119,11 +120,15 @@ def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
 
 
-def format_line(seq: int, at: datetime, event_id: str, data: bytes) -> bytes:
-    """An event's line. `data` is JSON already."""
-    time = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def format_time(at: datetime) -> bytes:
+    """As a line has it."""
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
+
+
+def format_line(seq: int, time: bytes, event_id: str, data: bytes) -> bytes:
+    """An event's line. `time` and `data` are as they stand in it."""
     return b'{"v":%d,"seq":%d,"at":"%s","id":%s,"data":%s}\n' % (
-        FORMAT, seq, time.encode(), json.dumps(event_id).encode(), data,
+        FORMAT, seq, time, encode_basestring_ascii(event_id).encode(), data,
     )  # fmt: skip
 
 
