@@ -24,12 +24,11 @@ from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from fsspec.compression import compr
 from fsspec.core import get_compression
 
-from .._batches import for_each
 from .._errors import InvalidKeyError, KeyConflictError, NotFoundError, RangeError
 from .._open import Target
 from .._shared import SharedStorage, shared
-from .._storage import Storage
 from .._streams import Writer
+from ._folding import is_prefix, one_level
 from ._fsspec_files import (
     BLOCK,
     Compressed,
@@ -109,7 +108,7 @@ class MicelioFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no
             pass
         except InvalidKeyError as error:
             raise missing(path) from error
-        if key and not await _is_prefix(storage, key):
+        if key and not await is_prefix(storage, f"{key}/"):
             raise missing(path)
         return directory_info(key)
 
@@ -129,12 +128,10 @@ class MicelioFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no
     async def _ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         key, storage = self._strip_protocol(path), await self.handle.storage()
         try:
-            lines = [line async for line in storage.list_folded(f"{key}/" if key else "")]
+            lines = await one_level(storage, f"{key}/" if key else "")
             found = [directory_info(x[:-1]) if isinstance(x, str) else file_info(x.key, x) for x in lines]
         except InvalidKeyError as error:
             raise missing(path) from error
-        if not storage.capabilities.ordered:
-            found = await _without_empty(storage, found)
         if not found and key:
             found = [await self._info(key)]
         return found if detail else [each["name"] for each in found]
@@ -301,7 +298,7 @@ class MicelioFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no
         try:
             yield
         except KeyConflictError as error:
-            if await _is_prefix(await self.handle.storage(), key):
+            if await is_prefix(await self.handle.storage(), f"{key}/"):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), key) from error
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), key) from error
 
@@ -380,25 +377,8 @@ def _handle_for(target: Target | SharedStorage | None, environ_prefix: str) -> S
     return handle
 
 
-async def _without_empty(storage: Storage, found: list[Info]) -> list[Info]:
-    """SeaweedFS goes on listing directories from which all is deleted; what is not known to be AWS is asked again."""
-    empty: list[Info] = []
-
-    async def look(each: Info) -> None:
-        if not await _is_prefix(storage, each["name"]):
-            empty.append(each)
-
-    await for_each([each for each in found if each["type"] == "directory"], look)
-    return [each for each in found if each not in empty]
-
-
 def _make_room(path: str) -> None:
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-
-
-async def _is_prefix(storage: Storage, key: str) -> bool:
-    page = await storage.list_page(f"{key}/", limit=1)
-    return bool(page.entries)
 
 
 def _settle(done: Future[T], task: asyncio.Task[T]) -> None:
