@@ -35,7 +35,7 @@ from .._parsing import parse_content_type
 from .._shared import SharedStorage, shared
 from .._storage import Storage
 from ._names import is_digest, segment_of
-from ._together import together
+from ._together import AT_ONCE, together
 
 __all__ = ["MicelioArtifactService", "artifact_service"]
 
@@ -150,7 +150,9 @@ class MicelioArtifactService(BaseArtifactService):
         """What is known of all versions, in order."""
         storage, place = await self._storage(), _Place.of(app_name, user_id, session_id, filename)
         numbers = await self._numbers(storage, place)
-        found = await together(self._describe(storage, place, number) for number in numbers)
+        found: list[ArtifactVersion | None] = []
+        for at in range(0, len(numbers), AT_ONCE):
+            found += await together(self._describe(storage, place, number) for number in numbers[at : at + AT_ONCE])
         return [each for each in found if each is not None]
 
     async def get_artifact_version(
@@ -234,7 +236,7 @@ class MicelioArtifactService(BaseArtifactService):
             segment, _, version = entry.key.removeprefix(scope).partition("/")
             if _VERSION.fullmatch(version):
                 newest[segment] = entry.key
-        names = await together(self._name(storage, segment, key) for segment, key in newest.items())
+        names = [await self._name(storage, segment, key) for segment, key in newest.items()]
         return [name for name in names if name is not None]
 
     async def _name(self, storage: Storage, segment: str, key: str) -> str | None:

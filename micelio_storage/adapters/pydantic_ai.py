@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_ai import ModelMessagesTypeAdapter
@@ -23,7 +23,7 @@ from pydantic_ai.conversation_store import (
 )
 
 from .._batches import for_each
-from .._errors import AmbiguousWriteError, IntegrityError, NotFoundError, PreconditionFailedError
+from .._errors import AmbiguousWriteError, IntegrityError, NotFoundError, NotModifiedError, PreconditionFailedError
 from .._storage import Storage
 from ._names import segment_of
 
@@ -51,9 +51,12 @@ class MicelioConversationStore(ConversationStore):
 
     async def read_record(self, conversation_id: str) -> ConversationRecord | None:
         """The record, or None where there is no conversation."""
-        found = await self._load(conversation_id)
-        _seen.set(None if found is None else (self, found))
-        return None if found is None else _parse_record(found.record)
+        found, etag = await self._open(conversation_id)
+        if found is None:
+            _seen.set(None)
+            return None
+        _seen.set(_Seen(store=self, conversation_id=conversation_id, document=found, etag=etag))
+        return _parse_record(found.record)
 
     async def read_records(self, *, scope: str | None = None, limit: int | None = None) -> Sequence[ConversationRecord]:
         """The records, the newest first. Each time, the beginnings of all conversations are read."""
@@ -82,6 +85,7 @@ class MicelioConversationStore(ConversationStore):
         expected_revision: str | None,
     ) -> None:
         """Store the record and its new entries at once, or neither and raise `ConversationConflict`."""
+        _seen.set(None)
         line, messages = _RECORD.dump_json(record), [_dump(entry) for entry in new_entries]
         lost: Exception | None = None
         for _ in range(WRITES):
@@ -104,6 +108,7 @@ class MicelioConversationStore(ConversationStore):
     async def delete_record(self, conversation_id: str, *, expected_revision: str) -> None:
         """Delete the conversation with all of its messages; `ConversationConflict` if it was saved meanwhile. Where a
         store has no conditional deletes, an empty object stays in its place."""
+        _seen.set(None)
         stored, etag = await self._open(conversation_id)
         if stored is None or _parse_record(stored.record).revision != expected_revision:
             raise ConversationConflict(conversation_id)
@@ -127,11 +132,7 @@ class MicelioConversationStore(ConversationStore):
         """The entries up to this one, oldest first, or the last `limit` of them. `LookupError` where there is none."""
         if head_id is None:
             return []
-        seen = _seen.get()
-        if seen is None or seen[0] is not self or head_id not in seen[1].places:
-            found = await self._find(head_id)
-        else:
-            found = seen[1]
+        found = await self._seen_with(head_id) or await self._find(head_id)
         if found is None:
             raise LookupError(f"no conversation has an entry {head_id!r}")
         return found.entries(found.line(head_id, limit))
@@ -148,6 +149,28 @@ class MicelioConversationStore(ConversationStore):
 
     async def _load(self, conversation_id: str) -> _Document | None:
         return (await self._open(conversation_id))[0]
+
+    async def _seen_with(self, entry_id: str) -> _Document | None:
+        """The conversation that this task has read last, if it has the entry. It is as it was only for whoever asks
+        first; later, it is asked for again, which transfers nothing while it stays."""
+        seen = _seen.get()
+        if seen is None or seen.store is not self or entry_id not in seen.document.places:
+            return None
+        if not seen.is_fresh:
+            _seen.set(None)
+            try:
+                key = segment_of(seen.conversation_id, ENDING)
+                data, info = await self._storage.get_with_info(key, if_none_match=seen.etag)
+            except NotModifiedError:
+                pass  # as it was
+            except NotFoundError:
+                return None
+            else:
+                if not data or entry_id not in (found := _parse(data)).places:
+                    return None
+                seen = replace(seen, document=found, etag=info.etag)
+        _seen.set(replace(seen, is_fresh=False))
+        return seen.document
 
     async def _find(self, entry_id: str) -> _Document | None:
         """A conversation with this entry."""
@@ -221,7 +244,18 @@ class _Document:
         ]
 
 
-_seen: ContextVar[tuple[MicelioConversationStore, _Document] | None] = ContextVar("micelio_conversation", default=None)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """A conversation that was read."""
+
+    store: MicelioConversationStore
+    conversation_id: str
+    document: _Document
+    etag: str | None
+    is_fresh: bool = True  # nobody has asked for its history yet
+
+
+_seen: ContextVar[_Seen | None] = ContextVar("micelio_conversation", default=None)
 """What this task has read last: whoever asks for a record asks for its history next, and gets that of the same version
 without another request."""
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.adk.agents import BaseAgent
+from google.adk.agents.callback_context import CallbackContext
+from google.adk.agents.invocation_context import InvocationContext
 from google.adk.artifacts.base_artifact_service import BaseArtifactService
 from google.adk.artifacts.file_artifact_service import FileArtifactService
 from google.adk.artifacts.in_memory_artifact_service import InMemoryArtifactService
 from google.adk.cli.service_registry import ServiceRegistry
 from google.adk.errors.input_validation_error import InputValidationError
-from google.genai.types import Blob, FileData, Part
+from google.adk.events import Event
+from google.adk.runners import Runner
+from google.adk.sessions import InMemorySessionService
+from google.genai.types import Blob, Content, FileData, Part
 from support import processes
 from support.cancelling import cancel_everywhere
 
@@ -172,9 +178,10 @@ class Contract:
     async def odd_names(self, make: Open) -> None:
         """Any text is the name of a file, and no two share their versions."""
         service = make()
-        assert await asyncio.gather(*(save(service, odd, ascii(odd)) for odd in ODD_IDS)) == [0] * len(ODD_IDS)
-        assert await service.list_artifact_keys(**HERE) == sorted(ODD_IDS)
-        assert [await load(service, odd) for odd in ODD_IDS] == [*map(ascii, ODD_IDS)]
+        odds = sorted((*ODD_IDS, *LONE))
+        assert await asyncio.gather(*(save(service, odd, ascii(odd)) for odd in odds)) == [0] * len(odds)
+        assert await service.list_artifact_keys(**HERE) == odds
+        assert [await load(service, odd) for odd in odds] == [*map(ascii, odds)]
 
     async def odd_ids(self, make: Open) -> None:
         """Any text is an app, a user or a session."""
@@ -244,6 +251,38 @@ async def test_the_page_says_how_the_frameworks_own_services_do(tmp_path: Path) 
     assert table(Contract, results) in PAGE.read_text()
 
 
+class Noting(BaseAgent):
+    """An agent that notes what it was told, in the session and for the user."""
+
+    async def _run_async_impl(self, ctx: InvocationContext) -> AsyncGenerator[Event, None]:
+        context = CallbackContext(ctx)
+        content = ctx.user_content
+        assert content is not None
+        assert content.parts is not None
+        version = await context.save_artifact("note.txt", content.parts[0])
+        await context.save_artifact("user:notes/all.txt", content.parts[0])
+        yield Event(author=self.name, content=Content(parts=[Part(text=f"version {version}")]))
+
+
+@pytest.mark.parametrize("storage_everywhere", ["memory", "disk"], indirect=True)
+async def test_an_agents_artifacts_are_there_for_the_next_runner(storage_everywhere: Storage) -> None:
+    said = []
+    for text in ("one", "two"):
+        sessions = InMemorySessionService()
+        await sessions.create_session(**HERE)
+        service = MicelioArtifactService(storage_everywhere)
+        runner = Runner(app_name="app", agent=Noting(name="n"), session_service=sessions, artifact_service=service)
+        message = Content(role="user", parts=[Part(text=text)])
+        async for event in runner.run_async(user_id=HERE["user_id"], session_id="s-1", new_message=message):
+            assert event.content is not None
+            assert event.content.parts is not None
+            said += [part.text for part in event.content.parts]
+    assert said == ["version 0", "version 1"]
+    assert await service.list_artifact_keys(**HERE) == ["note.txt", "user:notes/all.txt"]
+    assert [await load(service, "note.txt", number) for number in (0, 1)] == ["one", "two"]
+
+
+@pytest.mark.parametrize("storage_everywhere", ["memory", "disk"], indirect=True)
 async def test_the_bytes_of_an_artifact_are_an_object_with_its_type(storage_everywhere: Storage) -> None:
     service = MicelioArtifactService(storage_everywhere)
     await save(service, "charts/a.png", Part.from_bytes(data=b"\x89PNG", mime_type="image/png"))

@@ -21,7 +21,8 @@ from support import processes
 from support.cancelling import cancel_everywhere
 from support.losing import Losing
 
-from micelio_storage import IntegrityError, LocalConfig, Storage, UnavailableError, open_storage
+from micelio_storage import IntegrityError, LocalConfig, Storage, UnavailableError, list_sessions, open_storage
+from micelio_storage import Session as OurSession
 from micelio_storage.adapters.openai_agents import MicelioSession, SnapshotClient
 from micelio_storage.drivers.memory import MemoryDriver
 
@@ -201,6 +202,50 @@ async def test_what_was_cleared_leaves_no_object_and_no_segment_but_the_last(sto
     left = [entry.key async for entry in storage_everywhere.list("sessions/a/")]
     assert len(left) == 1
     assert await session.get_items() == []
+
+
+async def test_a_conversation_goes_with_its_session() -> None:
+    async with open_storage("memory:") as storage:
+        session = MicelioSession("chat-42", storage)
+        await session.add_items([message("small"), message("x" * 100_000)])
+        assert [each async for each in list_sessions(storage)] == ["chat-42"]
+        await OurSession(storage, "chat-42").delete()
+        assert [entry async for entry in storage.list()] == []
+        assert await session.get_items() == []
+        await session.add_items([message("new")])
+        assert texts(await session.get_items()) == ["new"]
+
+
+@pytest.mark.parametrize("storage_everywhere", EVERYWHERE, indirect=True)
+async def test_those_who_add_read_and_pop_while_others_clear_see_whole_batches(storage_everywhere: Storage) -> None:
+    sessions = [MicelioSession("a", storage_everywhere) for _ in range(2)]
+    ended = asyncio.Event()
+
+    async def add(worker: int) -> None:
+        for n in range(6):
+            text = f"{worker}-{n}" + "x" * (70_000 * (n % 2))
+            await sessions[worker % 2].add_items([message(text)] * 2)
+
+    async def clear() -> None:
+        while not ended.is_set():
+            await sessions[0].clear_session()
+            await asyncio.sleep(0)
+
+    async def read() -> None:
+        while not ended.is_set():
+            found = texts(await sessions[1].get_items())
+            assert found[::2] == found[1::2]
+
+    others = [asyncio.create_task(work()) for work in (clear, read)]
+    try:
+        await asyncio.gather(*map(add, range(3)))
+    finally:
+        ended.set()
+        await asyncio.gather(*others)
+    await sessions[0].clear_session()
+    assert await sessions[1].get_items() == []
+    left = [entry.key async for entry in storage_everywhere.list("sessions/a/openai-agents/items/")]
+    assert left == []
 
 
 class Echo(Model):

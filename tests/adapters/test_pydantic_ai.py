@@ -358,3 +358,30 @@ async def test_a_history_is_read_with_the_record_by_one_request() -> None:
         driver.reads = 0
         assert len(texts(await store.load("a"))) == 50
         assert driver.reads == 1
+
+
+async def test_an_entry_that_was_deleted_or_came_meanwhile_is_told_truly() -> None:
+    async with open_storage("memory:") as storage:
+        store, other = MicelioConversationStore(storage), MicelioConversationStore(storage)
+        await say(store, "a", "one")
+        entries = await store.load_entries("a")
+        assert entries is not None
+        assert (await store.read_entry(entries[0].id)).message == entries[0].message
+        await asyncio.create_task(say(other, "a", "two"))
+        assert (await store.read_entry(entries[0].id)).message == entries[0].message
+        assert len(await store.read_history(await asyncio.create_task(head_of(other, "a")))) == 2
+        await asyncio.create_task(other.delete("a"))
+        with pytest.raises(LookupError):
+            await store.read_entry(entries[0].id)
+        await say(store, "a", "three")
+        entries = await store.load_entries("a")
+        assert entries is not None
+        await store.delete("a")
+        with pytest.raises(LookupError):
+            await store.read_entry(entries[0].id)
+
+
+async def head_of(store: ConversationStore, conversation_id: str) -> str | None:
+    record = await store.read_record(conversation_id)
+    assert record is not None
+    return record.head_id
