@@ -32,6 +32,7 @@ from micelio_storage.adapters.key_value import MicelioKeyValueStore
 from micelio_storage.drivers.memory import MemoryDriver
 
 from .contracts import EVERYWHERE, LONE, ODD_IDS, failures, table
+from .meanwhile import Meanwhile
 
 PAGE = Path(__file__).parents[2] / "docs" / "adapters" / "key_value.md"
 Open = Callable[[], Any]  # a store, with as much of the interface as it has
@@ -228,7 +229,6 @@ class Failing(MemoryDriver):
     """Each call that reads or writes fails with this."""
 
     error: Exception | None = None
-    after: Callable[[], Any] | None = None
 
     async def read(self, *arguments: Any) -> Any:
         if self.error is not None:
@@ -239,13 +239,6 @@ class Failing(MemoryDriver):
         if self.error is not None:
             raise self.error
         return await super().put(*arguments)
-
-    async def head(self, *arguments: Any) -> Any:
-        found = await super().head(*arguments)
-        if self.after is not None:
-            after, self.after = self.after, None
-            await after()
-        return found
 
 
 async def test_errors_are_the_interfaces_with_ours_as_their_cause() -> None:
@@ -286,25 +279,25 @@ async def test_a_damaged_entry_is_an_error_and_keeps_nothing_else_from_being_cul
         assert await store.keys() == ["sick"]
 
 
-async def test_what_is_written_anew_while_it_is_culled_or_deleted_is_told_apart() -> None:
-    driver = Failing()
+async def test_what_is_written_anew_or_deleted_meanwhile_is_told_apart() -> None:
+    driver = Meanwhile()
     async with Storage(driver) as storage:
         store = MicelioKeyValueStore(storage)
         await store.put("k", {"n": 1})
-
-        async def replace_() -> None:
-            await store.put("k", {"n": 2})
-
-        driver.after = replace_
-        assert await store.delete("k") is True  # the new one: nothing was told of the old one
+        driver.before("delete", "k", lambda: store.put("k", {"n": 2}))
+        assert await store.delete("k") is True  # the new one: nobody was told of the old one
         assert await store.get("k") is None
-
-        async def remove() -> None:
-            assert await store.delete("k") is True
-
         await store.put("k", {"n": 1})
-        driver.after = remove
+        driver.before("delete", "k", lambda: store.delete("k"))
         assert await store.delete("k") is False
+        await store.put("k", {"n": 1}, ttl=PAST)
+        driver.before("delete", "k", lambda: store.put("k", {"n": 3}))
+        await store.cull()
+        assert await store.get("k") == {"n": 3}
+        await store.put("k", {"n": 1}, ttl=PAST)
+        driver.before("delete", "k", lambda: store.delete("k"))
+        await store.cull()
+        assert driver.is_over
 
 
 async def test_where_no_delete_has_conditions_deleting_says_whether_it_was_there() -> None:

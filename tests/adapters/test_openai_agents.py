@@ -27,6 +27,7 @@ from micelio_storage.adapters.openai_agents import MicelioSession, SnapshotClien
 from micelio_storage.drivers.memory import MemoryDriver
 
 from .contracts import EVERYWHERE, LONE, ODD_IDS, failures, table
+from .meanwhile import Meanwhile
 
 PAGE = Path(__file__).parents[2] / "docs" / "adapters" / "openai_agents.md"
 Open = Callable[..., Session]
@@ -248,6 +249,17 @@ async def test_those_who_add_read_and_pop_while_others_clear_see_whole_batches(s
     assert left == []
 
 
+async def test_what_is_cleared_while_it_is_read_or_popped_is_not_there_and_no_error() -> None:
+    driver = Meanwhile()
+    async with Storage(driver) as storage:
+        session = MicelioSession("a", storage)
+        for call, nothing in ((session.get_items, []), (session.pop_item, None)):
+            await session.add_items([message("x" * 100_000)])
+            driver.before("read", "/items/", session.clear_session)
+            assert await call() == nothing
+        assert driver.is_over
+
+
 class Echo(Model):
     """A model that says what it was told last, when all that run have asked."""
 
@@ -294,8 +306,8 @@ async def test_two_processes_lose_nothing_and_pop_nothing_twice(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("text", ["small", "x" * 100_000])
-async def test_a_cancelled_call_is_done_or_not_and_leaves_nothing_else(text: str) -> None:
-    async with open_storage("memory:") as storage:
+async def test_a_cancelled_call_is_done_or_not_and_leaves_nothing_else(text: str, tmp_path: Path) -> None:
+    async with open_storage(LocalConfig(path=tmp_path, durable=False)) as storage:
         session, expected = MicelioSession("a", storage), 1
         await session.add_items([message("first")])
 
@@ -446,6 +458,28 @@ async def test_a_cancelled_upload_leaves_the_former_and_reads_no_more() -> None:
             assert data in (b"first", b"x" * 2_500_000), where
             assert outcome == "cancelled" or len(data) > 5
             await client.upload("a", io.BytesIO(b"first"))
+
+
+async def test_who_is_cancelled_waits_for_the_read_that_is_under_way() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            begun.set()
+            assert go_on.wait(60)
+            return super().read(size)
+
+    async with open_storage("memory:") as storage:
+        uploading = asyncio.create_task(SnapshotClient(storage).upload("a", Slow(b"data")))
+        assert await asyncio.to_thread(begun.wait, 60)
+        uploading.cancel()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not uploading.done()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await uploading
+        assert not await SnapshotClient(storage).exists("a")
 
 
 async def test_a_cancelled_download_leaves_no_open_file() -> None:

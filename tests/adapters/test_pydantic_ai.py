@@ -30,6 +30,7 @@ from micelio_storage.adapters.pydantic_ai import MicelioConversationStore
 from micelio_storage.drivers.memory import MemoryDriver
 
 from .contracts import EVERYWHERE, ODD_IDS, failures, table
+from .meanwhile import Meanwhile
 
 PAGE = Path(__file__).parents[2] / "docs" / "adapters" / "pydantic_ai.md"
 Open = Callable[[], ConversationStore]
@@ -312,6 +313,21 @@ async def test_a_save_whose_answer_got_lost_is_no_conflict_when_another_has_buil
         driver.lose = True
         await say(store, "a", "two")
         assert texts(await store.load("a")) == ["one", "two", "another's"]
+
+
+async def test_who_deletes_what_is_saved_meanwhile_gets_a_conflict() -> None:
+    driver = Meanwhile()
+    async with Storage(driver) as storage:
+        store = MicelioConversationStore(storage)
+        for conditions in (True, False):
+            driver.capabilities = replace(driver.capabilities, delete_if_match=conditions)
+            revision = (await say(store, "a", "one")).revision
+            driver.before("delete" if conditions else "put", "a", lambda: say(store, "a", "two"))
+            assert revision is not None
+            with pytest.raises(ConversationConflict):
+                await store.delete_record("a", expected_revision=revision)
+            assert texts(await store.load("a"))[-1] == "two"
+        assert driver.is_over
 
 
 async def test_a_cancelled_save_is_done_or_not(tmp_path: Path) -> None:
