@@ -392,6 +392,13 @@ async def test_an_entry_that_was_deleted_or_came_meanwhile_is_told_truly() -> No
         await say(store, "a", "three")
         entries = await store.load_entries("a")
         assert entries is not None
+        await say(store, "a", "four")
+        await asyncio.create_task(other.delete("a"))
+        with pytest.raises(LookupError):
+            await store.read_entry(entries[0].id)
+        await say(store, "a", "five")
+        entries = await store.load_entries("a")
+        assert entries is not None
         await store.delete("a")
         with pytest.raises(LookupError):
             await store.read_entry(entries[0].id)
