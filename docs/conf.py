@@ -28,6 +28,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(aioboto3|starlette|aiohttp|litestar)\..*"),
     # The same, where annotations name them in short or by a private module.
     (r"py:.*", r"_asyncio\.Future|timedelta|Request|BackgroundTask|micelio_storage\.http\.litestar\.Connection"),
+    # Where a configuration comes from, which only its errors say.
+    (r"py:.*", r"micelio_storage\._config\.Origin"),
     # What a response holds, which `of` makes.
     (r"py:.*", r"micelio_storage\.http\.asgi\.AsgiAnswer"),
     # The arguments of readers and writers, which a storage makes and applications do not.
