@@ -117,7 +117,7 @@ class MicelioSessionStore(SessionStore):
         """The project's sessions, and when each was written to last."""
         times = await self._times(project_key)
         ids = await self._texts(f"names/{_short(project_key)}/", times, "/session")
-        return [{"session_id": ids[segment], "mtime": time} for segment, time in times.items()]
+        return [{"session_id": ids[segment], "mtime": times[segment]} for segment in ids]
 
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
         """What the SDK shows of each session, and when it was found out."""
@@ -142,8 +142,9 @@ class MicelioSessionStore(SessionStore):
             async for some in growing(each_of(agents), None):
                 await together(map(self._delete_agent, some))
             await self._storage.delete(place.summary)
-            await self._storage.delete_prefix(place.of_session("names"))
         await self._remove(place, deleted)
+        if place.agent is None and not (await self._storage.list_page(place.log, limit=1)).entries:
+            await self._storage.delete_prefix(place.of_session("names"))
 
     async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
         """The subpaths under which the session has transcripts."""

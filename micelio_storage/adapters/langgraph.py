@@ -43,12 +43,12 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from .. import (
     AlreadyExistsError,
     AmbiguousWriteError,
-    Config,
     IntegrityError,
     InvalidArgumentError,
     NotFoundError,
     Storage,
     StorageError,
+    Target,
     open_storage,
 )
 from .._shielding import run_to_completion
@@ -85,7 +85,6 @@ LONGEST_PAGE = 1000
 ABANDONED = timedelta(days=1)  # before the newest checkpoint: a value that none has by then is one of nobody's
 REMEMBERED = 256  # checkpoints whose large values are known without looking, because this process wrote or read them
 
-
 T = TypeVar("T")
 
 
@@ -111,7 +110,7 @@ class MicelioSaver(OtherThreads):
     @classmethod
     @contextmanager
     def from_conn_string(
-        cls, target: str | Config | None = None, *, serde: SerializerProtocol | None = None
+        cls, target: Target | None = None, *, serde: SerializerProtocol | None = None
     ) -> Iterator[Self]:
         """For code without an event loop, which calls `graph.invoke`: a saver on `open_storage(target)`, which is open
         on a loop in a thread of its own until the block ends."""
@@ -200,7 +199,7 @@ class MicelioSaver(OtherThreads):
                         yield loaded
                         left = None if left is None else left - 1
 
-    def get_next_version(self, current: int | str | None, channel: None) -> int | str:  # type: ignore[override]  # see below
+    def get_next_version(self, current: int | str | None, channel: None) -> int | str:  # type: ignore[override]  # one type there
         """1, 2, 3; but in threads that came from LangGraph's own savers, whose versions are text, theirs go on."""
         if not isinstance(current, str):
             return 1 if current is None else int(current) + 1

@@ -60,29 +60,35 @@ async def test_who_is_killed_anywhere_leaves_a_batch_as_a_whole_or_not_at_all(ba
     assert seen == {True, False}
 
 
-async def test_who_is_killed_while_deleting_leaves_all_of_it_or_nothing_and_the_next_finishes_it() -> None:
+@pytest.mark.parametrize("session", ["session", "x" * 300], ids=["short", "long"])
+async def test_who_is_killed_while_deleting_leaves_all_of_it_or_nothing_and_the_next_finishes_it(session: str) -> None:
+    key: SessionKey = {"project_key": "project", "session_id": session}
+    of_agent: SessionKey = {**key, "subpath": "subagents/agent-1"}
     number, goes_on, seen = 0, True, set()
     while goes_on:
         driver = MortalDriver()
         async with Storage(driver) as storage:
-            store = await begin(storage)
-            await store.append(KEY, LARGE)
-            await store.append(AGENT, LARGE)
+            store = MicelioSessionStore(storage)
+            for batch in (SMALL, LARGE):
+                await store.append(key, batch)
+            await store.append(of_agent, LARGE)
             for n in range(6):
-                await store.append(KEY, [entry(f"x{n}", text="x" * 60_000)])
-            whole = await store.load(KEY)
-            goes_on = await is_killed(driver, number, lambda store=store: store.delete(KEY))  # type: ignore[misc]
+                await store.append(key, [entry(f"x{n}", text="x" * 60_000)])
+            whole = await store.load(key)
+            goes_on = await is_killed(driver, number, lambda store=store: store.delete(key))  # type: ignore[misc]
             fresh = MicelioSessionStore(storage)
-            loaded, agent = await fresh.load(KEY), await fresh.load(AGENT)
+            loaded, agent = await fresh.load(key), await fresh.load(of_agent)
             assert loaded in (None, whole)
             assert agent in (None, LARGE)
-            assert agent is None or loaded == whole or await fresh.list_sessions("project")
+            listed = await fresh.list_sessions("project")
+            assert [each["session_id"] for each in listed] == [session] * bool(await keys_of(storage, "logs/"))
+            assert listed or agent is None
             seen.add(loaded is None)
             if number % 2:  # goes on as if it were a new one
                 for batch in (LAST, SMALL, LARGE, LARGE):
-                    await (fresh if number % 4 == 1 else store).append(KEY, batch)
-                assert await fresh.load(KEY) == ([*LAST, *SMALL, *LARGE] if loaded is None else [*loaded, *LAST])
-            await fresh.delete(KEY)
+                    await (fresh if number % 4 == 1 else store).append(key, batch)
+                assert await fresh.load(key) == ([*LAST, *SMALL, *LARGE] if loaded is None else [*loaded, *LAST])
+            await fresh.delete(key)
             assert await keys_of(storage) == []
         number += 1
     assert seen == {True, False}

@@ -504,7 +504,7 @@ async def test_pruning_keeps_what_a_delta_channel_is_made_of(storage: Storage, d
 
 def test_a_graph_runs_without_await_where_there_is_no_event_loop(tmp_path: Path) -> None:
     config: RunnableConfig = {"configurable": {"thread_id": "t"}}
-    with MicelioSaver.from_conn_string(str(tmp_path / "root")) as saver:
+    with MicelioSaver.from_conn_string(tmp_path / "root") as saver:
         talk().compile(checkpointer=saver).invoke({"lines": [], "document": ""}, config)
     with MicelioSaver.from_conn_string(str(tmp_path / "root")) as saver:
         graph = talk().compile(checkpointer=saver)
