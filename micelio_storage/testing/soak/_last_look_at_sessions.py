@@ -51,6 +51,7 @@ class LastLookAtSessions:
     async def _sweep(self) -> None:
         for name in self._ended:  # its process may have been killed before it had let it go
             await Session(self._sessions, name).release(HOLD)
+        report = await sweep(self._sessions, DUE)
         for _ in range(SWEEPS):
             report = await sweep(self._sessions, DUE)
             if not (report.kept or report.expiring or report.revived or report.deleted):

@@ -31,8 +31,9 @@ def config_out(config: Config) -> dict[str, Any]:
 
 def config_in(written: Mapping[str, Any]) -> Config:
     kind = S3Config if written["backend"] == "s3" else LocalConfig
-    fields = dict(written["fields"])
-    return kind(**fields | {"_origin": Origin(*fields["_origin"])})
+    fields: dict[str, Any] = dict(written["fields"])
+    fields["_origin"] = Origin(*fields["_origin"])  # JSON has made a list of it
+    return kind(**fields)
 
 
 async def work(orders: Mapping[str, Any]) -> None:
