@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import timedelta
 
 from ..._errors import StorageError
 from ..._storage import Storage
-from ...sessions import Retention, Session, collect, sweep, verify_sessions
+from ...sessions import Session, collect, sweep, verify_sessions
 from ._model import Loss
-from ._session_actor import files_of
+from ._session_actor import DUE, files_of
 from ._session_model import HOLD, Appended, Kept, judge_files, judge_snapshots, uncertain
 
 SWEEPS = 40  # until all has gone that nobody holds
 PAUSE = 0.25  # seconds between two of them: a store may tell times in whole seconds
 WAIT = 30.0  # seconds for which a collector waits for the leases of killed writers, which are over at once
-DUE = Retention(idle=timedelta(microseconds=1), grace=timedelta(0))
 
 
 class LastLookAtSessions:
