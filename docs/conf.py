@@ -42,7 +42,6 @@ nitpick_ignore_regex = [
     (r"py:.*", r"micelio_storage\.sessions\._snapshots\.(_records\.Record|_last_tree\.LastTree)"),
     (r"py:.*", r"micelio_storage\._shielding\.T"),  # a type variable
     # Where a configuration came from, which errors name it by.
-    (r"py:.*", r"micelio_storage\._config\.Origin"),
 ]
 
 autodoc_member_order = "bysource"
