@@ -40,6 +40,11 @@ def test_an_adapter_has_an_extra_and_a_page(name: str) -> None:
     assert f"\n{name}\n" in (PROJECT / "docs" / "adapters" / "index.md").read_text()
 
 
+def test_each_page_is_named_once_and_in_order() -> None:
+    named = (PROJECT / "docs" / "adapters" / "index.md").read_text().partition("```{toctree}\n")[2].partition("```")[0]
+    assert named.split() == sorted(page.stem for page in PAGES if page.stem != "index")
+
+
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_what_an_adapter_exports_is_described(name: str) -> None:
     module = importlib.import_module(f"micelio_storage.adapters.{name}")

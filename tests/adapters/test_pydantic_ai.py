@@ -53,6 +53,16 @@ async def say(store: ConversationStore, conversation_id: str, *said_: str, scope
     return found
 
 
+async def persist(store: ConversationStore, conversation_id: str, text: str) -> None:
+    """The same, again and again until there is no conflict."""
+    while True:
+        try:
+            await say(store, conversation_id, text)
+            return
+        except ConversationConflict:
+            continue
+
+
 class Contract:
     async def back_and_forth(self, make: Open) -> None:
         """Messages, files in them, calls of tools and usage come back as they were; a save adds what is new."""
@@ -124,16 +134,7 @@ class Contract:
     async def trying_again(self, make: Open) -> None:
         """Eight that load and save again after a conflict lose nothing."""
         store = make()
-
-        async def persist(text: str) -> None:
-            while True:
-                try:
-                    await say(store, "a", text)
-                    return
-                except ConversationConflict:
-                    continue
-
-        await asyncio.gather(*(persist(str(n)) for n in range(8)))
+        await asyncio.gather(*(persist(store, "a", str(n)) for n in range(8)))
         assert sorted(texts(await store.load("a"))) == [str(n) for n in range(8)]
 
     async def nothing_of_a_conflict(self, make: Open) -> None:
@@ -267,15 +268,7 @@ async def test_two_processes_that_try_again_lose_nothing(tmp_path: Path) -> None
     async def work(name: str) -> None:
         async with open_storage(LocalConfig(path=tmp_path, durable=False)) as storage:
             for n in range(10):
-                await persist(MicelioConversationStore(storage), f"{name}{n}")
-
-    async def persist(store: ConversationStore, text: str) -> None:
-        while True:
-            try:
-                await say(store, "a", text)
-                return
-            except ConversationConflict:
-                continue
+                await persist(MicelioConversationStore(storage), "a", f"{name}{n}")
 
     children = [processes.start(lambda name=name: work(name)) for name in "xy"]
     assert [processes.wait_for(child) for child in children] == [0, 0]
