@@ -17,6 +17,7 @@ from micelio_storage import (
     ObjectReplacedError,
     PreconditionFailedError,
     Storage,
+    StorageError,
     open_storage,
 )
 from micelio_storage.drivers.local import LocalDriver, _writes
@@ -190,3 +191,20 @@ async def test_a_move_that_ends_behind_its_rename_leaves_an_object_that_is_whole
     data, info = await storage.get_with_info("b")
     assert (data, info.checksum, info.metadata) == (BODY, before.checksum, before.metadata)
     assert not await storage.exists("a")
+
+
+async def test_a_move_whose_source_cannot_be_looked_at_holds_nothing(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await storage.put("a/b", b"1")
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "the disk is gone")
+
+    before = sorted(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patched:
+        patched.setattr(_writes.Root, "object_status", fail)
+        with pytest.raises(StorageError):
+            await storage.move("a/b", "c")
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert await storage.get("a/b") == b"1"

@@ -145,11 +145,9 @@ class Writes:
                 if present is not None and is_version(present, status):
                     return Moving(descriptor, directory, source.name.encode(), attributes)
         except BaseException:
-            release(descriptor)
+            _release_all(descriptor, directory)
             raise
-        release(descriptor)
-        if directory is not None:
-            release(directory)
+        _release_all(descriptor, directory)
         return None
 
     def publish(self, staged: Staged, key: Key, options: WriteOptions, size: int, checksum: str) -> Steps[ObjectInfo]:
@@ -402,6 +400,12 @@ class Moving:
     def close(self) -> None:
         release(self.descriptor)
         release(self.directory)
+
+
+def _release_all(*descriptors: int | None) -> None:
+    for descriptor in descriptors:
+        if descriptor is not None:
+            release(descriptor)
 
 
 def _restamped(descriptor: int, attributes: Attributes, stamps: Stamps) -> tuple[os.stat_result, Attributes]:
