@@ -14,7 +14,7 @@ import textwrap
 import threading
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -36,8 +36,6 @@ from pyarrow import dataset
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from support.leftovers import open_descriptors
 from support.processes import start, wait_for
-from support.s3_servers import Server
-from support.s3_storage import set_credentials
 from upath import UPath
 
 from micelio_storage import ConfigError, InvalidKeyError, LocalConfig, PreconditionFailedError, shared
@@ -49,20 +47,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Class-scoped fixtures:pytest.Pyt
 
 MIB = 1 << 20
 PAGE = Path(__file__).parents[2] / "docs" / "adapters" / "fsspec.md"
-
-
-@pytest.fixture(scope="module", params=["memory", "disk", pytest.param("seaweedfs", marks=pytest.mark.by_turns)])
-def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if request.param == "memory":
-        yield f"memory:{uuid.uuid4()}"
-    elif request.param == "disk":
-        yield f"file://{tmp_path_factory.mktemp('root')}?durable=false"
-    else:
-        server: Server = request.getfixturevalue("seaweedfs_server")
-        with pytest.MonkeyPatch.context() as patch:
-            set_credentials(patch, server)
-            place = f"s3://{server.bucket}/{uuid.uuid4()}?endpoint={server.endpoint}"
-            yield f"{place}&region=us-east-1&url_style=path"
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,6 @@ from strands.models import Model
 from strands.session import SnapshotSessionManager
 from strands.storage import InMemoryStorage, LocalFileStorage, Storage
 from strands.types.exceptions import StorageError as StrandsError
-from support.s3_servers import Server
-from support.s3_storage import set_credentials
 
 from micelio_storage import InvalidKeyError, UnavailableError, shared
 from micelio_storage.adapters.strands import MicelioStorage
@@ -101,20 +99,6 @@ class Contract:
         with suppress(StrandsError):
             found = await storage.read("link/secret")
         assert found is None
-
-
-@pytest.fixture(scope="module", params=["memory", "disk", "seaweedfs"])
-def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if request.param == "memory":
-        yield f"memory:{uuid.uuid4()}"
-    elif request.param == "disk":
-        yield f"file://{tmp_path_factory.mktemp('root')}?durable=false"
-    else:
-        server: Server = request.getfixturevalue("seaweedfs_server")
-        with pytest.MonkeyPatch.context() as patch:
-            set_credentials(patch, server)
-            place = f"s3://{server.bucket}/{uuid.uuid4()}?endpoint={server.endpoint}"
-            yield f"{place}&region=us-east-1&url_style=path"
 
 
 @pytest.mark.parametrize("check", [check for _, check in checks(Contract)], ids=lambda check: check.__name__)

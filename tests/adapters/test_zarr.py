@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -14,8 +14,6 @@ from typing import Any
 import numpy
 import pytest
 import zarr
-from support.s3_servers import Server
-from support.s3_storage import set_credentials
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import cpu, default_buffer_prototype
 from zarr.storage import LocalStore
@@ -29,20 +27,6 @@ from .contracts import failures, table
 PAGE = Path(__file__).parents[2] / "docs" / "adapters" / "zarr.md"
 SKIPPED = {"test_get_bytes_sync", "test_get_json_sync", "test_get_sync", "test_get_sync_missing", "test_set_sync"}
 SKIPPED |= {"test_delete_sync", "test_delete_sync_missing"}  # reading and writing without a loop, which we do not
-
-
-@pytest.fixture(scope="module", params=["memory", "disk", "seaweedfs"])
-def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if request.param == "memory":
-        yield f"memory:{uuid.uuid4()}"
-    elif request.param == "disk":
-        yield f"file://{tmp_path_factory.mktemp('root')}?durable=false"
-    else:
-        server: Server = request.getfixturevalue("seaweedfs_server")
-        with pytest.MonkeyPatch.context() as patch:
-            set_credentials(patch, server)
-            place = f"s3://{server.bucket}/{uuid.uuid4()}?endpoint={server.endpoint}"
-            yield f"{place}&region=us-east-1&url_style=path"
 
 
 class TestMicelioStore(StoreTests[MicelioStore, cpu.Buffer]):
