@@ -149,4 +149,6 @@ def test_it_is_found_where_the_library_is_installed() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
     assert project["project"]["entry-points"]["pytest11"] == {"pytest_micelio_storage": "pytest_micelio_storage"}
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel["force-include"] == {"pytest_micelio_storage.py": "pytest_micelio_storage.py"}
+    (place,) = wheel["force-include"]
+    assert wheel["force-include"][place] == "pytest_micelio_storage.py"
+    assert (PROJECT / place).is_file()

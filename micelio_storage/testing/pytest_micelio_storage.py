@@ -1,7 +1,7 @@
 """A plugin for pytest: the fixtures `micelio_storage` and `micelio_storage_sync`, an open storage for one test.
 
-pytest imports this in every run where the library is installed, so it is no part of the package, and imports nothing of
-it before a test asks: neither its time nor its modules are in the way of anybody's tests, or of their coverage.
+pytest imports this in every run where the library is installed. So the wheel has it beside the package, and it imports
+nothing of that before a test asks: neither its time nor its modules are in the way of anybody's tests.
 """
 
 from __future__ import annotations
