@@ -63,7 +63,7 @@ class Deadline:
 
     def enter(self) -> None:
         """Let the time run."""
-        from anyio import CancelScope  # `parse_deadline` has imported it
+        from anyio import CancelScope  # who sets no deadline need not wait for it
 
         self._task = asyncio.current_task()
         self.at = asyncio.get_running_loop().time() + self.seconds
