@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.leftovers import library_threads
 
-from micelio_storage import ClosedError
+from micelio_storage import ClosedError, UnavailableError
 from micelio_storage.drivers import _lanes
 from micelio_storage.drivers._lanes import Lane, Pause, Steps, SyncDirectory, SyncFile
 
@@ -136,3 +136,60 @@ async def test_a_result_nobody_took_is_undone(lane: Lane) -> None:
     taken.set()
     await lane.aclose()
     assert undone == ["something"]
+
+
+class _Reluctant(threading.Thread):
+    """What starts no thread, and says why as Python does."""
+
+    reason = "can't start new thread"
+
+    def start(self) -> None:
+        raise RuntimeError(self.reason)
+
+
+async def test_what_no_thread_can_be_started_for_is_refused_and_waits_for_nobody(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(_lanes.threading, "Thread", _Reluctant)
+        refused = await asyncio.gather(*(lane.run(int, "1") for _ in range(3)), return_exceptions=True)
+    assert [type(error) for error in refused] == [UnavailableError] * 3
+    assert "can't start new thread: the limit of the process or container" in str(refused[0])
+    assert await lane.run(int, "1") == 1  # later there are threads again
+
+
+async def test_one_worker_goes_on_where_a_second_cannot_be_started(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck, reached, refused = threading.Event(), threading.Event(), asyncio.Event()
+
+    def wait() -> None:
+        reached.set()
+        assert stuck.wait(30)
+
+    class Refused(_Reluctant):
+        def start(self) -> None:
+            refused.set()
+            super().start()
+
+    first = asyncio.ensure_future(lane.run(wait))
+    await asyncio.to_thread(reached.wait, 30)
+    monkeypatch.setattr(_lanes.threading, "Thread", Refused)
+    behind = asyncio.ensure_future(lane.run(int, "1"))
+    await asyncio.wait_for(refused.wait(), 30)
+    stuck.set()
+    assert await behind == 1
+    await first
+
+
+async def test_where_the_process_ends_and_starts_no_thread_any_more_it_is_done_all_the_same(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(_Reluctant, "reason", "can't create new thread at interpreter shutdown")
+    monkeypatch.setattr(_lanes.threading, "Thread", _Reluctant)
+
+    def slowly() -> Steps[int]:
+        yield Pause(0.001)
+        with (tmp_path / "a").open("w") as file:
+            yield SyncFile(file.fileno())
+        return threading.get_ident()
+
+    assert await asyncio.gather(lane.run(int, "1"), lane.finish(slowly())) == [1, threading.get_ident()]

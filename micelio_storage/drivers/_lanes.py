@@ -23,7 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from .._shielding import Deadline, current_deadline, publishing, wait_uncancelled
-from ..driver import ClosedError
+from ..driver import ClosedError, UnavailableError
 from ._libc import start_writeback
 
 T = TypeVar("T")
@@ -271,8 +271,28 @@ class Lane:
     def _start_worker(self) -> None:
         name = f"micelio-{self._name}-{len(self._workers)}"
         worker = threading.Thread(target=self._work, name=name, daemon=True)
-        self._workers.append(worker)
-        worker.start()
+        try:
+            worker.start()
+        except RuntimeError as error:  # the system has no thread to give, or the process is about to end
+            if not self._workers:
+                self._do_without_workers(error)
+        else:
+            self._workers.append(worker)
+
+    def _do_without_workers(self, reason: RuntimeError) -> None:
+        """Do what waits here, where the process ends (from Python 3.12 on it starts no thread any more, and nothing
+        else is kept waiting); else refuse it, for nobody would ever do it."""
+        if "interpreter shutdown" in str(reason):
+            self._queue.put(None)
+            self._work()
+            return
+        while not self._queue.empty():
+            job = self._queue.get_nowait()
+            if job is not None and job.claim():
+                job.error = UnavailableError(f"{reason}: the limit of the process or container is reached")
+                job.ended = True
+                self._done.append(job)
+        self._deliver()
 
     def _work(self) -> None:
         me = threading.current_thread().name
