@@ -23,7 +23,7 @@ from support.commands import PATIENCE, command, is_one_line, use_storage
 from typer.core import TyperGroup
 
 from micelio_storage import LocalConfig, Session, open_storage, testing
-from micelio_storage.cli import _app
+from micelio_storage.cli import _app, _trials
 from micelio_storage.cli._help import WIDTH
 from micelio_storage.cli.serve import _server
 from micelio_storage.drivers.s3 import doctor
@@ -154,7 +154,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         """End at once."""
 
     monkeypatch.setattr(_server, "serve_until_cancelled", serve_nobody)
-    monkeypatch.setattr(testing, "run_all", partial(testing.run_all, checks=testing.CHECKS[:2]))
+    monkeypatch.setattr(_trials, "run_all", partial(testing.run_all, checks=testing.CHECKS[:2]))
     return root
 
 

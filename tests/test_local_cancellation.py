@@ -244,9 +244,7 @@ def test_a_loop_that_ends_with_operations_under_way_leaves_no_part_of_them(tmpfs
     asyncio.run(leave())
     parts: Any = left[0]._driver._opened  # type: ignore[attr-defined]  # its threads are ended as closing would have
     for lane in (parts.read_lane, parts.write_lane, parts.copy_lane):
-        for worker in lane._workers:
-            lane._queue.put(None)
-            worker.join()
+        lane.end_stranded()
 
     async def look() -> None:
         async with open_storage(LocalConfig(path=tmpfs / "root")) as storage:
