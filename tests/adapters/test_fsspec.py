@@ -409,9 +409,13 @@ def test_an_interrupted_call_is_cancelled_before_it_comes_back(files: MicelioFil
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        files.run(forever())
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # however pytest was started
+    try:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            files.run(forever())
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended.is_set()
     thread.join()
 
