@@ -8,6 +8,7 @@ import json
 import os
 import textwrap
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -137,9 +138,11 @@ def tamper_with_sessions(root: Path, run: _run._Run) -> dict[str, set[Kind]]:
     second = next(each for each in run._workers[0].kept if each and each.stands and each.name not in (first, third))
     (record,) = scratch.glob(f"snapshots/*/records/{second.name}.{max(second.stands)}.json")
     record.unlink()
-    *_, segment = sorted((scratch / "sessions/shared/events").glob("*.jsonl"))
-    lines = segment.read_bytes().splitlines(keepends=True)
-    asyncio.run(put(root, str(segment.relative_to(root)), b"".join(lines[:-1])))
+    acknowledged = run._logs["shared"].acknowledged
+    last = max(acknowledged, key=acknowledged.__getitem__).encode()  # what came behind it is nobody's yet
+    *_, segment = (path for path in (scratch / "sessions/shared/events").glob("*.jsonl") if last in path.read_bytes())
+    lines = takewhile(lambda line: last not in line, segment.read_bytes().splitlines(keepends=True))
+    asyncio.run(put(root, str(segment.relative_to(root)), b"".join(lines)))
     return {first: {"missing"}, second.name: {"missing"}, third: {"missing"}, "shared": {"events"}}
 
 
