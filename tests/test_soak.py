@@ -46,7 +46,11 @@ async def test_a_disk_loses_nothing_when_processes_are_killed_and_nothing_is_lef
         tasks=4,
         sessions=1,
         pauses=QUICK,
-        enough=lambda report: report.kills >= scaled(2, 500) and report.operations.total() >= scaled(500, 200_000),
+        enough=lambda report: (
+            report.kills >= scaled(2, 500)
+            and report.operations.total() >= scaled(500, 200_000)
+            and min(report.operations["append"], report.operations["workspace save"]) >= 3
+        ),
     )
     assert (report.losses, report.lost) == ([], 0)
     assert report.kills >= 2
