@@ -271,13 +271,13 @@ class Lane:
     def _start_worker(self) -> None:
         name = f"micelio-{self._name}-{len(self._workers)}"
         worker = threading.Thread(target=self._work, name=name, daemon=True)
+        self._workers.append(worker)
         try:
             worker.start()
         except RuntimeError as error:  # the system has no thread to give, or the process is about to end
+            self._workers.remove(worker)
             if not self._workers:
                 self._do_without_workers(error)
-        else:
-            self._workers.append(worker)
 
     def _do_without_workers(self, reason: RuntimeError) -> None:
         """Do what waits here, where the process ends (from Python 3.12 on it starts no thread any more, and nothing
