@@ -41,7 +41,6 @@ nitpick_ignore_regex = [
     # What a snapshot is made from, which a session does.
     (r"py:.*", r"micelio_storage\.sessions\._snapshots\.(_records\.Record|_last_tree\.LastTree)"),
     (r"py:.*", r"micelio_storage\._shielding\.T"),  # a type variable
-    # Where a configuration came from, which errors name it by.
 ]
 
 autodoc_member_order = "bysource"

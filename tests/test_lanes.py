@@ -138,6 +138,24 @@ async def test_a_result_nobody_took_is_undone(lane: Lane) -> None:
     assert undone == ["something"]
 
 
+async def test_a_sync_that_fails_in_an_odd_way_is_told_and_ends_no_worker(
+    lane: Lane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def odd(descriptor: int) -> None:
+        raise RuntimeError("odd")
+
+    def write() -> Steps[int]:
+        with (tmp_path / "a").open("w") as file:
+            yield SyncFile(file.fileno())
+        return 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", odd)
+        with pytest.raises(RuntimeError, match="odd"):
+            await asyncio.wait_for(lane.finish(write()), 30)
+    assert await lane.finish(write()) == 1
+
+
 class _Reluctant(threading.Thread):
     """What starts no thread, and says why as Python does."""
 

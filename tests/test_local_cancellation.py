@@ -351,6 +351,8 @@ async def test_a_thousand_who_give_up_waiting_for_a_thread_keep_none(
     tmpfs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_storage(LocalConfig(path=tmpfs / "root")) as storage:
+        lane: Any = storage._driver._opened.write_lane  # type: ignore[attr-defined]
+        lane._most_workers = 1  # a second one, from a slow moment before, would begin some of them and wait there
         await storage.put("large", LARGE)
         with monkeypatch.context() as patched:
             gate = Gate(patched, "fsync")

@@ -86,7 +86,7 @@ class _Job(Generic[T]):
         self.ended = False
         self.delivered = False
         self.want: Want = None
-        self.failed_want: OSError | None = None
+        self.failed_want: BaseException | None = None
         self.result: list[T] = []
         self.error: BaseException | None = None
 
@@ -401,7 +401,7 @@ def _satisfy(jobs: list[_Job[Any]]) -> None:
             start_writeback(descriptor)
     for job, descriptor in files:
         job.failed_want = _failure(os.fsync, descriptor)
-    outcomes: dict[tuple[int, int], OSError | None] = {}
+    outcomes: dict[tuple[int, int], BaseException | None] = {}
     for job in jobs:
         if isinstance(job.want, SyncDirectory):
             try:
@@ -415,9 +415,10 @@ def _satisfy(jobs: list[_Job[Any]]) -> None:
             job.failed_want = outcomes[place]
 
 
-def _failure(sync: Callable[[int], None], descriptor: int) -> OSError | None:
+def _failure(sync: Callable[[int], None], descriptor: int) -> BaseException | None:
+    """What the steps that wanted it are told. It ends no worker, whatever it is: all others would wait for ever."""
     try:
         sync(descriptor)
-    except OSError as error:
+    except BaseException as error:  # noqa: BLE001  # it is raised in the steps, and then where they are waited for
         return error
     return None

@@ -109,15 +109,13 @@ class Reads:
                 kept = files.read(key, status) if files else kept
                 if kept or not files or self._is_present(key, status):
                     attributes = decode(kept).of(status) if kept else DEFAULTS
-                    if attributes.checksum is None and not is_version(os.fstat(descriptor), status):
-                        release(descriptor)
-                        continue  # moved meanwhile, by which it has another time
-                    self._cached.learn(status, attributes)
-                    return descriptor, status, attributes
+                    if attributes.checksum is not None or is_version(os.fstat(descriptor), status):
+                        self._cached.learn(status, attributes)
+                        return descriptor, status, attributes
             except BaseException:
                 release(descriptor)
                 raise
-            release(descriptor)  # replaced while its attributes were looked for
+            release(descriptor)  # replaced while its attributes were looked for, or moved, which gives it another time
         raise UnavailableError("the object is being replaced faster than it can be read")
 
     def _is_present(self, key: Key, status: os.stat_result) -> bool:
