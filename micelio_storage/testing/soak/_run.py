@@ -18,7 +18,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -38,6 +38,8 @@ from ._last_look_at_sessions import LastLookAtSessions
 from ._model import Count, Ledger, Loss, keys_of, line, possible_out, value_out
 from ._session_model import HOLD, Appended, Kept
 from ._worker import config_out
+
+RETRIES = 5  # of a request that prepares the soak or looks at what is there in the end
 
 PROCESSES = 3
 """How many, unless told otherwise."""
@@ -131,7 +133,7 @@ async def soak(
     parse_count("processes", processes, least=1, most=MOST)
     parse_count("tasks", tasks, least=1, most=MOST)
     parse_count("sessions", sessions, least=0, most=MOST)
-    driver = make_driver(config)
+    driver = make_driver(_patient(config))
     report = Report(seed=seed or secrets.token_hex(4), processes=processes, tasks=tasks)
     async with Storage(driver, deadline=config.deadline) as storage:
         run = _Run(config, driver, storage, report, enough, tell)
@@ -142,6 +144,11 @@ async def soak(
         finally:
             await run_to_completion(run.clean())
     return report
+
+
+def _patient(config: Config) -> Config:
+    """For whoever looks at what is there: a store that does not answer at once has lost nothing."""
+    return replace(config, retries=max(config.retries, RETRIES)) if isinstance(config, S3Config) else config
 
 
 @dataclass(slots=True, eq=False)
