@@ -74,7 +74,7 @@ from ._langgraph_objects import (
 )
 from ._langgraph_threads import OtherThreads
 from ._together import each_of, growing, together
-from ._writing import TRIES, put_again
+from ._writing import again, put_again
 
 __all__ = ["MicelioSaver"]
 
@@ -159,13 +159,7 @@ class MicelioSaver(OtherThreads):
         place, checkpoint_id = Place.of(config), config["configurable"]["checkpoint_id"]
         key = place.history + name_of(checkpoint_id) + WRITES + segment_of(task_id)
         new = await run_sync(self._dump_writes, writes, task_path)
-        for left in reversed(range(TRIES)):
-            try:
-                await self._put_writes(key, task_id, new)
-                return
-            except AmbiguousWriteError:  # if it stands, the next try finds it
-                if not left:
-                    raise
+        await again(lambda: self._put_writes(key, task_id, new))  # if it stands, the next try finds it
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that `config` names, or the latest of its thread; None where there is none."""
