@@ -131,6 +131,7 @@ async def test_a_bucket_behind_a_bad_line_loses_nothing(strict: Server) -> None:
 
     def rule(exchange: Exchange) -> Fault | None:
         bad = "counters" in exchange.target or "/t" in exchange.target
+        bad = bad and "?uploads" not in exchange.target  # one whose id got lost stays until somebody ends it
         return dice.choice(faults)() if bad and dice.random() < 0.1 else None
 
     host, port = strict.endpoint.removeprefix("http://").split(":")

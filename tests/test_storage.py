@@ -47,6 +47,7 @@ from micelio_storage.drivers.memory import MemoryDriver
 pytestmark = pytest.mark.every_loop
 
 BODY = bytes(range(256)) * 9000  # over 2 MiB: more than one read
+SOON = 0.25  # seconds until a deadline that the call under test comes far enough before
 
 
 @pytest.fixture
@@ -381,21 +382,21 @@ class Slow(MemoryDriver):
 async def test_an_answer_that_comes_behind_the_deadline_of_a_write_is_its_result() -> None:
     driver = Slow(patience=30)
     async with Storage(driver) as storage:
-        writing = asyncio.ensure_future(storage.put("a", b"1", deadline=0.02))
+        writing = asyncio.ensure_future(storage.put("a", b"1", deadline=SOON))
         await driver.published.wait()
-        assert await asyncio.wait([writing], timeout=0.1) == (set(), {writing})
+        assert await asyncio.wait([writing], timeout=2 * SOON) == (set(), {writing})
         driver.answer.set()
         assert (await writing).size == 1
 
 
 async def test_a_write_without_an_answer_is_ambiguous_when_its_deadline_has_passed() -> None:
     async with Storage(Slow(patience=0.01)) as storage:
-        for write in (storage.put("a", b"1", deadline=0.02), storage.update("b", lambda _: b"1", deadline=0.02)):
+        for write in (storage.put("a", b"1", deadline=SOON), storage.update("b", lambda _: b"1", deadline=SOON)):
             with pytest.raises(AmbiguousWriteError, match="while it was being published") as caught:
                 await write
             assert not caught.value.retryable
         with pytest.raises(AmbiguousWriteError, match="delete_prefix"):
-            await storage.delete_prefix("a", deadline=0.02)
+            await storage.delete_prefix("a", deadline=SOON)
 
 
 async def test_a_task_that_a_call_has_started_does_not_share_its_deadline(storage: Storage, tmpfs: Path) -> None:
@@ -411,8 +412,8 @@ async def test_a_task_that_a_call_has_started_does_not_share_its_deadline(storag
             begun.append(asyncio.ensure_future(later()))
             return b"1"
 
-        await storage.update("a", change, deadline=0.05)
-        await asyncio.wait(begun, timeout=0.1)  # until the deadline of what has started it is past
+        await storage.update("a", change, deadline=SOON)
+        await asyncio.wait(begun, timeout=2 * SOON)  # until the deadline of what has started it is past
         go_on.set()
         assert (await begun[0]).size == 1
 
@@ -539,7 +540,7 @@ async def test_a_deadline_in_the_middle_of_many_says_that_it_is_unknown_what_was
 
     async with Storage(Stuck()) as storage:
         with pytest.raises(AmbiguousWriteError):
-            await storage.put_many({"a": b"1", "b": b"2", "c": b"3"}, deadline=0.05)
+            await storage.put_many({"a": b"1", "b": b"2", "c": b"3"}, deadline=SOON)
         assert set(await storage.get_many(["a", "b", "c"])) == {"a", "c"}
 
 

@@ -411,7 +411,8 @@ class _Run:
             if not key.startswith(outer + self._prefix):
                 continue
             if not allowed[key]:
-                self._report.lose(Loss("left over", name, "an upload that no killed process had begun"))
+                text = "an upload that no killed process had begun: not ended, or the answer with its id got lost"
+                self._report.lose(Loss("left over", name, text))
             allowed[key] -= 1
 
     async def clean(self) -> None:
