@@ -66,7 +66,7 @@ async def uvicorn_of(app: Any, http: Any = "httptools") -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def _corn(name: str, app: Any) -> AsyncIterator[int]:
-    """Hypercorn, or its fork, which sends from descriptors."""
+    """Hypercorn, or its fork."""
     if name == "hypercorn":
         from hypercorn.asyncio import serve
         from hypercorn.config import Config
