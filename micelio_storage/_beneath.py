@@ -6,6 +6,7 @@ Each function blocks: run them in a thread.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import secrets
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from ._keys import MAX_KEY_BYTES
-from .driver import KeyConflictError, NotSupportedError
+from .driver import BytesLike, KeyConflictError, NotSupportedError
 
 _ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe that somebody puts there makes nobody wait
@@ -74,6 +75,7 @@ class Beneath:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._near = _Near()
+        self._parts = itertools.count(secrets.randbits(64))  # numbers that no other writer has
 
     @contextmanager
     def staying(self) -> Iterator[None]:
@@ -139,31 +141,41 @@ class Beneath:
 
     def open(self, path: str) -> int:
         """A descriptor of the file, for reading."""
+        return self.open_to_read(path)[0]
+
+    def open_to_read(self, path: str) -> tuple[int, Look]:
+        """The same, and what the file is like."""
         with self._parent(path) as (directory, name):
             descriptor = os.open(name, _READ, dir_fd=directory)
-        if stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
-            return descriptor
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode):
+            return descriptor, Look.of(status)
         os.close(descriptor)
-        raise KeyConflictError(f"a {_kind(mode)} stands there now")
+        raise KeyConflictError(f"a {_kind(status.st_mode)} stands there now")
 
-    def read(self, path: str) -> tuple[bytes, bool]:
-        """The bytes of a small file, and whether it was left alone while they were read."""
-        descriptor = self.open(path)
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            before = Look.of(os.fstat(descriptor))
-            data = file.readall()
-            return data, before == Look.of(os.fstat(descriptor)) and before.size == len(data)
+    def read(self, path: str, most: int) -> tuple[bytes | None, Look]:
+        """The bytes of a small file, and what it is like. None for the bytes where they are more than `most`, or where
+        it was not left alone while they were read."""
+        descriptor, before = self.open_to_read(path)
+        try:
+            if before.size > most:
+                return None, before
+            data = _read(descriptor, before.size + 1)  # one more, to see the end in the same call
+            after = Look.of(os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+        return data if before == after and len(data) == before.size else None, after
 
     def create(self, path: str) -> tuple[str, int]:
         """A part that is to become the file, beside it: its path and descriptor. Directories are made."""
         with self._parent(path, make=True) as (directory, name):
-            part = _new_part()
+            part = self._new_part()
             return path[: len(path) - len(name)] + part, os.open(part, _CREATE, 0o666, dir_fd=directory)
 
     def link(self, path: str, target: str) -> None:
         """Make a symbolic link, in the place of another one if there is one."""
         with self._parent(path, make=True) as (directory, name):
-            part = _new_part()
+            part = self._new_part()
             os.symlink(target, part, dir_fd=directory)
             try:
                 status = _status(name, directory)
@@ -189,24 +201,38 @@ class Beneath:
 
     def publish(self, part: str, path: str, descriptor: int, *, mtime_ns: int, executable: bool) -> int:
         """Let the part take the file's place; returns its inode."""
-        _adjust(descriptor, mtime_ns=mtime_ns, executable=executable)
-        self.look(path)  # raises for what is no file
+        inode = _adjust(descriptor, mtime_ns=mtime_ns, executable=executable)
         with self._parent(path) as (directory, name):
+            _check_place(name, directory)
             os.replace(os.path.basename(part), name, src_dir_fd=directory, dst_dir_fd=directory)
-        return os.fstat(descriptor).st_ino
+        return inode
 
-    def write(self, path: str, data: bytes | memoryview, *, mtime_ns: int, executable: bool) -> int:
-        """Write a small file, whole or not at all; returns its inode."""
-        part, descriptor = self.create(path)
-        try:
-            with os.fdopen(descriptor, "wb", buffering=0) as file:
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[file.write(rest) or 0 :]
-                return self.publish(part, path, descriptor, mtime_ns=mtime_ns, executable=executable)
-        except BaseException:
-            self.remove(part)
-            raise
+    def write(
+        self,
+        path: str,
+        data: BytesLike,
+        *,
+        mtime_ns: int,
+        executable: bool,
+        check: Callable[[int], object] = lambda _inode: None,
+    ) -> int:
+        """Write a small file, whole or not at all; returns its inode. `check` is called with the inode of a file that
+        is there already, and may raise."""
+        with self._parent(path, make=True) as (directory, name):
+            part = self._new_part()
+            descriptor = os.open(part, _CREATE, 0o666, dir_fd=directory)
+            try:
+                try:
+                    _write_all(descriptor, data)
+                    inode = _adjust(descriptor, mtime_ns=mtime_ns, executable=executable)
+                finally:
+                    os.close(descriptor)
+                _check_place(name, directory, check)
+                os.replace(part, name, src_dir_fd=directory, dst_dir_fd=directory)
+            except BaseException:
+                self.remove(path[: len(path) - len(name)] + part)
+                raise
+        return inode
 
     def remove(self, path: str, *, directory: bool = False) -> None:
         """Remove the file or link (or an empty directory), if it is there, and directories that are empty then."""
@@ -226,9 +252,13 @@ class Beneath:
         above, _, name = path.rpartition("/")
         near = self._near
         if near.is_staying:
-            if near.directory is None or near.path != above:
+            if near.path != above or (near.directory is None and make):
                 near.leave()
-                near.path, near.directory = above, self._enter_all(above, make=make)
+                with suppress(FileNotFoundError):
+                    near.directory = self._enter_all(above, make=make)
+                near.path = above
+            if near.directory is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), above)
             yield near.directory, name
             return
         directory = self._enter_all(above, make=make)
@@ -242,10 +272,7 @@ class Beneath:
         directory = os.dup(self._top)
         try:
             for part in path.split("/") if path else ():
-                if make:
-                    with suppress(FileExistsError):
-                        os.mkdir(part, dir_fd=directory)
-                inner = _enter(part, directory)
+                inner = (_make_and_enter if make else _enter)(part, directory)
                 os.close(directory)
                 directory = inner
         except BaseException:
@@ -253,17 +280,20 @@ class Beneath:
             raise
         return directory
 
+    def _new_part(self) -> str:
+        return f".{next(self._parts) % 2**64:016x}{PART}"
+
 
 class _Near(threading.local):
     """The directory that a thread stays in."""
 
     is_staying = False
-    path = ""
-    directory: int | None = None
+    path: str | None = None
+    directory: int | None = None  # None where it is missing
 
     def leave(self) -> None:
         """Be in none."""
-        directory, self.directory = self.directory, None
+        directory, self.directory, self.path = self.directory, None, None
         if directory is not None:
             os.close(directory)
 
@@ -271,10 +301,6 @@ class _Near(threading.local):
 def is_part(path: str) -> bool:
     """Whether it is what a write that was interrupted has left."""
     return _PART.fullmatch(path) is not None
-
-
-def _new_part() -> str:
-    return f".{secrets.token_hex(8)}{PART}"
 
 
 def _status(name: str, directory: int) -> os.stat_result | None:
@@ -288,13 +314,51 @@ def _in_the_way(mode: int) -> KeyConflictError:
     return KeyConflictError(f"a {_kind(mode)} stands there, and is left as it is")
 
 
-def _adjust(descriptor: int, *, mtime_ns: int, executable: bool) -> None:
-    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+def _check_place(name: str, directory: int, check: Callable[[int], object] | None = None) -> None:
+    """Raise where something stands that is no file, or a file that is not to be replaced."""
+    status = _status(name, directory)
+    if status is None:
+        return
+    if not stat.S_ISREG(status.st_mode):
+        raise _in_the_way(status.st_mode)
+    if check is not None:
+        check(status.st_ino)
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    """So many bytes, or as many as there are, however few the system gives at a time."""
+    data = os.read(descriptor, size)
+    while len(data) < size - 1 and (more := os.read(descriptor, size - len(data))):
+        data += more
+    return data
+
+
+def _write_all(descriptor: int, data: BytesLike) -> None:
+    """Write all of it, however little the system takes at a time."""
+    done = os.write(descriptor, data)
+    while done < len(data):
+        done += os.write(descriptor, memoryview(data)[done:])
+
+
+def _adjust(descriptor: int, *, mtime_ns: int, executable: bool) -> int:
+    """Give a file this time and permission; returns its inode."""
+    status = os.fstat(descriptor)
+    mode = stat.S_IMODE(status.st_mode)
     wanted = mode & ~EXECUTABLE
     wanted = wanted | (wanted & 0o444) >> 2 if executable else wanted
     if wanted != mode:
         os.fchmod(descriptor, wanted)
     os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+    return status.st_ino
+
+
+def _make_and_enter(part: str, directory: int) -> int:
+    try:
+        return _enter(part, directory)
+    except FileNotFoundError:
+        with suppress(FileExistsError):
+            os.mkdir(part, dir_fd=directory)
+        return _enter(part, directory)
 
 
 def _enter(part: str, directory: int) -> int:

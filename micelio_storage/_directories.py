@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias
 
 from ._beneath import Beneath, Found, check_supported
-from ._errors import InvalidArgumentError, StorageError
+from ._errors import InvalidArgumentError, PreconditionFailedError, StorageError
 from ._turns import in_thread
 
 IsIgnored: TypeAlias = Callable[[str], bool]
@@ -59,6 +59,8 @@ async def entered(path: str | os.PathLike[str], *, make: bool = False) -> AsyncI
 
 def folded(path: str) -> str:
     """The same of all paths that a disk may take for one, which looks at neither case nor Unicode's normal form."""
+    if path.isascii():
+        return path.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
@@ -68,6 +70,22 @@ def alike(paths: Iterable[str]) -> Mapping[str, Sequence[str]]:
     for path in paths:
         found[folded(path)].append(path)
     return found
+
+
+class Written:
+    """Whose the files are that were written, by inode: two names may be one, on a disk that folds case."""
+
+    def __init__(self) -> None:
+        self._paths: dict[int, str] = {}
+
+    def add(self, path: str, inode: int) -> None:
+        """The file with the inode is that of the path."""
+        self._paths[inode] = path
+
+    def check(self, path: str, inode: int) -> None:
+        """Raise where the file that stands at the path is another one's."""
+        if (other := self._paths.get(inode, path)) != path:
+            raise PreconditionFailedError(f"on this disk it would be the same file as {other!a}")
 
 
 def is_among(beneath: Beneath, found: Found, paths: Mapping[str, Sequence[str]]) -> bool:

@@ -81,9 +81,10 @@ def test_programs_that_copy_directories_are_measured_as_processes(tmp_path: Path
     root, tree, back = tmp_path / "root", tmp_path / "tree", tmp_path / "back"
     tree.mkdir()
     (tree / "a.bin").write_bytes(b"some bytes")
-    ours = programs.Ours(Target(root=str(root)))
+    ours = programs.Ours(Target(root=str(root)), durable=False)
     for spent in (ours.upload(tree, "a"), ours.save(tree, "s"), ours.save(tree, "s")):
         assert min(spent) > 0
+    assert ours.stored("a") == (1, len(b"some bytes"))
     ours.download("a", back)
     ours.restore("s", back / "restored")
     assert (back / "a.bin").read_bytes() == (back / "restored" / "a.bin").read_bytes() == b"some bytes"

@@ -151,8 +151,13 @@ async def test_what_was_not_changed_is_neither_read_nor_stored_again(
     first = await session.snapshots.create(directory=tree)
     objects = {entry.key async for entry in storage.list()}
     opened: list[str] = []
-    open_it = _tree_source.Beneath.open
-    monkeypatch.setattr(_tree_source.Beneath, "open", lambda self, path: opened.append(path) or open_it(self, path))
+    open_it = _tree_source.Beneath.open_to_read
+
+    def opening(self: Any, path: str) -> Any:
+        opened.append(path)
+        return open_it(self, path)
+
+    monkeypatch.setattr(_tree_source.Beneath, "open_to_read", opening)
     second = await session.snapshots.create(directory=tree)
     assert opened == []
     assert second.parent == first.id

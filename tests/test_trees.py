@@ -8,14 +8,19 @@ import random
 import socket
 import stat
 import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.leftovers import open_descriptors
 
-from micelio_storage import InvalidArgumentError, LocalConfig, Storage, open_storage
-from micelio_storage.transfer import TreeReport, _trees, download_tree, upload_tree
+from micelio_storage import InvalidArgumentError, LocalConfig, Operation, Storage, _turns, open_storage
+from micelio_storage._beneath import Beneath, Look
+from micelio_storage.transfer import TreeReport, _tree_download, _tree_upload, download_tree, upload_tree
+from micelio_storage.transfer._tree_transfer import HELD, IN_A_HOP, LOOKED_AT
 
 LARGE = random.Random(1).randbytes((1 << 20) * 2 + 17)
 
@@ -177,6 +182,7 @@ async def test_nothing_is_written_through_a_link_or_onto_what_is_no_file(
     for key in (*bad, "good"):
         if key not in ("to-file/below",):
             await storage.put(key, LARGE[:size])
+    assert (await download_tree(storage, target, delete=True, dry_run=True)).failed == 6
     report = await download_tree(storage, target, delete=True)
     assert report.failed == 6
     assert (target / "good").read_bytes() == LARGE[:size]
@@ -195,19 +201,18 @@ async def test_a_file_that_changes_while_it_is_read_is_read_again(
     file.parent.mkdir()
     file.write_bytes(bytes(size))
     changes = 0
-    look = _trees.Beneath.look
+    look_of = Look.of
 
-    def changing(self: Any, path: str) -> Any:
+    def changing(status: os.stat_result) -> Look:
         nonlocal changes
-        seen = look(self, path)
         if changes < most:
             changes += 1
             file.write_bytes(bytes([changes]) * size)
-        return seen
+        return look_of(status)
 
-    monkeypatch.setattr(_trees.Beneath, "look", changing)
+    monkeypatch.setattr(Look, "of", changing)
     async with open_storage("memory:") as storage:
-        most = 2
+        most = 3
         assert counts(await upload_tree(tmp_path / "tree", storage)) == {"copied": 1}
         assert await storage.get("file") == bytes([changes]) * size
         file.write_bytes(b"another one")
@@ -268,3 +273,101 @@ async def test_without_the_extra_ignoring_says_what_to_install(
     with pytest.raises(InvalidArgumentError, match=r"micelio_storage\[trees\]"):
         await upload_tree(tree, storage, ignore=["*.txt"])
     assert counts(await upload_tree(tree, storage)) == {"copied": 5}
+
+
+async def test_many_small_files_take_a_few_hops_to_a_thread_and_one_request_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, hops = 4 * IN_A_HOP, 0
+    for number in range(count):
+        path = tmp_path / f"tree/{number % 4}/{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"%d" % number)
+    run = _turns.in_thread
+
+    async def hopping(function: Callable[[], object]) -> object:
+        nonlocal hops
+        hops += 1
+        return await run(function)
+
+    for module in (_tree_upload, _tree_download):
+        monkeypatch.setattr(module, "in_thread", hopping)
+    seen: list[str] = []
+
+    @contextmanager
+    def hook(operation: Operation) -> Iterator[None]:
+        seen.append(operation.name)
+        yield
+
+    async with open_storage("memory:", hooks=[hook]) as storage:
+        assert counts(await upload_tree(tmp_path / "tree", storage)) == {"copied": count}
+        assert Counter(seen) == {"put": count, "list": 1}
+        assert hops <= 1 + 2 * count / IN_A_HOP
+        seen.clear()
+        hops = 0
+        assert counts(await download_tree(storage, tmp_path / "back")) == {"copied": count}
+        assert Counter(seen) == {"get": count, "list": 1 + count // 1000}
+        assert hops <= 2 + 2 * count / LOOKED_AT + 2 * count / IN_A_HOP
+    assert contents(tmp_path / "back") == contents(tmp_path / "tree")
+
+
+async def test_a_small_file_takes_no_more_system_calls_than_it_has_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its directory is entered once for all of its files, and nothing is synced."""
+    count = 100
+    (tmp_path / "tree/in").mkdir(parents=True)
+    for number in range(count):
+        (tmp_path / f"tree/in/{number}").write_bytes(b"%d" % number)
+    made: Counter[str] = Counter()
+
+    def counted(name: str) -> None:
+        call = getattr(os, name)
+
+        def counting(*arguments: Any, **options: Any) -> Any:
+            made[name] += 1
+            return call(*arguments, **options)
+
+        monkeypatch.setattr(os, name, counting)
+        monkeypatch.setattr(os, "supports_dir_fd", {*os.supports_dir_fd, counting})
+
+    def of_each() -> dict[str, int]:
+        each = {name: round(number / count, 1) for name, number in made.items()}
+        made.clear()
+        return {name: int(number) for name, number in each.items() if number}
+
+    for name in ("open", "fstat", "read", "write", "close", "stat", "utime", "replace", "mkdir", "fsync", "urandom"):
+        counted(name)
+    async with open_storage("memory:") as storage:
+        await upload_tree(tmp_path / "tree", storage)
+        assert of_each() == {"stat": 1, "open": 1, "fstat": 2, "read": 1, "close": 1}
+        await download_tree(storage, tmp_path / "back")
+        written = {"stat": 1, "open": 1, "write": 1, "fstat": 1, "utime": 1, "close": 1, "replace": 1}
+        assert of_each() == written
+
+
+async def test_files_that_wait_to_be_stored_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the store is: what is read ahead is bounded by its bytes."""
+    size = HELD // 8
+    (tmp_path / "tree").mkdir()
+    for number in range(64):
+        (tmp_path / f"tree/{number}").write_bytes(bytes(size))
+    held = most = 0
+    read, put = Beneath.read, Storage.put
+
+    def reading(self: Beneath, path: str, limit: int) -> Any:
+        nonlocal held, most
+        held += size
+        most = max(most, held)
+        return read(self, path, limit)
+
+    async def putting(self: Storage, *arguments: Any, **options: Any) -> Any:
+        nonlocal held
+        held -= size
+        return await put(self, *arguments, **options)
+
+    monkeypatch.setattr(Beneath, "read", reading)
+    monkeypatch.setattr(Storage, "put", putting)
+    async with open_storage("memory:") as storage:
+        assert counts(await upload_tree(tmp_path / "tree", storage, concurrency=4)) == {"copied": 64}
+    assert HELD // 2 < most <= 1.5 * HELD + 5 * size

@@ -14,7 +14,7 @@ from support.fault_proxy import Exchange, Fault
 from support.mortal import Killed, MortalDriver, is_killed
 from support.processes import start, wait_for
 
-from micelio_storage import LocalConfig, PreconditionFailedError, Session, Storage, open_storage
+from micelio_storage import LocalConfig, PreconditionFailedError, Session, Storage, _beneath, open_storage
 from micelio_storage._beneath import Beneath
 from micelio_storage.sessions import Snapshot
 from micelio_storage.sessions._snapshots import _packs, _tree_source
@@ -86,7 +86,7 @@ async def test_a_directory_whose_writer_is_killed_anywhere_is_finished_by_the_ne
     (top / "sub/b").write_bytes(b"b" * 5000)
     (top / "large").write_bytes(LARGE)
     (top / "link").symlink_to("a")
-    left, steps = 0, ("create", "publish", "link", "remove", "adjust", "make_directory")
+    left, steps = 0, ("create", "write", "publish", "link", "remove", "adjust", "make_directory")
     mortal = False
 
     def dying(step: Any) -> Any:
@@ -99,8 +99,8 @@ async def test_a_directory_whose_writer_is_killed_anywhere_is_finished_by_the_ne
 
         return act
 
-    for name in steps:
-        monkeypatch.setattr(Beneath, name, dying(getattr(Beneath, name)))
+    for owner, name in (*((Beneath, step) for step in steps), (_beneath, "_adjust"), (_beneath, "_check_place")):
+        monkeypatch.setattr(owner, name, dying(getattr(owner, name)))
 
     def state(path: Path) -> dict[str, object]:
         return {

@@ -174,8 +174,8 @@ class DirectorySource:
         """None where it does not fit."""
         attempts = Attempts()
         for _ in range(READS):
-            with os.fdopen(self._beneath.open(path), "rb", buffering=0) as file:
-                before = _look_of(file)
+            descriptor, before = self._beneath.open_to_read(path)
+            try:
                 length = attempts.length(before)
                 if length > LARGE:
                     raise _GrownError
@@ -183,8 +183,10 @@ class DirectorySource:
                 if place is None:
                     return None
                 offset, view = place
-                is_short = _read_into(file, view) < length
-                after = _look_of(file)
+                is_short = _read_into(descriptor, view) < length
+                after = Look.of(os.fstat(descriptor))
+            finally:
+                os.close(descriptor)
             sha256, crc = digests(view)
             if not is_short and attempts.is_whole(length, sha256, before, after):
                 entry = _entry(path, length, before, after, sha256, crc, (pack.name, offset))
@@ -294,10 +296,10 @@ def _look_of(file: io.FileIO) -> Look:
     return Look.of(os.fstat(file.fileno()))
 
 
-def _read_into(file: io.FileIO, view: memoryview) -> int:
+def _read_into(descriptor: int, view: memoryview) -> int:
     """As much as there is and fits; returns how much that was."""
     done = 0
-    while done < len(view) and (count := file.readinto(view[done:])):
+    while done < len(view) and (count := os.readv(descriptor, [view[done:]])):
         done += count
     return done
 

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from ..._beneath import Beneath, Found, is_part
-from ..._directories import IsIgnored, alike, entered, is_among, reason_of
+from ..._directories import IsIgnored, Written, alike, entered, is_among, reason_of
 from ..._errors import IntegrityError, KeyConflictError, PreconditionFailedError, StorageError
 from ..._files import opened
 from ..._storage import Storage
@@ -76,7 +76,7 @@ class _Target:
         self._surplus: list[Found] = []
         self._names: Mapping[str, Sequence[str]] = {}
         self.alike: Collection[str] = ()  # paths that some disks take for one another
-        self._written: dict[int, str] = {}  # paths by inode: two names may be one, on a disk that folds case
+        self._written = Written()
 
     def prepare(self) -> tuple[Sequence[TreeEntry], Sequence[TreeOutcome]]:
         """Look at what is there, and clear the way. Returns the files that are to be written, and what became of
@@ -163,7 +163,7 @@ class _Target:
                 return None
             if not self._dry_run:
                 self._beneath.adjust(entry.path, mtime_ns=time_of(entry), executable=entry.executable)
-        self._written[look.inode] = entry.path
+        self._written.add(entry.path, look.inode)
         return _outcome(entry, "unchanged")
 
     def _sha256(self, path: str) -> str:
@@ -198,14 +198,9 @@ class _Target:
         return outcomes, broken
 
     def _write(self, entry: TreeEntry, data: memoryview) -> None:
-        self._check_name(entry)
-        inode = self._beneath.write(entry.path, data, mtime_ns=time_of(entry), executable=entry.executable)
-        self._written[inode] = entry.path
-
-    def _check_name(self, entry: TreeEntry) -> None:
-        look = self._beneath.look(entry.path)
-        if look is not None and (other := self._written.get(look.inode, entry.path)) != entry.path:
-            raise PreconditionFailedError(f"on this disk it would be the same file as {other!a}")
+        check = partial(self._written.check, entry.path)
+        inode = self._beneath.write(entry.path, data, mtime_ns=time_of(entry), executable=entry.executable, check=check)
+        self._written.add(entry.path, inode)
 
     async def stream(self, place: Storage, entry: TreeEntry) -> TreeOutcome:
         """Write a large file. On the loop."""
@@ -225,7 +220,8 @@ class _Target:
 
         def create(_path: str, _flags: int) -> int:
             nonlocal part
-            self._check_name(entry)
+            if (look := self._beneath.look(entry.path)) is not None:
+                self._written.check(entry.path, look.inode)
             part, descriptor = self._beneath.create(entry.path)
             return descriptor
 
@@ -239,7 +235,7 @@ class _Target:
                 raise damaged(entry)
             publish = partial(self._beneath.publish, part, entry.path, file.fileno())
             inode = await run(partial(publish, mtime_ns=time_of(entry), executable=entry.executable))
-            self._written[inode] = entry.path
+            self._written.add(entry.path, inode)
 
     def _forget(self, part: str) -> None:
         if part:

@@ -1,0 +1,222 @@
+"""From a directory into a storage. Small files are read many in a hop, while those read before are being stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
+
+from .._beneath import Beneath, Found, Look
+from .._files import file_chunks
+from .._keys import Key
+from .._turns import in_thread
+from ..driver import BytesLike, Entry, InvalidKeyError, NotFoundError, PreconditionFailedError, StorageError
+from ._tree_outcomes import TreeOutcome
+from ._tree_transfer import (
+    HELD,
+    IN_A_HOP,
+    LARGE_AT_ONCE,
+    SMALL,
+    CheckLimits,
+    TreeTransfer,
+    failed,
+    found_metadata,
+    outcome_of,
+)
+
+READS = 3  # of a file that changes while it is read
+
+
+class TreeUpload(TreeTransfer):
+    """What `upload_tree` does."""
+
+    async def run(self, beneath: Beneath, check_limits: CheckLimits, *, delete: bool) -> None:
+        """Store what is not there yet as it is."""
+        found = await in_thread(lambda: list(beneath.walk(self.is_ignored)))
+        files = [each for each in found if self._is_file(each)]
+        total = sum(map(_size, files))
+        check_limits(len(files), total)
+        stored = await self.listed()
+        self.expect(total)
+        await self._store(beneath, files, stored)
+        if delete:
+            names = {each.path for each in found}
+            await self._remove([entry for key, entry in stored.items() if key not in names])
+
+    def _is_file(self, found: Found) -> bool:
+        try:
+            if found.kind == "file":
+                Key.parse(found.path)
+                return True
+            reason = found.reason
+        except InvalidKeyError as error:
+            reason = error.message
+        self.report.add(outcome_of(found.path, "skipped", reason=reason))
+        return False
+
+    async def _store(self, beneath: Beneath, files: Sequence[Found], stored: Mapping[str, Entry]) -> None:
+        alike = [each for each in files if each.path in stored and stored[each.path].size == _size(each)]
+        settled: set[str] = set()
+        await self.for_each(alike, partial(self._compare, settled))
+        left = [each for each in files if each.path not in settled]
+        if self.report.dry_run:
+            self.done(outcome_of(each.path, "copied", _size(each)) for each in left)
+            return
+        await self._store_small(beneath, [each for each in left if _size(each) <= SMALL])
+        large = [each for each in left if _size(each) > SMALL]
+        await self.for_each(large, partial(self._store_one, beneath), LARGE_AT_ONCE)
+
+    async def _compare(self, settled: set[str], found: Found) -> None:
+        """Find out whether the object that has the file's size has its metadata as well."""
+        assert found.look is not None  # it is a file
+        try:
+            info = await self.storage.head(found.path)
+        except NotFoundError:
+            return
+        except (StorageError, OSError) as error:
+            outcome = failed(found.path, error, found.look.size)
+        else:
+            if not found_metadata(found.look).items() <= info.metadata.items():
+                return
+            outcome = outcome_of(found.path, "unchanged", found.look.size)
+        settled.add(found.path)
+        self.done([outcome])
+
+    async def _store_small(self, beneath: Beneath, files: Sequence[Found]) -> None:
+        reading = _Reading(beneath, files)
+
+        async def work(_: int) -> None:
+            while (read := await reading.take()) is not None:
+                await self._store_one(beneath, read.found, read)
+
+        await self.for_each(range(min(self.concurrency, len(files))), work)
+
+    async def _store_one(self, beneath: Beneath, found: Found, read: _Read | None = None) -> None:
+        try:
+            size = await self._put(beneath, found, read)
+        except (StorageError, OSError) as error:
+            self.done([failed(found.path, error, _size(found))])
+        else:
+            self.done([outcome_of(found.path, "copied", size)])
+
+    async def _put(self, beneath: Beneath, found: Found, read: _Read | None) -> int:
+        """Store the file as it was at one moment; returns its size."""
+        path = found.path
+        for _ in range(READS):
+            data, look = (read or await _read_now(beneath, found)).outcome()
+            read = None
+            source = _unchanged(beneath, path, look) if look.size > SMALL else data
+            if source is not None:
+                with suppress(_ChangedError):
+                    await self.storage.put(path, source, metadata=found_metadata(look))
+                    return look.size
+        raise PreconditionFailedError(f"the file changed each of {READS} times while it was read")
+
+    async def _remove(self, entries: Sequence[Entry]) -> None:
+        """Those that nobody has written since they were listed."""
+        conditional = self.storage.capabilities.delete_if_match
+
+        async def remove(entry: Entry) -> None:
+            self.done([await self._remove_one(entry, entry.etag if conditional else None)])
+
+        await self.for_each(entries, remove)
+
+    async def _remove_one(self, entry: Entry, etag: str | None) -> TreeOutcome:
+        try:
+            if not self.report.dry_run:
+                await self.storage.delete(entry.key, if_match=etag)
+        except (StorageError, OSError) as error:
+            return failed(entry.key, error)
+        return outcome_of(entry.key, "removed")
+
+
+class _Read(NamedTuple):
+    """What became of reading a small file: its bytes (None where they are of no one moment, or too many), and what it
+    was like; or an error."""
+
+    found: Found
+    data: bytes | None = None
+    look: Look | None = None
+    error: Exception | None = None
+
+    def outcome(self) -> tuple[bytes | None, Look]:
+        """Bytes and look, or the error."""
+        if self.error is not None or self.look is None:
+            raise self.error or NotFoundError("the file was removed meanwhile")
+        return self.data, self.look
+
+
+class _Reading:
+    """Small files, read in their order before somebody takes them: who finds few left reads more, while the others go
+    on with these. At most one and a half times what is read in a hop is held, beside what was taken."""
+
+    def __init__(self, beneath: Beneath, files: Sequence[Found]) -> None:
+        self._beneath = beneath
+        self._files = deque(files)
+        self._read: deque[_Read] = deque()
+        self._held = 0  # bytes of these
+        self._turn = asyncio.Lock()
+
+    async def take(self) -> _Read | None:
+        """The next file; None behind the last."""
+        while True:
+            if self._read and (self._turn.locked() or not self._is_low()):
+                read = self._read.popleft()
+                self._held -= len(read.data or b"")
+                return read
+            async with self._turn:
+                if self._is_low():
+                    self._add(await in_thread(self._read_some))
+            if not self._read and not self._files:
+                return None
+
+    def _is_low(self) -> bool:
+        return bool(self._files) and len(self._read) < IN_A_HOP // 2 and self._held < HELD // 2
+
+    def _add(self, read: Sequence[_Read]) -> None:
+        self._read += read
+        self._held += sum(len(each.data or b"") for each in read)
+
+    def _read_some(self) -> Sequence[_Read]:
+        """In a thread."""
+        read: list[_Read] = []
+        held = 0
+        with self._beneath.staying():
+            while self._files and len(read) < IN_A_HOP and held < HELD:
+                read.append(_read(self._beneath, self._files.popleft()))
+                held += len(read[-1].data or b"")
+        return read
+
+
+def _read(beneath: Beneath, found: Found) -> _Read:
+    """In a thread."""
+    try:
+        data, look = beneath.read(found.path, SMALL)
+    except FileNotFoundError:
+        return _Read(found)
+    except (StorageError, OSError) as error:
+        return _Read(found, error=error)
+    return _Read(found, data, look)
+
+
+async def _read_now(beneath: Beneath, found: Found) -> _Read:
+    return await in_thread(partial(_read, beneath, found))
+
+
+class _ChangedError(Exception):
+    """The file changed while it was read."""
+
+
+async def _unchanged(beneath: Beneath, path: str, look: Look) -> AsyncGenerator[BytesLike, None]:
+    """The bytes of a large file, all of them as they were at the look."""
+    async for chunk in file_chunks(path, opener=lambda _path, _flags: beneath.open(path)):
+        yield chunk
+    if look != await in_thread(partial(beneath.look, path)):
+        raise _ChangedError
+
+
+def _size(found: Found) -> int:
+    return 0 if found.look is None else found.look.size
