@@ -3,50 +3,62 @@
 from __future__ import annotations
 
 import asyncio
+import filecmp
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias, TypeVar
 
 from . import charts, venues
 from .areas import Area, Size
 from .contestants import PROGRAMS, NotOfferedError
-from .contestants.programs import Program, Spent
-from .data import MIB, piece
+from .contestants.programs import Program, Spent, stored_in
+from .data import MIB, piece, pieces
 from .measuring import Figures, Run, Turn, Venue, Workload
 
+T = TypeVar("T")
+Step: TypeAlias = Literal["upload", "save"]
+
 SMALL = {"quick": 200, "usual": 10_000, "full": 10_000}  # files
-LARGE = {"quick": 2, "usual": 10, "full": 100}  # files of 50 MiB
+LARGE = {"quick": 2, "usual": 6, "full": 100}  # files of 50 MiB: what everybody has stored of 100 takes 20 GiB
 CHANGED = 10  # files between the first time and the next
-FILES = ("ours", "s5cmd", "rclone", "aws")
-SNAPSHOTS = ("ours", "restic")
+LARGE_ROUNDS = 2  # of these: what was stored stays, in memory
+SLOW = 20.0  # seconds: who takes longer has one turn
+FILES = ("ours", "ours durable", "s5cmd", "rclone", "aws")
+SNAPSHOTS = ("ours", "ours durable", "restic")
 
 
 class Trees:
-    """The directories that are stored, made once; they go with the process."""
+    """The directories that are stored, made once for each contestant, for they change; they go with the process."""
 
     def __init__(self) -> None:
         self._made: dict[str, Path] = {}
         self._parent: tempfile.TemporaryDirectory[str] | None = None
 
-    def small(self, count: int) -> Path:
+    def small(self, count: int, name: str) -> Path:
         """Files of 1 to 16 KiB in a hundred directories."""
-        return self._tree("small", (1024 + 1536 * (number % 11) for number in range(count)))
+        return self._tree(f"small {name}", (1024 + 1536 * (number % 11) for number in range(count)))
 
-    def large(self, count: int) -> Path:
+    def large(self, count: int, name: str) -> Path:
+        """The same for everybody, for they do not change."""
+        del name
         return self._tree("large", (50 * MIB for _ in range(count)))
 
     def _tree(self, name: str, sizes: Iterator[int]) -> Path:
         if name not in self._made:
             self._parent = self._parent or _directory()
-            root = self._made[name] = Path(self._parent.name) / name
+            root = self._made[name] = Path(self._parent.name) / name.replace(" ", "-")
             for number, size in enumerate(sizes):
                 path = root / f"d{number % 100:02}" / f"{number:05}.bin"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(b"".join(piece(min(MIB, size - at)) for at in range(0, size, MIB)))
+                with path.open("wb") as file:
+                    file.writelines(pieces(size))
         return self._made[name]
 
 
 TREES = Trees()
+Make: TypeAlias = Callable[[str], Path]  # the tree of the contestant with this name
 
 
 def _directory() -> tempfile.TemporaryDirectory[str]:
@@ -72,42 +84,73 @@ def _figures(spent: Spent) -> Figures:
     return {"ms": 1e3 * spent.seconds, "CPU ms": 1e3 * spent.busy, "MiB resident": spent.memory}
 
 
-def _first(step: str, tree: Callable[[], Path], kind: str) -> Run:
+async def _unmeasured(turn: Turn, function: Callable[..., T], *arguments: object) -> T:
+    """What is nobody's turn."""
+    start = time.perf_counter()
+    try:
+        return await asyncio.to_thread(function, *arguments)
+    finally:
+        turn.place.preparing.append(time.perf_counter() - start)
+
+
+def _first(step: Step, make: Make, kind: str) -> Run:
     """Store the directory under a name that this contestant keeps for what comes after."""
 
     async def run(turn: Turn) -> Figures:
         program, name = _program(turn), f"{kind}-{turn.number}"
+        tree = await _unmeasured(turn, make, turn.name)
+        if step == "save":
+            await _unmeasured(turn, program.prepare, name)
+        figures = await _stored(turn, step, tree, name)
         turn.place.prepared[f"{kind} {turn.name}"] = [name]
-        directory = await asyncio.to_thread(tree)
-        if kind == "saved":
-            await asyncio.to_thread(program.prepare, name)
-        return _figures(await asyncio.to_thread(getattr(program, step), directory, name))
+        return figures
 
     return run
 
 
-def _again(step: str, tree: Callable[[], Path], kind: str) -> Run:
+def _again(step: Step, make: Make, kind: str) -> Run:
     async def run(turn: Turn) -> Figures:
-        await asyncio.to_thread(_change, tree())
-        return _figures(await asyncio.to_thread(getattr(_program(turn), step), tree(), _name(turn, kind)))
+        name, tree = _name(turn, kind), make(turn.name)
+        await _unmeasured(turn, _change, tree)
+        return await _stored(turn, step, tree, name)
 
     return run
 
 
-def _back(step: str, tree: Callable[[], Path], kind: str) -> Run:
-    async def run(turn: Turn) -> Figures:
-        with _directory() as into:
-            spent = await asyncio.to_thread(getattr(_program(turn), step), _name(turn, kind), Path(into))
-            wanted, found = _files(tree()), _files(Path(into))
+async def _stored(turn: Turn, step: Step, tree: Path, name: str) -> Figures:
+    program = _program(turn)
+    spent = await asyncio.to_thread(getattr(program, step), tree, name)
+    if step == "upload":  # whether a snapshot has it all is seen when it is restored
+        wanted, found = stored_in(tree), await _unmeasured(turn, program.stored, name)
         if found != wanted:
-            raise RuntimeError(f"{found} files instead of {wanted} came back")
+            raise RuntimeError(f"{found} instead of {wanted}")
+    return _figures(spent)
+
+
+def _back(step: Literal["download", "restore"], make: Make, kind: str) -> Run:
+    async def run(turn: Turn) -> Figures:
+        name, tree = _name(turn, kind), make(turn.name)
+        with _directory() as into:
+            spent = await asyncio.to_thread(getattr(_program(turn), step), name, Path(into))
+            there = Path(into) if step == "download" else _program(turn).restored(tree, Path(into))
+            await _unmeasured(turn, _compare, tree, there)
+            start = time.perf_counter()
+        turn.place.preparing.append(time.perf_counter() - start)
         return _figures(spent)
 
     return run
 
 
-def _files(root: Path) -> int:
-    return sum(1 for _ in root.rglob("*.bin"))
+def _compare(tree: Path, there: Path) -> None:
+    """Raise unless the same bytes are in both."""
+    wanted, found = _files(tree), _files(there)
+    differ = [name for name in wanted if not (name in found and filecmp.cmp(tree / name, there / name, shallow=False))]
+    if differ or len(found) != len(wanted):
+        raise RuntimeError(f"{len(found)} of {len(wanted)} files came back, and {len(differ)} are not as they were")
+
+
+def _files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*.bin")}
 
 
 def _name(turn: Turn, kind: str) -> str:
@@ -119,24 +162,33 @@ def _name(turn: Turn, kind: str) -> str:
 
 def workloads(size: Size) -> Sequence[Workload]:
     small, large = SMALL[size], LARGE[size]
-    of_small, of_large = (lambda: TREES.small(small)), (lambda: TREES.large(large))
+    of_small, of_large = (lambda name: TREES.small(small, name)), (lambda name: TREES.large(large, name))
     files = f"{small:,} files of 1 to 16 KiB in 100 directories"
     few = f"{large} files of 50 MiB"
-    again = f"{CHANGED} of them changed"
+    again = f"{CHANGED} of them changed, and all others are as they were"
+    back = "into an empty directory; compared byte by byte"
+    measured: list[tuple[str, Run, Sequence[str], str]] = [
+        ("upload", _first("upload", of_small, "files"), FILES, files),
+        ("upload-again", _again("upload", of_small, "files"), FILES, again),
+        ("download", _back("download", of_small, "files"), FILES, back),
+        ("upload-large", _first("upload", of_large, "large"), FILES, few),
+        ("download-large", _back("download", of_large, "large"), FILES, back),
+        ("save", _first("save", of_small, "saved"), SNAPSHOTS, files),
+        ("save-again", _again("save", of_small, "saved"), SNAPSHOTS, again),
+        ("restore", _back("restore", of_small, "saved"), SNAPSHOTS, back),
+    ]
     return [
-        Workload(name="upload", run=_first("upload", of_small, "files"), contestants=FILES, equal=files),
-        Workload(name="upload-again", run=_again("upload", of_small, "files"), contestants=FILES, equal=again),
-        Workload(name="download", run=_back("download", of_small, "files"), contestants=FILES, equal="into nothing"),
-        Workload(name="upload-large", run=_first("upload", of_large, "large"), contestants=FILES, equal=few),
-        Workload(name="download-large", run=_back("download", of_large, "large"), contestants=FILES, equal=few),
-        Workload(name="save", run=_first("save", of_small, "saved"), contestants=SNAPSHOTS, equal=files),
-        Workload(name="save-again", run=_again("save", of_small, "saved"), contestants=SNAPSHOTS, equal=again),
-        Workload(name="restore", run=_back("restore", of_small, "saved"), contestants=SNAPSHOTS, equal="into nothing"),
+        Workload(
+            name=name, run=run, contestants=names, equal=equal, slow=SLOW,
+            most_rounds=LARGE_ROUNDS if name.endswith("large") else None,
+        )
+        for name, run, names, equal in measured
     ]  # fmt: skip
 
 
 def _venues() -> tuple[Sequence[Venue], Sequence[str]]:
-    found, notes = venues.s3(venues.SEAWEEDFS, entrants=PROGRAMS)
+    alike = {name: one for name, one in PROGRAMS.items() if name != "ours durable"}  # there it is the same
+    found, notes = venues.s3(venues.SEAWEEDFS, entrants=alike)
     return [*venues.local(venues.DISK, entrants=PROGRAMS), *found], notes
 
 

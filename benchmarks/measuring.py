@@ -24,7 +24,7 @@ from .records import Failure, Record
 
 Figures: TypeAlias = Mapping[str, float]  # by their units
 
-SLOW = 4.0  # seconds: a turn that takes longer is not repeated in later rounds
+SLOW = 4.0  # seconds: a turn that takes longer is not repeated in later rounds, unless the workload says otherwise
 PATIENCE = 75.0  # seconds: where more have gone by, no further round begins
 MOST_OPERATIONS = 5_000  # of a turn: enough for any figure to settle
 
@@ -116,6 +116,7 @@ class Workload:
     in_vain: bool = False
     places: Sequence[str] | None = None  # all, if None
     x: float | None = None
+    slow: float = SLOW  # seconds
 
     @property
     def label(self) -> str:
@@ -187,7 +188,7 @@ async def _round(workload: Workload, place: Place, number: int, results: Results
         place.preparing.clear()
         began = time.perf_counter()
         figures = await _figures(workload, turn, results)
-        if time.perf_counter() - began - sum(place.preparing) > SLOW:
+        if time.perf_counter() - began - sum(place.preparing) > workload.slow:
             place.slow.add((turn.workload, name))
         where = {"place": place.name, "workload": workload.name, "contestant": name, "round": number, "x": workload.x}
         results.records += [Record(**where, unit=unit, value=value) for unit, value in figures.items()]

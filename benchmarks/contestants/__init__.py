@@ -131,10 +131,17 @@ S3: Mapping[str, Entrant] = {
 
 PROGRAMS: Mapping[str, Entrant] = {
     "ours": Entrant(
-        make=programs.Ours,
+        make=partial(programs.Ours, durable=False),
         distribution="micelio_storage",
         role="ours",
-        note="`upload_tree`, `download_tree`, workspaces; checksums kept and compared; on disk all is synced",
+        note="`upload_tree`, `download_tree`, workspaces; checksums kept and compared; each object staged, renamed",
+    ),
+    "ours durable": Entrant(
+        make=partial(programs.Ours, durable=True),
+        distribution="micelio_storage",
+        role="ours",
+        durable=True,
+        note="the default: as above, and what is stored is synced before it is acknowledged (what comes back is not)",
     ),
     "s5cmd": Entrant(
         make=programs.S5cmd, distribution=None, program="s5cmd", role="peer", note="`sync --size-only`; S3 alone"
@@ -144,7 +151,12 @@ PROGRAMS: Mapping[str, Entrant] = {
     ),
     "aws": Entrant(make=programs.Aws, distribution=None, program="aws", role="peer", note="`aws s3 sync`; S3 alone"),
     "restic": Entrant(
-        make=programs.Restic, distribution=None, program="restic", role="peer", note="encrypts and compresses as well"
+        make=programs.Restic,
+        distribution=None,
+        program="restic",
+        role="peer",
+        durable=None,
+        note="encrypts and compresses as well; syncs what it stores on disk",
     ),
 }
 

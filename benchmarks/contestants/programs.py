@@ -7,14 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .base import Contestant, NotOfferedError
+from .base import Contestant, NotOfferedError, Target
 
 AT_ONCE = 64  # files or requests, of everybody who can be told
 PATIENCE = 600  # seconds
+# rclone takes no such bundle; and a library that is installed has been compiled, once and not in each process.
+_LEFT = ("AWS_CA_BUNDLE", "PYTHONDONTWRITEBYTECODE")
 # A process of a few MiB: what it starts counts as large as it was itself at the start.
 _LAUNCHER = """
 import os, sys, time
@@ -47,6 +50,13 @@ class Spent(NamedTuple):
     memory: float
 
 
+class Stored(NamedTuple):
+    """So many files, with so many bytes."""
+
+    files: int
+    bytes: int
+
+
 class Program(Contestant):
     """Stores a directory under a name, and brings it back. What it has no way to do raises `NotOfferedError`."""
 
@@ -69,16 +79,40 @@ class Program(Contestant):
         """Make an empty directory as the one that was saved last."""
         raise NotOfferedError
 
+    def restored(self, tree: Path, into: Path) -> Path:
+        """Where `restore` has put the files of the tree."""
+        del tree
+        return into
+
+    def stored(self, name: str) -> Stored:
+        """What is there below the name after an upload, by other means than the program's own."""
+        place = self._place(name)
+        if not self.target.bucket:
+            return stored_in(Path(place))
+        import boto3
+
+        client = boto3.client("s3", endpoint_url=self.target.endpoint)
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.target.bucket, Prefix=f"{place}/")
+        sizes = [entry["Size"] for page in pages for entry in page.get("Contents", ())]
+        return Stored(len(sizes), sum(sizes))
+
+    def _place(self, name: str) -> str:
+        """The directory, or the prefix of the keys, that has what is stored under the name."""
+        return name if self.target.bucket else f"{self.target.root}/{type(self).__name__.lower()}/{name}"
+
     def _environ(self) -> Mapping[str, str]:
-        alone = {name: value for name, value in os.environ.items() if name != "AWS_CA_BUNDLE"}  # rclone takes none
-        return {**alone, **self.target.environ()}
+        return {name: value for name, value in os.environ.items() if name not in _LEFT} | self.target.environ()
 
     def _run(self, *command: str, environ: Mapping[str, str] | None = None) -> Spent:
         return run(command, {**self._environ(), **(environ or {})})
 
 
 class Ours(Program):
-    """The library in a small program, at its defaults: on disk everything is synced before it is acknowledged."""
+    """The library in a small program; on disk, everything is synced before it is acknowledged if that is wanted."""
+
+    def __init__(self, target: Target, *, durable: bool) -> None:
+        super().__init__(target)
+        self._durable = durable
 
     def upload(self, tree: Path, name: str) -> Spent:
         return self._ours(f"await upload_tree({str(tree)!r}, storage.under({name!r}), concurrency={AT_ONCE})")
@@ -87,18 +121,14 @@ class Ours(Program):
         return self._ours(f"await download_tree(storage.under({name!r}), {str(into)!r}, concurrency={AT_ONCE})")
 
     def save(self, tree: Path, name: str) -> Spent:
-        return self._ours(f"""
-        workspace = Session(storage, {name!r}).workspace({str(tree)!r})
-        if await Session(storage, {name!r}).snapshots.latest() is not None:
-            await workspace.load()
-        await workspace.save()""")
+        return self._ours(f"await Session(storage, {name!r}).workspace({str(tree)!r}).save()")
 
     def restore(self, name: str, into: Path) -> Spent:
         return self._ours(f"await Session(storage, {name!r}).workspace({str(into)!r}).load()")
 
     def _storage(self) -> str:
         if not self.target.bucket:
-            return f"file://{self.target.root}/ours"
+            return f"file://{self.target.root}/ours?durable={str(self._durable).lower()}"
         return f"s3://{self.target.bucket}?endpoint={self.target.endpoint}&region={self.target.region}"
 
     def _ours(self, steps: str) -> Spent:
@@ -130,7 +160,7 @@ class Rclone(Program):
         return self._rclone(self._remote(name), str(into))
 
     def _remote(self, name: str) -> str:
-        return f"target:{self.target.bucket}/{name}" if self.target.bucket else f"{self.target.root}/rclone/{name}"
+        return f"target:{self.target.bucket}/{name}" if self.target.bucket else self._place(name)
 
     def _rclone(self, source: str, target: str) -> Spent:
         remote = {
@@ -163,7 +193,13 @@ class Aws(Program):
 
 
 class Restic(Program):
-    """Snapshots; it also encrypts, and compresses, which ours do not."""
+    """Snapshots; it also encrypts, and compresses, which ours do not. Who saves has a cache, who restores none."""
+
+    async def open(self) -> None:
+        self._cache = tempfile.TemporaryDirectory(prefix="micelio-benchmark-")
+
+    async def aclose(self) -> None:
+        self._cache.cleanup()
 
     def prepare(self, name: str) -> None:
         self._restic(name, "init")
@@ -172,14 +208,23 @@ class Restic(Program):
         return self._restic(name, "backup", str(tree))
 
     def restore(self, name: str, into: Path) -> Spent:
-        return self._restic(name, "restore", "latest", "--target", str(into))
+        return self._restic(name, "restore", "latest", "--no-cache", "--target", str(into))
+
+    def restored(self, tree: Path, into: Path) -> Path:
+        return into / tree.relative_to(tree.anchor)
 
     def _restic(self, name: str, *arguments: str) -> Spent:
         there = (
             f"s3:{self.target.endpoint}/{self.target.bucket}" if self.target.bucket else f"{self.target.root}/restic"
         )
         environ = {"RESTIC_REPOSITORY": f"{there}/{name}", "RESTIC_PASSWORD": "benchmark"}
-        return self._run("restic", "--quiet", "--no-cache", *arguments, environ=environ)
+        return self._run("restic", "--quiet", "--cache-dir", self._cache.name, *arguments, environ=environ)
+
+
+def stored_in(directory: Path) -> Stored:
+    """What is below a directory."""
+    sizes = [path.stat().st_size for path in directory.rglob("*") if path.is_file()]
+    return Stored(len(sizes), sum(sizes))
 
 
 def run(command: Sequence[str], environ: Mapping[str, str]) -> Spent:
