@@ -4,6 +4,7 @@ and nothing here knows which driver it is."""
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -24,7 +25,6 @@ from ._parsing import (
     parse_content_type,
     parse_copy_options,
     parse_etags,
-    parse_list_options,
     parse_presign,
     parse_read_options,
     parse_write_options,
@@ -317,10 +317,11 @@ class Storage(Calling):
         self, prefix: str = "", *, start_after: str | None = None, deadline: float | None = None
     ) -> AsyncGenerator[Entry, None]:
         """`async for entry`: all objects whose keys begin with `prefix` (as text: "a" begins "ab"), in UTF-8 byte order
-        of their keys, behind `start_after` if given. Nothing is listed where nothing is."""
-        cursor, more = None, True
+        of their keys, behind `start_after` if given. Nothing is listed where nothing is. What is written after it began
+        may be in it or not."""
+        begun, cursor, more = time.monotonic_ns(), None, True
         while more:
-            page = await self.list_page(prefix, cursor=cursor, start_after=start_after, deadline=deadline)
+            page = await self._page(prefix, begun, cursor=cursor, start_after=start_after, deadline=deadline)
             for entry in page.entries:
                 yield entry
             cursor, more, start_after = page.cursor, page.cursor is not None, None
@@ -330,9 +331,9 @@ class Storage(Calling):
     ) -> AsyncGenerator[Entry | str, None]:
         """`async for`: one level, as in a directory. An `Entry` for each key that begins with `prefix` and has no more
         "/" behind it, and a str that ends in "/" for all that go on behind the same one; in UTF-8 byte order."""
-        cursor, more = None, True
+        begun, cursor, more = time.monotonic_ns(), None, True
         while more:
-            page = await self.list_page(prefix, cursor=cursor, delimiter=delimiter, deadline=deadline)
+            page = await self._page(prefix, begun, cursor=cursor, delimiter=delimiter, deadline=deadline)
             lines: list[Entry | str] = [*page.entries, *page.prefixes]
             for line in sorted(lines, key=lambda line: line if isinstance(line, str) else line.key):
                 yield line
@@ -352,11 +353,8 @@ class Storage(Calling):
         """One page of at most `limit` (1 to 1,000) lines; with the delimiter "/", keys that go on behind one are folded
         into `prefixes`. `cursor` is the former page's. What other programs stored under names that are not keys is left
         out and counted as `skipped`; with `foreign`, the page names all of it."""
-        with self._call("list", prefix, deadline) as call:
-            options = parse_list_options(limit, cursor, start_after, delimiter, foreign)
-            if options.start_after is not None:
-                self._parse_prefix(options.start_after)
-            return call.listed(await self._list_page(self._parse_prefix(prefix), options))
+        page = partial(self._page, limit=limit, cursor=cursor, start_after=start_after, delimiter=delimiter)
+        return await page(prefix, None, foreign=foreign, deadline=deadline)
 
     async def delete_prefix(self, prefix: str, *, everything: bool = False, deadline: float | None = None) -> Removed:
         """Remove all objects whose keys begin with `prefix`; returns how many, and as `skipped` how many were left
@@ -365,11 +363,11 @@ class Storage(Calling):
             parsed = self._parse_prefix(prefix)
             if not parsed and everything is not True:
                 raise InvalidArgumentError("an empty prefix means every object: pass everything=True if you mean it")
-            count, skipped, cursor, more = 0, 0, None, True
+            count, skipped, begun, cursor, more = 0, 0, time.monotonic_ns(), None, True
             while more:
                 keys: list[Key] = []
                 while more and len(keys) < DELETED_AT_ONCE:
-                    page = await self._list_page(parsed, ListOptions(cursor=cursor))
+                    page = await self._list_page(parsed, ListOptions(cursor=cursor, begun=begun))
                     keys += [entry.key for entry in page.entries]
                     skipped += page.skipped
                     cursor, more = page.cursor, page.cursor is not None

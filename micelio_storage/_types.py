@@ -150,13 +150,17 @@ class DeleteOptions:
 class ListOptions:
     """Which page: at most `limit` entries and prefixes together; `delimiter` folds keys that go on behind it into
     `Page.prefixes`. `cursor` is one that a page of the same listing gave, and comes without `start_after`. With
-    `foreign`, the page names all that it leaves out; these names do not count towards the limit."""
+    `foreign`, the page names all that it leaves out; these names do not count towards the limit.
+
+    `begun` is when the listing began of which this is a page, by `time.monotonic_ns`: what was written later need not
+    be in it, so a driver may go on with what it has read since. None: at this moment."""
 
     limit: int = MAX_PAGE
     cursor: str | None = None
     start_after: str | None = None
     delimiter: Literal["/"] | None = None
     foreign: bool = False
+    begun: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,8 +15,10 @@ from faults.scale import scaled
 from support.s3_servers import Server
 from support.s3_storage import KIB, driver_for
 
-from micelio_storage import Session, Storage
+from micelio_storage import Capabilities, Session, Storage, list_sessions
+from micelio_storage.sessions import Retention, sweep
 from micelio_storage.sessions._snapshots._packs import PACK
+from micelio_storage.wrappers._forwarding import Forwarding
 
 PART = 64 * KIB
 PARTS = 5  # of a large object: four and a half
@@ -133,3 +137,40 @@ async def test_a_directory_of_any_number_of_files_costs_a_request_for_each_pack_
         writes, reads = asked()
         assert (writes <= 3, reads <= 5) == (True, True)
         await storage.delete_prefix("cost/")
+
+
+class Ordered(Forwarding):
+    """The server, taken for AWS's own as far as the order of listings goes, which it keeps."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(self.inner.capabilities, ordered=True)
+
+
+@pytest.mark.case("Y11")
+async def test_all_sessions_are_listed_and_swept_by_a_request_for_a_thousand(small_parts_server: Server) -> None:
+    """And where one has a record, that is read. What else a sweep asks is the store's time."""
+    referee = small_parts_server.referee
+    assert referee is not None
+
+    def asked() -> dict[str, int]:
+        count = dict(Counter(request.operation for request in referee.log if request.status))
+        referee.log.clear()
+        return count
+
+    async with Storage(Ordered(driver_for(small_parts_server, conditions="all"))) as whole:
+        storage = whole.under("cost")
+        await storage.put_many({f"sessions/s{number}/metadata.json": b"{}" for number in range(1_001)})
+        await Session(storage, "s7").hold("case 4711")
+        asked()
+        assert len([name async for name in list_sessions(storage)]) == 1_001
+        assert asked() == {"ListObjectsV2": 2}
+        await sweep(storage.under("nothing"), Retention(idle=timedelta(days=30)))
+        a_clock = asked()
+        report = await sweep(storage, Retention(idle=timedelta(days=30)))
+        assert (report.kept, report.held) == (1_000, 1)
+        assert Counter(asked()) - Counter(a_clock) == {
+            "ListObjectsV2": 1,
+            "GetObject": 1,
+        }  # the clock's has one listing
+        await storage.delete_prefix("sessions/")

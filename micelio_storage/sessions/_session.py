@@ -206,11 +206,8 @@ class Session:
 
 async def list_sessions(storage: Storage) -> AsyncGenerator[str, None]:
     """The ids of all sessions that store something, in order. What else there is below `sessions/` is skipped."""
-    cursor, more = None, True
-    while more:
-        page = await storage.list_page(ROOT, cursor=cursor, delimiter="/")
-        for prefix in page.prefixes:
-            name = prefix.removeprefix(ROOT).removesuffix("/")
+    async for line in storage.list_folded(ROOT):
+        if isinstance(line, str):
+            name = line.removeprefix(ROOT).removesuffix("/")
             if is_session_id(name):
                 yield name
-        cursor, more = page.cursor, page.cursor is not None

@@ -1,7 +1,8 @@
 """Listings in UTF-8 byte order, a page at a time, without reading more of the tree than the page needs.
 
 Within a directory, names are sorted with a "/" behind those of directories: then the walk gives keys in the order of
-their bytes, also around "a-b", "a/b" and "a0". One directory is read whole, for it comes in no order; the tree is not.
+their bytes, also around "a-b", "a/b" and "a0". One directory is read whole, for it comes in no order, but only its next
+names are kept; the tree is not.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 from typing import TypeAlias
 
 from ...driver import (
@@ -28,11 +30,14 @@ from ...driver import (
     is_key_segment,
     parse_cursor,
 )
+from ._names import Names
 from ._root import OWN_DIRECTORY, Root, release, root_is_gone
 from ._versions import etag_of, modified_at
 
-MOST_WALKS = 16  # listings whose next page goes on where the last one stopped; others find their place again
-MOST_NAMES = 131_072  # that all of these keep together: about 12 MiB
+MOST_WALKS = 128  # listings whose next page goes on where the last one stopped; others find their place again
+MOST_NAMES = 131_072  # that a directory keeps while it is read, and all of these listings together: about 12 MiB
+FEW_NAMES = 1_000  # of a listing, to be dropped for others rather than cut down: a page of them is read anew
+GLANCE = 1_000  # names in which an object is looked for before a directory is read whole
 FOREIGN = "\0"  # ends the names that are not keys, as no name on a disk does, so that they are counted in their turn
 RACY = 50_000_000  # ns: a directory changed so shortly before it was read may change again without its time showing it
 
@@ -59,7 +64,7 @@ class Listings:
             after = parse_cursor(options.cursor, prefix)
             with self._turn:
                 walk = self._walks.pop((prefix, options.delimiter, options.foreign, options.cursor), None)
-        if walk is None or not walk.is_fresh():
+        if walk is None or not walk.is_fresh(options.begun):
             folding = options.delimiter is not None
             walk = _Walk(self._root, prefix, after or "", folding=folding, naming=options.foreign)
         page = walk.page(options.limit)
@@ -69,11 +74,16 @@ class Listings:
         return page
 
     def _keep(self, place: _WalkPlace, walk: _Walk) -> None:
-        """Keep the walk for its next page, with no more names than all walks may have; older ones make room."""
+        """Keep the walk for its next page, with no more names than all walks may have. The largest make room, and the
+        oldest: where many small ones are under way, a large directory is not to be read again for each of its pages."""
         walk.shorten(MOST_NAMES - MAX_KEY_BYTES)  # each level keeps a name, and there are not more than bytes in a key
         self._walks[place] = walk
         while len(self._walks) > MOST_WALKS or sum(kept.size for kept in self._walks.values()) > MOST_NAMES:
-            self._walks.popitem(last=False)
+            largest = max(self._walks.values(), key=lambda kept: kept.size)
+            if len(self._walks) > MOST_WALKS or largest.size <= FEW_NAMES:
+                self._walks.popitem(last=False)
+            else:
+                largest.shorten(largest.size // 2)
 
 
 class Skipped:
@@ -102,36 +112,32 @@ class Skipped:
 
 
 class _Level:
-    """A directory on the way: its names behind `after`, in order, and how it was when they were read. `rest` is set
-    where names behind that one were given up to save memory, and are read again."""
+    """A directory on the way: its names behind `after` that begin with `start`, in order, and how it was when they were
+    read. What was given up to save memory is read when it is its turn."""
 
-    __slots__ = ("inode", "names", "path", "read_at", "rest", "time")
+    __slots__ = ("begun", "inode", "names", "path", "read_at", "start", "time")
 
     def __init__(self, root: Root, path: str, start: str, after: str) -> None:
         self.path = path
-        self.rest: str | None = None
-        self.read_at = time.time_ns()
-        self.inode, self.time, names = _read_directory(root, path, start)
-        if after:
-            names = [name for name in names if _may_follow(path + name, after)]
-        names.sort(reverse=True)
-        self.names = names
+        self.start = start
+        self._read(root, after, "")
 
-    def shorten(self, most: int) -> None:
-        """Keep only the next names."""
-        if len(self.names) > most:
-            self.rest = self.names[-most]
-            del self.names[:-most]
+    def _read(self, root: Root, after: str, rest: str) -> None:
+        self.begun, self.read_at = time.monotonic_ns(), time.time_ns()
+        self.inode, self.time, self.names = _read_directory(root, self.path, self.start, after, rest)
 
-    def read_rest(self, root: Root, start: str) -> None:
-        """Read the names again that were given up, if there are any."""
-        rest, self.rest = self.rest, None
-        if rest is not None:
-            self.read_at = time.time_ns()
-            self.inode, self.time, names = _read_directory(root, self.path, start)
-            self.names = sorted((name for name in names if name > rest), reverse=True)
+    def fill(self, root: Root) -> bool:
+        """Whether there is a next name."""
+        while not self.names.fill():
+            if self.names.rest is None:
+                return False
+            self._read(root, "", self.names.rest)
+        return True
 
-    def is_fresh(self, root: Root) -> bool:
+    def is_fresh(self, root: Root, begun: int | None) -> bool:
+        """Whether its names are those of now, or were read since then."""
+        if begun is not None and self.begun >= begun:
+            return True
         try:
             with root.directory(_directory_path(self.path)) as descriptor:
                 status = os.fstat(descriptor)
@@ -145,26 +151,26 @@ class _Walk:
     """A walk through the tree that can stop anywhere."""
 
     def __init__(self, root: Root, prefix: str, after: str, *, folding: bool, naming: bool = False) -> None:
-        top, slash, self._start = prefix.rpartition("/")
+        top, slash, start = prefix.rpartition("/")
         self._root = root
         self._after = after
         self._folding = folding
-        self._levels = [_Level(root, top + slash, self._start, after)]
+        self._levels = [_Level(root, top + slash, start, after)]
         self.skipped = Skipped(naming)
 
     @property
     def size(self) -> int:
         """How many names it holds."""
-        return sum(len(level.names) for level in self._levels)
+        return sum(level.names.size for level in self._levels)
 
     def shorten(self, most: int) -> None:
         """Hold about so many names and no more: those that come next."""
         for level in reversed(self._levels):
-            level.shorten(max(1, most))
-            most -= len(level.names)
+            level.names.shorten(max(1, most))
+            most -= level.names.size
 
-    def is_fresh(self) -> bool:
-        return all(level.is_fresh(self._root) for level in self._levels)
+    def is_fresh(self, begun: int | None) -> bool:
+        return not self._root.is_gone() and all(level.is_fresh(self._root, begun) for level in self._levels)
 
     def page(self, limit: int) -> Page:
         entries: list[Entry] = []
@@ -183,13 +189,13 @@ class _Walk:
                     return skipped.page(entries, folded, cursor_after(last))
                 level = self._levels[-1]
                 if line.endswith("/"):
-                    level.names.pop()
+                    level.names.next.pop()
                     folded.append(line)
                     last = line
                 elif (directory := place.at(level.path)) is None:
-                    level.names.clear()
+                    level.names = Names()
                 else:
-                    last = level.path + _take_files(level.names, level.path, directory, entries, room)
+                    last = level.path + _take_files(level.names.next, level.path, directory, entries, room)
         if skipped is not self.skipped:
             skipped.add_all(self.skipped)
         return skipped.page(entries, folded, None)
@@ -198,19 +204,17 @@ class _Walk:
         """The next key, or folded prefix, or None; the same again until its name is taken."""
         while self._levels:
             level = self._levels[-1]
-            if not level.names:
-                level.read_rest(self._root, self._start if len(self._levels) == 1 else "")
-            if not level.names:
+            if not level.fill(self._root):
                 self._levels.pop()
                 continue
-            line = level.path + level.names[-1]
+            line = level.path + level.names.next[-1]
             if line.endswith(FOREIGN):
-                level.names.pop()
+                level.names.next.pop()
                 self.skipped.add(self._root, line.removesuffix(FOREIGN))
                 continue
             if not line.endswith("/") or (self._folding and line != self._after and self._has_object(line)):
                 return line
-            level.names.pop()
+            level.names.next.pop()
             if not self._folding:
                 self._levels.append(_Level(self._root, line, "", self._after))
         return None
@@ -218,6 +222,8 @@ class _Walk:
     def _has_object(self, directory: str) -> bool:
         """Whether there is an object below, behind where the listing starts: empty directories are nothing. Where there
         is none, what is skipped there would be seen by nobody, and counts here."""
+        if _sees_object(self._root, directory, self._after):
+            return True
         walk = _Walk(self._root, directory, self._after, folding=False, naming=self.skipped.naming)
         if walk.peek() is not None:
             return True
@@ -269,21 +275,46 @@ def _take_files(names: list[str], path: str, directory: int, entries: list[Entry
     return name
 
 
-def _read_directory(root: Root, path: str, start: str) -> tuple[int, int, list[str]]:
-    """Inode, time, and the names that begin with `start`, a "/" behind directories, and `FOREIGN` behind what is left
-    out."""
+def _read_directory(root: Root, path: str, start: str, after: str, rest: str) -> tuple[int, int, Names]:
+    """Inode, time, and the next names that begin with `start`, come behind `after` and are not before `rest`: a "/"
+    behind directories, and `FOREIGN` behind what is left out."""
+    names = Names()
     try:
         with root.directory(_directory_path(path)) as descriptor:
             status = os.fstat(descriptor)
             if root.is_gone():
                 raise root_is_gone()
             with os.scandir(descriptor) as found:
-                names = [name for entry in found if (name := _segment(entry, path, start))]
+                for entry in found:
+                    name = _segment(entry, path, start)
+                    if name and name >= rest and (not after or _may_follow(path + name, after)):
+                        names.add(name, MOST_NAMES)
     except OSError as error:
         if error.errno in _GONE and not root.is_gone():
-            return 0, 0, []
+            return 0, 0, Names()
         raise root_is_gone() if root.is_gone() else error from None
     return status.st_ino, status.st_mtime_ns, names
+
+
+def _sees_object(root: Root, directory: str, after: str) -> bool:
+    """A glance at what comes first in the directory, and in the first one below it, and so on. That no object was seen
+    does not say that there is none."""
+    below: str | None = directory
+    while below is not None:
+        path, below = below, None
+        try:
+            with root.directory(_directory_path(path)) as descriptor, os.scandir(descriptor) as found:
+                for entry in islice(found, GLANCE):
+                    name = _segment(entry, path, "")
+                    if not name or name.endswith(FOREIGN) or not _may_follow(path + name, after):
+                        continue
+                    if not name.endswith("/"):
+                        return True
+                    below = below or path + name
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+    return False
 
 
 def _segment(entry: os.DirEntry[str], path: str, start: str) -> str | None:

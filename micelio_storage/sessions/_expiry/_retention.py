@@ -7,7 +7,9 @@ from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
 from ..._errors import InvalidArgumentError
-from ._lifecycle import Seen
+from ..._types import Entry
+from .._snapshots._families import FAMILY
+from ._lifecycle import NAME, Seen
 
 DAY = timedelta(days=1)
 Step: TypeAlias = Literal["keep", "hold", "note", "expire", "wait", "revive", "condemn", "delete", "forget", "ignore"]
@@ -42,15 +44,20 @@ class Found:
 
     objects: int = 0
     bytes: int = 0
-    skipped: int = 0
     newest: datetime | None = None
     oldest: datetime | None = None
+    has_record: bool = False
+    has_family: bool = False
 
-    def add(self, size: int, modified: datetime) -> None:
-        """One more object."""
+    def add(self, name: str, entry: Entry) -> None:
+        """One more object, which has this name below the session's."""
+        if name == NAME:
+            self.has_record = True
+            return
+        self.has_family = self.has_family or name == FAMILY
         self.objects += 1
-        self.bytes += size
-        self.use(modified)
+        self.bytes += entry.size
+        self.use(entry.modified)
 
     def use(self, modified: datetime) -> None:
         """Somebody wrote something then."""
@@ -74,6 +81,15 @@ def decide(seen: Seen, found: Found, retention: Retention, now: datetime) -> Ste
         return "revive"
     assert seen.written is not None  # there is a record
     return "condemn" if now - seen.written >= retention.grace else "wait"
+
+
+def settle(seen: Seen, found: Found, retention: Retention, now: datetime) -> Step | None:
+    """The next step with a session of which only its objects were listed, a while ago; None where it has to be looked
+    at for that. What changes anything, or hangs on snapshots, is never decided so."""
+    step = decide(seen, found, retention, now)
+    if step not in ("keep", "hold", "wait", "ignore") or (step == "wait" and found.has_family):
+        return None
+    return step
 
 
 def is_due(seen: Seen, found: Found, retention: Retention, now: datetime) -> bool:

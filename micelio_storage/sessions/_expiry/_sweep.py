@@ -9,7 +9,7 @@ it. Ages are told by the store's clock alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -22,11 +22,12 @@ from ..._storage import Storage
 from ..._types import Entry
 from .._clock import store_time
 from .._document import METADATA
+from .._folding import folded_sessions
 from .._session import ROOT, list_sessions
 from .._snapshots._families import FAMILY, family_of, record_entries, set_family
 from .._snapshots._records import family_place
 from ._lifecycle import NAME, Lifecycle, LifecycleRecord, Seen
-from ._retention import Found, Retention, Step, decide, first_of
+from ._retention import Found, Retention, Step, decide, first_of, settle
 
 CONCURRENCY = 16
 MOST_CONCURRENCY = 1000
@@ -109,12 +110,15 @@ async def sweep(
     run = _Sweep(storage, retention, await store_time(storage), dry_run=dry_run)
     report = SweepReport(dry_run=dry_run)
 
-    async def one(name: str) -> None:
-        if (outcome := await run.take(name)) is not None:
-            report.add(outcome)
-            await on_outcome(outcome)
+    async def tell(outcome: SweepOutcome) -> None:
+        report.add(outcome)
+        await on_outcome(outcome)
 
-    await for_each_of(list_sessions(storage), one, concurrency)
+    async def one(listed: tuple[str, Found | None]) -> None:
+        if (outcome := await run.take(*listed)) is not None:
+            await tell(outcome)
+
+    await for_each_of(run.listed(tell), one, concurrency)
     report.seconds = time.perf_counter() - start
     return report
 
@@ -137,22 +141,40 @@ class _Sweep:
         self._now = now
         self._dry_run = dry_run
 
-    async def take(self, name: str) -> SweepOutcome | None:
+    async def listed(
+        self, tell: Callable[[SweepOutcome], Awaitable[object]]
+    ) -> AsyncGenerator[tuple[str, Found | None], None]:
+        """The sessions, and what one listing of all their objects found, which takes a request for a thousand of these.
+        Where that says enough, the outcome is told at once. A store that lists in no order has the sessions alone."""
+        if not self._storage.capabilities.ordered:
+            async for name in list_sessions(self._storage):
+                yield name, None
+            return
+        async for name, found in folded_sessions(self._storage, Found):
+            step = None if found.has_record else settle(Seen(), found, self._retention, self._now)
+            if step is None:
+                yield name, found
+            else:
+                await tell(_outcome(name, step, found))
+
+    async def take(self, name: str, listed: Found | None) -> SweepOutcome | None:
         """The next step of one session, and what came of it; None where there is no such session any more."""
         try:
-            return await self._step(name, _One(self._storage, name, self._now))
+            return await self._step(name, listed, _One(self._storage, name, self._now))
         except StorageError as error:
             return SweepOutcome(session=name, result="failed", reason=str(error))
         except ExceptionGroup as errors:  # of deletions
             return SweepOutcome(session=name, result="failed", reason=str(errors.exceptions[0]))
 
-    async def _step(self, name: str, one: _One) -> SweepOutcome | None:
-        seen = await one.record.read()  # before the listing: what changes meanwhile is found by the swap
+    async def _step(self, name: str, listed: Found | None, one: _One) -> SweepOutcome | None:
+        seen = await one.record.read()  # before the look: what changes meanwhile is found by the swap
+        if listed is not None and (step := settle(seen, listed, self._retention, self._now)) is not None:
+            return None if step == "ignore" else _outcome(name, step, listed)
         found = await one.look()
         step = decide(seen, found, self._retention, self._now)
         if step == "ignore":
             return None
-        outcome = SweepOutcome(session=name, result=_RESULTS[step], objects=found.objects, bytes=found.bytes)
+        outcome = _outcome(name, step, found)
         return outcome if self._dry_run else await one.do(step, seen, found, outcome)
 
 
@@ -169,6 +191,10 @@ _RESULTS: Mapping[Step, SweepResult] = {
 }
 
 
+def _outcome(name: str, step: Step, found: Found) -> SweepOutcome:
+    return SweepOutcome(session=name, result=_RESULTS[step], objects=found.objects, bytes=found.bytes)
+
+
 class _One:
     """One session, of which nothing is done that its record does not allow."""
 
@@ -181,17 +207,10 @@ class _One:
 
     async def look(self) -> Found:
         """What there is besides the record. A snapshot that is made, also of a directory, is a use of the session."""
-        found, has_family = Found(), False
-        cursor, more = None, True
-        while more:
-            page = await self._storage.list_page(cursor=cursor)
-            for entry in page.entries:
-                if entry.key != NAME:
-                    found.add(entry.size, entry.modified)
-                has_family = has_family or entry.key == FAMILY
-            found.skipped += page.skipped
-            cursor, more = page.cursor, page.cursor is not None
-        if has_family:
+        found = Found()
+        async for entry in self._storage.list():
+            found.add(entry.key, entry)
+        if found.has_family:
             for entry in (await self._snapshots())[1]:
                 found.use(entry.modified)
         return found
@@ -251,9 +270,12 @@ class _One:
 
     async def _finish(self, seen: Seen, cutoff: datetime) -> bool:
         """Remove the last objects, unless there is one that others wrote."""
-        last = {str(each.key): each async for each in self._storage.list() if each.key != NAME}
-        if last.keys() - LAST or any(each.modified > cutoff for each in last.values()):
-            return False
+        last: dict[str, Entry] = {}
+        async for each in self._storage.list():
+            if each.key != NAME:
+                if each.key not in LAST or each.modified > cutoff:
+                    return False
+                last[each.key] = each
         family, snapshots = await self._snapshots()
         if snapshots:
             return False
