@@ -17,12 +17,16 @@ class Gathered:
 
     @property
     def missing(self) -> int:
-        """How many bytes `add` may still bring."""
+        """How many bytes may still be brought."""
         return self._size - self._file.tell()
 
     def add(self, piece: BytesLike) -> None:
         """Take the next bytes."""
         self._file.write(piece)
+
+    def skip(self, count: int) -> None:
+        """Take so many bytes for brought that were written to the `view`, where `add` would have put them."""
+        self._file.seek(count, io.SEEK_CUR)
 
     def view(self) -> memoryview:
         """All the room, to be written to; for a `with` block, for it must be released before anything else is done."""
@@ -33,5 +37,5 @@ class Gathered:
         return self._file.getvalue()
 
     def begun(self) -> memoryview:
-        """Those that `add` has brought so far."""
+        """Those that have been brought so far."""
         return memoryview(self._file.getvalue())[: self._file.tell()]

@@ -16,7 +16,7 @@ from support import s3_servers
 from support.certificates import Authority
 from support.everything import Loops, header, let_rest, loops_of
 from support.everywhere import storage_everywhere
-from support.fast_paths import turn_off
+from support.fast_paths import receive_short_bodies_directly, turn_off
 from support.left_out import is_left_out, leave_out
 from support.s3_fixtures import moto_server_, s3_server, seaweedfs_server, strict_server
 from support.s3_servers import Server
@@ -63,6 +63,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> L
 def fast_paths() -> Iterator[None]:
     """MICELIO_FAST_PATHS=off runs everything without the drivers' short ways. Tests of these themselves fail then."""
     with pytest.MonkeyPatch.context() as patch:
+        receive_short_bodies_directly(patch)
         if os.environ.get("MICELIO_FAST_PATHS") == "off":
             turn_off(patch)
         yield

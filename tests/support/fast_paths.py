@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import pytest
 
 from micelio_storage.drivers.local import _fast_reads
-from micelio_storage.drivers.s3.requests import _short_road
+from micelio_storage.drivers.s3.requests import _exchange, _short_road
 
 
 def turn_off(patch: pytest.MonkeyPatch) -> None:
@@ -22,6 +22,12 @@ def turn_off(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(_fast_reads, "_works", lambda root: False)
     patch.setattr(_short_road.ShortRoad, "request", to_the_sdk)
+
+
+def receive_short_bodies_directly(patch: pytest.MonkeyPatch) -> None:
+    """The bodies of answers that tests have are short. Those that come through aiohttp's parser have their turn on the
+    SDK's road."""
+    patch.setattr(_exchange, "LONG", 32 << 10)
 
 
 @dataclass(slots=True)

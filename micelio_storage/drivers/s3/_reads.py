@@ -6,12 +6,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..._shielding import wait_uncancelled
 from ...driver import (
+    BytesLike,
     ClosedError,
     Gathered,
     IntegrityError,
@@ -29,6 +32,7 @@ from ...driver import (
     resolve_span,
 )
 from .._checksums import Check
+from .._chunks import Chunks
 from .._libc import prefer_huge_pages
 from .requests import _answers as answers
 
@@ -36,10 +40,14 @@ if TYPE_CHECKING:
     from ..._config import S3Config
     from .requests._client import Answer, Client
 
+T = TypeVar("T")
+
 # Bytes a second that one answer has to bring, or the next ranges are fetched beside it. AWS gives some 90 MB/s each. A
 # store near by gives more in one: SeaweedFS 950 MiB/s against 430 in four ranges, nginx 1,330 against 1,200.
 FAST_ENOUGH = 200 << 20
-COMES_AT_ONCE = 256 << 10  # bytes, at most: what asyncio takes from a socket
+COMES_AT_ONCE = 512 << 10  # bytes, at most
+FILLED_AT_ONCE = 4 << 20  # bytes of a whole range: what a cancelled read copies, to give it again
+SUMMED_AT_ONCE = 1 << 20  # bytes: 0.1 ms, while the processor has them at hand
 
 
 class Reads:
@@ -125,13 +133,25 @@ class Stretch:
         if body is not None:
             reads.idle(self)
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether its bytes can be received to where they are wanted (`fill`)."""
+        return self._at < self._stop and self._body is not None and hasattr(self._body.content, "fill")
+
     async def next(self) -> bytes:
         """The next bytes, as many as have come; b"" behind the last. An answer that breaks is taken up by another,
         until `retries` of them in a row have brought nothing."""
+        return await self._until_some(self._next) or b""
+
+    async def fill(self, room: memoryview) -> int:
+        """The same to the front of the room, in no turn; returns how many they were."""
+        return await self._until_some(partial(self._fill, room)) or 0
+
+    async def _until_some(self, receive: Callable[[], Awaitable[T]]) -> T | None:
         failures = 0
         while self._at < self._stop:
             try:
-                return await self._next()
+                return await receive()
             except ObjectReplacedError:
                 raise
             except UnavailableError:
@@ -140,33 +160,48 @@ class Stretch:
                 if not await self._reads.client.retries.pause(failures):
                     raise
         self.let_go()
-        return b""
+        return None
 
     async def _next(self) -> bytes:
+        body, size = await self._answer(), min(COMES_AT_ONCE, self._stop - self._at)
+        if not self._pace.take_now(size):
+            await self._pace.take(size)  # behind it, a cancelled read loses data
+            self._look_at(body)
+        data: bytes = await self._timed(body.content.readany())
+        if len(data) > self._stop - self._at:
+            data = data[: self._stop - self._at]
+        self._came(body, len(data))
+        return data
+
+    async def _fill(self, room: memoryview) -> int:
+        body = await self._answer()
+        count = await self._timed(_receive(body.content, room[: self._stop - self._at]))
+        self._came(body, count)
+        return count
+
+    async def _answer(self) -> Any:
         self._reads.busy(self)
         if self._body is None:
             self._body = await self._ask()
-        body = self._body
-        left = self._stop - self._at
-        if not self._pace.take_now(min(COMES_AT_ONCE, left)):
-            await self._pace.take(min(COMES_AT_ONCE, left))  # behind it, a cancelled read loses data
-            self._look_at(body)
+        return self._body
+
+    async def _timed(self, receiving: Awaitable[T]) -> T:
         asked = monotonic()
         with self._reads.client.errors():
-            data: bytes = await body.content.readany()
+            received = await receiving
         self.waited += monotonic() - asked
+        return received
+
+    def _came(self, body: Any, count: int) -> None:
         self._look_at(body)
-        if not data:
+        if not count:
             raise UnavailableError(f"{self._reads.client.place}: the response ended early")
-        if len(data) > left:
-            data = data[:left]
-        self._at += len(data)
-        self.taken += len(data)
+        self._at += count
+        self.taken += count
         if self._at == self._stop:
             self._finish(body)
         else:
             self._reads.idle(self)
-        return data
 
     def _look_at(self, body: Any) -> None:
         if self._body is not body:
@@ -245,20 +280,28 @@ class S3Download:
         return taken
 
     async def readall(self) -> bytes:
-        piece = self._take(len(self._rest)) if self._rest else await self._next()
+        piece: BytesLike = b""
+        if self._rest:
+            piece = self._take(len(self._rest))
+        elif not self._first.is_direct:
+            piece = await self._next()
         if len(piece) == self._left:
             self._left = 0
             return bytes(piece)
-        gathered = Gathered(self._left)
+        return await self._gather(piece)
+
+    async def _gather(self, piece: BytesLike) -> bytes:
+        """The piece and all that follows."""
+        gathered, step = Gathered(self._left), FILLED_AT_ONCE if self._check is None else SUMMED_AT_ONCE
+        gathered.add(piece)  # on the loop, whose turn the piece has waited for
         with gathered.view() as room:
             prefer_huge_pages(room)
-        try:
-            while piece:
-                gathered.add(piece)  # on the loop, whose turn the piece has waited for
-                piece = await self._next()
-        except BaseException:
-            self._rest = gathered.begun()  # comes next again
-            raise
+            try:
+                while (left := gathered.missing) and (count := await self._fill(room[-left:][:step])):
+                    gathered.skip(count)
+            except BaseException:
+                self._rest = gathered.begun()  # comes next again
+                raise
         self._left = 0
         return gathered.whole()
 
@@ -290,19 +333,43 @@ class S3Download:
         if self._ready:
             await self._reads.client.pace.take(len(self._ready[0]))
             self._check_open()
+        piece = await self._unless_closed(self._fetch())
+        if piece:
+            self._compare(piece)
+        return piece
+
+    async def _fill(self, room: memoryview) -> int:
+        """The same to the front of the room; returns how many they are."""
+        if not self._rest and self._first.is_direct:
+            self._check_open()
+            self._look_ahead()
+            if self._check is not None:
+                await self._reads.client.pace.take(len(room))
+                self._check_open()
+            if count := await self._unless_closed(self._first.fill(room)):
+                self._judge()
+                self._compare(room[:count])
+                return count
+        piece = self._take(len(room)) if self._rest else await self._next()
+        if len(piece) > len(room):
+            self._rest, piece = memoryview(piece)[len(room) :], piece[: len(room)]
+        room[: len(piece)] = piece
+        return len(piece)
+
+    async def _unless_closed(self, receiving: Awaitable[T]) -> T:
         try:
-            piece = await self._fetch()
+            received = await receiving
         except UnavailableError:
             self._check_open()
             raise
         self._check_open()
-        if piece and self._check is not None:
-            self._compare(piece, self._check)
-        return piece
+        return received
 
-    def _compare(self, piece: bytes, check: Check) -> None:
+    def _compare(self, piece: BytesLike) -> None:
+        if self._check is None:
+            return
         try:
-            check.add(piece)
+            self._check.add(piece)
         except IntegrityError as error:
             self._failure = error
             raise
@@ -370,11 +437,28 @@ class _Ahead:
         return self._pieces
 
     async def _collect(self) -> None:
+        chunks = Chunks(COMES_AT_ONCE)
         try:
-            while piece := await self._stretch.next():
+            while piece := await self._next(chunks):
                 self._pieces.append(piece)
         finally:
             self._stretch.let_go()
+
+    async def _next(self, chunks: Chunks) -> bytes:
+        """Whole chunks where that can be: nobody waits for less."""
+        if not self._stretch.is_direct:
+            return await self._stretch.next()
+        return chunks.take(await self._stretch.fill(chunks.room()))
+
+
+async def _receive(content: Any, room: memoryview) -> int:
+    """The next bytes to the front of the room."""
+    if hasattr(content, "fill"):
+        count: int = await content.fill(room)
+        return count
+    data: bytes = await content.read(min(len(room), 128 << 10))  # it would read as much ahead
+    room[: len(data)] = data
+    return len(data)
 
 
 def _replaced() -> ObjectReplacedError:

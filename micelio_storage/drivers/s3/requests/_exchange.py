@@ -14,11 +14,15 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 from ....driver import BytesLike
+from ._answers import count_in
+from ._direct import DirectBody
+from ._pace import Pace
 from ._retries import this_attempt
 
 # Bytes; above twice that reading pauses. asyncio takes 256 KiB at once: with less ahead it would pause after each, and
 # take half as much CPU again; with more, four reads at once hold the loop twice as long.
 READ_AHEAD = 128 << 10
+LONG = 512 << 10  # bytes of a body that are still to come, from which on it is worth while to receive them directly
 MOST_HEADERS = 1000  # in an answer: each name of an object's metadata is one, and aiohttp takes 128 by itself
 
 
@@ -36,17 +40,18 @@ class Reply:
     def __init__(self, connection: Any, message: Any, content: aiohttp.StreamReader, url: str) -> None:
         self.status: int = message.code
         self.headers: Mapping[str, str] = message.headers
-        self.content = content
+        self.content: aiohttp.StreamReader | DirectBody = content
         self.url = url
         self._data: bytes | None = None
         self._connection = connection
+        self._stream = content
         content.on_eof(self._release)  # at once if there is no body
 
     async def read(self) -> bytes:
         """All of the body, however often it is asked for."""
         if self._data is None:
             try:
-                self._data = await self.content.read()
+                self._data = await self._stream.read()
             except BaseException:
                 self.close()
                 raise
@@ -54,9 +59,21 @@ class Reply:
 
     def close(self) -> None:
         """Give up what has not come yet, and the connection with it. Who waits for it is told."""
-        if not self.content.is_eof() and self.content.exception() is None:
-            self.content.set_exception(aiohttp.ClientConnectionError("the connection was closed"))
+        closed = aiohttp.ClientConnectionError("the connection was closed")
+        if isinstance(self.content, DirectBody):
+            self.content.close(closed)
+        elif not self._stream.is_eof() and self._stream.exception() is None:
+            self._stream.set_exception(closed)
         self._connection.close()
+
+    def receive_directly(self, pace: Pace) -> None:
+        """Have the rest of a long body received to where it is wanted, instead of `read`."""
+        length = count_in(self.headers.get("Content-Length", ""))
+        if length is None or length - self._stream.total_bytes < LONG or "Transfer-Encoding" in self.headers:
+            return
+        transport = self._connection.transport
+        if transport is not None and not transport.is_closing() and self._stream.exception() is None:
+            self.content = DirectBody(self._connection, self._stream, length, pace)
 
     def _release(self) -> None:
         transport = self._connection.transport

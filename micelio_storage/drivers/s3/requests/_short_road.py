@@ -20,6 +20,7 @@ from yarl import URL
 
 from ....driver import BytesLike
 from ._answers import count_in, parse_time, text_of
+from ._exchange import Reply
 from ._retries import NOT_DONE
 from ._signing import UNSIGNED, Credentials, Signer, encoded, encoded_path
 from ._transport import Answered, Transport
@@ -215,6 +216,8 @@ class ShortRoad:
         if operation == "list_objects_v2":
             answer |= await self._read_listing(response)
         if operation == "get_object":
+            if isinstance(response, Reply):
+                response.receive_directly(self._transport.pace)
             answer["Body"] = response
         if operation in READ:
             answer |= await self._read_answer(operation, headers, response)

@@ -62,7 +62,7 @@ OF_AIOHTTP = (
     Surface(owner=lambda: aiohttp.ClientRequest, takes={"__init__": ("method", "url", "loop")}),
     Surface(
         owner=lambda: ResponseHandler,
-        names=("read", "start_timeout"),
+        names=("read", "start_timeout", "read_timeout", "connection_lost", "pause_writing", "resume_writing"),
         takes={
             "set_response_params": (
                 *("skip_payload", "read_until_eof", "auto_decompress", "read_timeout", "read_bufsize"),
@@ -72,7 +72,10 @@ OF_AIOHTTP = (
     Surface(owner=lambda: Connection, names=("protocol", "transport", "release", "close")),
     Surface(
         owner=lambda: aiohttp.StreamReader,
-        names=("on_eof", "is_eof", "at_eof", "set_exception", "exception", "readany"),
+        names=(
+            *("on_eof", "is_eof", "at_eof", "set_exception", "exception", "readany", "read_nowait", "feed_eof"),
+            "total_bytes",
+        ),
     ),
 )
 # What `Transport` and `Client` reach into.

@@ -13,7 +13,6 @@ from urllib.parse import unquote_plus
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser, fromstring
 from xml.sax.saxutils import escape
 
-import aiohttp
 from botocore.parsers import ResponseParserError
 
 from ._answers import count_in, parse_time, whole_seconds
@@ -57,7 +56,7 @@ def read_answer(operation: str, data: bytes) -> Answer | None:
     return {"Errors": [_texts(part) for part in root if _name(part) == "Error"]}
 
 
-async def read_listing(content: aiohttp.StreamReader, pace: Pace) -> Answer:
+async def read_listing(content: Any, pace: Pace) -> Answer:
     """The answer to ListObjectsV2, as the SDK gives it, but only what is used of it."""
     parser: Any = XMLPullParser(["start", "end"])
     found: Answer = {"Contents": [], "CommonPrefixes": []}
