@@ -18,6 +18,8 @@ from .contestants import LOCAL, S3, Contestant, NotOfferedError, Target
 from .data import OBJECT, piece
 from .lateness import ticking
 from .measuring import Figures, Turn
+from .resident import forget_peak, highest
+from .session_steps import STEPS
 
 _PROJECT = Path(__file__).parent.parent
 _NOT_OFFERED = "not offered"
@@ -64,23 +66,11 @@ async def _opening(contestant: Contestant, _size: int) -> Figures:
 
 
 async def _peak(transfer: Callable[[], Awaitable[int]], size: int) -> Figures:
-    """Linux keeps the peak of a process (VmHWM) and forgets it when asked (`man 5 proc`, clear_refs, since 4.0). What
-    is in the page cache, tmpfs included, is not the process's."""
-    _forget_peak()
-    start = _highest()
+    forget_peak()
+    start = highest()
     if await transfer() != size:
         raise RuntimeError("not all of the stream arrived")
-    return {"MiB above the start": (_highest() - start) / 1024}
-
-
-def _forget_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def _highest() -> int:
-    """KiB that were resident at the worst moment since the peak was last forgotten."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return {"MiB above the start": (highest() - start) / 1024}
 
 
 async def _opened(contestant: Contestant, question: Question, size: int) -> Figures:
@@ -111,6 +101,7 @@ QUESTIONS: Mapping[str, Question] = {
     "memory of get": _memory_of_get,
     "memory of get-whole": _memory_of_get_whole,
     "opening": _opening,
+    **STEPS,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from array import array
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ TICK = 0.001  # seconds asked for; a timer of asyncio is itself up to 0.1 ms lat
 class Lateness:
     """How many seconds each tick came too late."""
 
-    ticks: list[float] = field(default_factory=list)
+    ticks: array[float] = field(default_factory=lambda: array("d"))  # as few bytes as they take
     watching: bool = True
 
     def milliseconds(self, quantile: float) -> float:

@@ -47,14 +47,18 @@ class Place:
     ) -> list[str]:
         """Small objects below `top`, there already when a turn begins; written anew if `again`."""
         if top not in self.prepared or again:
-            names = self.prepared[top] = keys(top, count, directories=directories)
-            start = time.perf_counter()
-            if self.target.root:
-                await asyncio.to_thread(_write_all, Path(self.target.root), names, size)
-            else:
-                await self._ours().puts([(name, piece(size)) for name in names], 32)
-            self.preparing.append(time.perf_counter() - start)
+            await self.write(top, keys(top, count, directories=directories), size)
         return self.prepared[top]
+
+    async def write(self, top: str, names: list[str], size: int) -> None:
+        """Objects of these names, which are there for the rest of the run as those of `top`."""
+        self.prepared[top] = names
+        start = time.perf_counter()
+        if self.target.root:
+            await asyncio.to_thread(_write_all, Path(self.target.root), names, size)
+        else:
+            await self._ours().puts([(name, piece(size)) for name in names], 32)
+        self.preparing.append(time.perf_counter() - start)
 
     async def large(self, size: int, number: int = 0) -> str:
         """A large object that is there already."""

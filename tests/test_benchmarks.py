@@ -20,7 +20,7 @@ from support import s3_servers
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))  # the benchmarks are beside the tests and in no package that is installed
 
-from benchmarks import charts, child, compare, measuring, pictures, report, venues  # noqa: E402
+from benchmarks import charts, child, compare, measuring, pictures, report, sessions, venues  # noqa: E402
 from benchmarks.areas import Area  # noqa: E402
 from benchmarks.contestants import (  # noqa: E402
     LOCAL,
@@ -91,6 +91,21 @@ def test_programs_that_copy_directories_are_measured_as_processes(tmp_path: Path
     with pytest.raises(RuntimeError, match="false ended with 1"):
         programs.run(["false"], {})
     assert programs.version_of_program(NOBODY) is None
+
+
+def test_sessions_and_workspaces_are_measured_in_processes_of_their_own() -> None:
+    results = Results()
+    chosen = [one for one in sessions.workloads("quick") if one.name in ("sweep, sessions", "load, files")]
+    for venue in venues.local(venues.TMPFS, opened=False):
+        asyncio.run(measure_all(venue, chosen, 1, results))
+    assert results.failures == []
+    units = {"ms", "CPU ms", "MiB above the start", "ms late, max", "ms late, p99"}
+    assert {(one.workload, one.unit) for one in results.records} == {
+        (name, unit) for name in ("sweep, sessions", "load, files") for unit in units
+    }
+    chart = sessions.AREA.draw(results.records, {})
+    assert chart is not None
+    assert "memory of sweep" in chart
 
 
 def test_a_run_leaves_a_chart_whose_text_is_text(run: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,6 +13,7 @@ from typing import TypeAlias
 
 import pytest
 from faults.scale import scaled
+from support.aging import Dated
 from support.s3_servers import Server
 from support.s3_storage import KIB, driver_for
 
@@ -32,6 +34,7 @@ async def storage(small_parts_server: Server) -> AsyncIterator[Storage]:
         for key in ("cost/small", "sessions/cost/files/a", "sessions/cost/files/b"):
             await storage.put(key, b"1")
         await storage.put("cost/large", large())
+        await Session(storage, "logged").events.append("first")
         await storage.put("sessions/cost/metadata.json", b"{}\n")
         yield storage
         await storage.delete_prefix("cost/")
@@ -53,6 +56,23 @@ async def update_session(storage: Storage) -> None:
 
 async def list_all(storage: Storage) -> list[str]:
     return [entry.key async for entry in storage.list("cost/")]
+
+
+async def append(storage: Storage) -> None:
+    """A log that nobody has used in this process."""
+    await Session(storage, "cost").events.append("first")
+
+
+async def append_more(storage: Storage) -> None:
+    """All that waits goes with one write."""
+    events = Session(storage, "cost").events
+    await events.append("first")
+    await asyncio.gather(*(events.append(number) for number in range(100)))
+
+
+async def read_events(storage: Storage) -> None:
+    async for _ in Session(storage, "logged").events.read():
+        pass
 
 
 COSTS: dict[str, tuple[Step, dict[str, int]]] = {
@@ -82,6 +102,10 @@ COSTS: dict[str, tuple[Step, dict[str, int]]] = {
         lambda storage: Session(storage, "cost").delete(),  # which looks for holds and snapshots, and lets nobody come
         {"GetObject": 2, "ListObjectsV2": 2, "PutObject": 1, "DeleteObjects": 1, "DeleteObject": 2},
     ),
+    "an event of a session without any": (append, {"ListObjectsV2": 3, "PutObject": 1}),
+    "a hundred more at once": (append_more, {"ListObjectsV2": 3, "PutObject": 2}),
+    "all events of a segment": (read_events, {"GetObject": 2, "ListObjectsV2": 1}),
+    "a touch": (lambda storage: Session(storage, "cost").touch(), {"GetObject": 1, "ListObjectsV2": 1, "PutObject": 1}),
     "a signed URL": (lambda storage: storage.url("cost/small", expires=60), {}),
 }
 
@@ -111,31 +135,32 @@ async def test_a_directory_of_any_number_of_files_costs_a_request_for_each_pack_
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(dice.randbytes(8700))
 
-    def asked() -> tuple[int, int]:
-        """Requests that wrote, and that read, since it was asked last."""
-        count = Counter(request.method in ("PUT", "POST", "DELETE") for request in log if request.status)
+    def asked() -> tuple[int, int, int]:
+        """Requests that wrote, that listed, and that read, since it was asked last."""
+        count = Counter(request.operation for request in log if request.status)
+        lists, reads = count.pop("ListObjectsV2", 0), count.pop("GetObject", 0) + count.pop("HeadObject", 0)
         log.clear()
-        return count[True], count[False]
+        return count.total(), lists, reads
 
     async with Storage(driver_for(small_parts_server, conditions="all")) as storage:
         session = Session(storage.under("cost"), "abc")
         log.clear()
         snapshot = await session.snapshots.create(directory=top)
         packs = snapshot.usage.bytes // PACK + 1
-        writes, reads = asked()
-        assert (writes <= 5 + packs, reads <= 8) == (True, True)
-        assert writes + reads <= 30
+        writes, lists, reads = asked()
+        assert (writes <= 4 + packs, lists <= 2, reads <= 6) == (True, True, True)
+        assert writes + lists + reads <= 30
         for n in range(10):
             (top / f"{n}" / f"{n}").write_bytes(b"changed")
         snapshot = await session.snapshots.create(directory=top)
-        writes, reads = asked()
-        assert (writes <= 4, reads <= 9) == (True, True)
+        writes, lists, reads = asked()
+        assert (writes <= 4, lists <= 2, reads <= 7) == (True, True, True)
         await session.workspace(tmp_path / "back", save="never").load()
-        writes, reads = asked()
-        assert (writes, reads <= 5 + packs) == (0, True)
+        writes, lists, reads = asked()
+        assert (writes, lists <= 1, reads <= 4 + packs) == (0, True, True)
         await session.fork("def", snapshot)
-        writes, reads = asked()
-        assert (writes <= 3, reads <= 5) == (True, True)
+        writes, lists, reads = asked()
+        assert (writes <= 3, lists <= 1, reads <= 4) == (True, True, True)
         await storage.delete_prefix("cost/")
 
 
@@ -149,7 +174,8 @@ class Ordered(Forwarding):
 
 @pytest.mark.case("Y11")
 async def test_all_sessions_are_listed_and_swept_by_a_request_for_a_thousand(small_parts_server: Server) -> None:
-    """And where one has a record, that is read. What else a sweep asks is the store's time."""
+    """And where one has a record, that is read. What a sweep asks besides is the store's time, and a few requests for a
+    session that it ends."""
     referee = small_parts_server.referee
     assert referee is not None
 
@@ -158,19 +184,31 @@ async def test_all_sessions_are_listed_and_swept_by_a_request_for_a_thousand(sma
         referee.log.clear()
         return count
 
-    async with Storage(Ordered(driver_for(small_parts_server, conditions="all"))) as whole:
+    month = Retention(idle=timedelta(days=30), grace=timedelta(0))
+    aged = Dated(driver_for(small_parts_server, conditions="all"), lambda key: -timedelta(days=60 * ("/due/" in key)))
+    async with Storage(Ordered(aged)) as whole:
         storage = whole.under("cost")
         await storage.put_many({f"sessions/s{number}/metadata.json": b"{}" for number in range(1_001)})
         await Session(storage, "s7").hold("case 4711")
         asked()
         assert len([name async for name in list_sessions(storage)]) == 1_001
         assert asked() == {"ListObjectsV2": 2}
-        await sweep(storage.under("nothing"), Retention(idle=timedelta(days=30)))
+        await sweep(storage.under("nothing"), month)
         a_clock = asked()
-        report = await sweep(storage, Retention(idle=timedelta(days=30)))
+        report = await sweep(storage, month)
         assert (report.kept, report.held) == (1_000, 1)
         assert Counter(asked()) - Counter(a_clock) == {
             "ListObjectsV2": 1,
             "GetObject": 1,
         }  # the clock's has one listing
         await storage.delete_prefix("sessions/")
+        await storage.put_many({f"sessions/due/{name}": b"{}" for name in ("files/a", "files/b", "metadata.json")})
+        asked()
+        steps = {
+            "expiring": {"GetObject": 1, "ListObjectsV2": 2, "PutObject": 1},
+            "deleted": {"GetObject": 3, "ListObjectsV2": 3, "PutObject": 1, "DeleteObject": 4},
+        }
+        for step, wanted in steps.items():
+            report = await sweep(storage, month)
+            assert getattr(report, step) == 1
+            assert Counter(asked()) - Counter(a_clock) == wanted

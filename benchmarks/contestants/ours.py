@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Sequence
 
-from micelio_storage import LocalConfig, S3Config, Session, open_storage
+from micelio_storage import LocalConfig, S3Config, Session, Storage, open_storage
 
 from .base import FIRST_PAGE, PART, PARTS_AT_ONCE, Contestant, Target, source
 
@@ -24,6 +24,11 @@ class Ours(Contestant):
 
     async def aclose(self) -> None:
         await self._storage.aclose()
+
+    @property
+    def storage(self) -> Storage:
+        """The one that is open."""
+        return self._storage
 
     async def put(self, key: str, data: bytes) -> int:
         return (await self._storage.put(key, data)).size
