@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING
 
 from ...driver import (
@@ -24,7 +25,9 @@ from .requests._xml import decode_names
 if TYPE_CHECKING:
     from .requests._client import Answer, Client
 
-MADE_AT_ONCE = 100  # entries: about 0.5 ms
+MADE_AT_ONCE = 200  # entries: about 0.4 ms
+
+_values = itemgetter("Key", "Size", "LastModified")
 
 
 async def list_page(client: Client, prefix: Prefix, options: ListOptions) -> Page:
@@ -77,7 +80,7 @@ async def _page(answer: Answer, after: str, following: str | None, pace: Pace) -
         except InvalidKeyError:
             foreign.append(escape_name(folded))
     return Page(
-        entries=sorted(entries, key=lambda entry: entry.key),
+        entries=sorted(entries, key=attrgetter("key")),
         prefixes=sorted(prefixes),
         cursor=cursor_after(following) if following else None,
         skipped=len(foreign),
@@ -86,12 +89,10 @@ async def _page(answer: Answer, after: str, following: str | None, pace: Pace) -
 
 
 def _entry(line: Answer) -> Entry:
-    size: int = answers.field(line, "Size")
+    try:
+        key, size, modified = _values(line)
+    except KeyError as error:
+        raise UnavailableError(f"not an S3 response: it has no {error.args[0]}") from error
     if size < 0:
         raise UnavailableError("not an S3 response: it lists a size below 0")
-    return Entry(
-        key=Key.parse(answers.field(line, "Key")),
-        size=size,
-        etag=answers.etag_of(line),
-        modified=answers.whole_seconds(answers.field(line, "LastModified")),
-    )
+    return Entry(key=Key.parse(key), size=size, etag=answers.etag_of(line), modified=answers.whole_seconds(modified))

@@ -177,9 +177,11 @@ class Writes:
         return left
 
     def _failures(self, answer: Answer, keys: Mapping[Key, StorageError]) -> Mapping[Key, StorageError]:
+        if not answer.get("Errors"):
+            return {}
         named = {str(key): key for key in keys}
         failures: dict[Key, StorageError] = {}
-        for failure in answer.get("Errors", []):
+        for failure in answer["Errors"]:
             error = self.client.error_of(failure)
             if failure.get("Key") not in named:
                 return {key: copy(error) for key in keys}  # nobody can say which of them are still there

@@ -8,6 +8,7 @@ import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any, TypeAlias
 from urllib.parse import unquote_plus
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser, fromstring
@@ -15,7 +16,10 @@ from xml.sax.saxutils import escape
 
 from botocore.parsers import ResponseParserError
 
+from . import _contents
 from ._answers import count_in, parse_time, whole_seconds
+from ._contents import AT_ONCE as LINES_AT_ONCE
+from ._contents import Line, Lines
 from ._pace import IN_A_TURN, Pace
 
 Answer: TypeAlias = dict[str, Any]
@@ -58,21 +62,38 @@ def read_answer(operation: str, data: bytes) -> Answer | None:
 
 async def read_listing(content: Any, pace: Pace) -> Answer:
     """The answer to ListObjectsV2, as the SDK gives it, but only what is used of it."""
+    pieces = []
+    while piece := await content.readany():
+        pieces.append(piece)
+    data = b"".join(pieces)
+    lines, found = Lines(data), list[Line]()
+    while some := list(islice(lines, LINES_AT_ONCE)):
+        await pace.take(IN_A_TURN)
+        found += some
+    rest = lines.rest()
+    answer = await _parse_listing(data if rest is None else rest, pace)
+    if rest is not None and answer["marks"] != 1:  # they stand in a comment, say
+        found, answer = [], await _parse_listing(data, pace)
+    answer["Contents"] = found + answer["Contents"]
+    if answer.pop("root", "") != "ListBucketResult":
+        raise ResponseParserError("the response is not a listing")
+    del answer["marks"]
+    return decode_names(answer)
+
+
+async def _parse_listing(data: bytes, pace: Pace) -> Answer:
     parser: Any = XMLPullParser(["start", "end"])
-    found: Answer = {"Contents": [], "CommonPrefixes": []}
+    found: Answer = {"Contents": [], "CommonPrefixes": [], "marks": 0}
     depth = 0
     try:
-        while data := await content.readany():
-            for start in range(0, len(data), _FED_AT_ONCE):
-                await pace.take(IN_A_TURN)
-                parser.feed(data[start : start + _FED_AT_ONCE])
-                depth = _take_complete(parser.read_events(), depth, found)
+        for start in range(0, len(data), _FED_AT_ONCE):
+            await pace.take(IN_A_TURN)
+            parser.feed(data[start : start + _FED_AT_ONCE])
+            depth = _take_complete(parser.read_events(), depth, found)
         parser.close()
     except (ParseError, LookupError, ValueError) as error:
         raise ResponseParserError("the listing cannot be parsed") from error
-    if found.pop("root", "") != "ListBucketResult":
-        raise ResponseParserError("the response is not a listing")
-    return decode_names(found)
+    return found
 
 
 def decode_names(answer: Answer) -> Answer:
@@ -80,7 +101,8 @@ def decode_names(answer: Answer) -> Answer:
     what the SDK makes of them is the name of another object."""
     if answer.pop("EncodingType", None) == "url":
         for line in answer.get("Contents", []):
-            line["Key"] = unquote_plus(line["Key"], errors="surrogateescape")
+            if "%" in (key := line["Key"]) or "+" in key:
+                line["Key"] = unquote_plus(key, errors="surrogateescape")
         for line in answer.get("CommonPrefixes", []):
             line["Prefix"] = unquote_plus(line["Prefix"], errors="surrogateescape")
     return answer
@@ -110,6 +132,8 @@ def _add_to_page(element: Element, found: Answer) -> None:
                     "ETag": line["ETag"],
                 }
             )
+        case _contents.MARK:
+            found["marks"] += 1
         case "CommonPrefixes":
             found["CommonPrefixes"] += [{"Prefix": part.text or ""} for part in element]
         case "IsTruncated":
