@@ -117,14 +117,14 @@ class Lifecycle:
         self.streams, self.closing = weakref.WeakSet(), set()
         self.closed()
 
-    def tell_of_skipped(self, place: str, page: Page) -> None:
+    def tell_of_skipped(self, place: str, foreign: Sequence[str]) -> None:
         """Log, once for each place, that a listing leaves something out."""
         if place in self.told:
             return
         if len(self.told) >= MOST_TOLD:
             self.told.clear()
         self.told.add(place)
-        example = f", such as {page.foreign[0][:MOST_SHOWN]}" if page.foreign else ""
+        example = f", such as {foreign[0][:MOST_SHOWN]}" if foreign else ""
         text = "listings of %r leave out what other programs stored under names that are not keys%s: %s names all of it"
         logger.warning(text, place, example, "`micelio-storage ls --foreign`")
 

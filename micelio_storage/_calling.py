@@ -65,14 +65,20 @@ class Calling(Openable):
     async def _list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         """The driver's page; that it leaves something out is logged once for each prefix."""
         page = await self._driver.list_page(prefix, options)
-        if page.skipped:
-            self._lifecycle.tell_of_skipped(self._place + prefix, page)
+        self._left_out(prefix, page.skipped, page.foreign)
         return page
 
+    def _left_out(self, prefix: Prefix, skipped: int, foreign: Sequence[str]) -> None:
+        if skipped:
+            self._lifecycle.tell_of_skipped(self._place + prefix, foreign)
+
     async def _delete(self, keys: Sequence[Key], options: DeleteOptions) -> None:
-        failures = await self._driver.delete(keys, options) if keys else {}
+        self._raise_failures(await self._driver.delete(keys, options) if keys else {}, len(keys))
+
+    def _raise_failures(self, failures: Mapping[Key, StorageError], count: int) -> None:
+        """Raise what kept some of so many objects from being deleted."""
         self._add_context("delete", failures)
-        raise_together(list(failures.values()), f"{len(failures)} of {len(keys)} objects could not be deleted")
+        raise_together(list(failures.values()), f"{len(failures)} of {count} objects could not be deleted")
 
     def _parse_all(self, keys: Iterable[str]) -> dict[Key, None]:
         if isinstance(keys, str):

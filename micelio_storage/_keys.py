@@ -16,7 +16,8 @@ MAX_KEY_BYTES = 1024
 """The longest key, in bytes of UTF-8: the limit of S3, kept on every driver so that a session can move."""
 
 MAX_SEGMENT_BYTES = 255  # of UTF-8: NAME_MAX of ext4, xfs, btrfs and tmpfs
-RESERVED_SEGMENT = ".micelio"  # the local driver's own directory
+RESERVED_SEGMENT = ".micelio"
+"""What no key begins with as its first segment, on any driver: on disk it is the driver's own directory."""
 
 # C0, DEL, C1; U+FFFE and U+FFFF, which XML (and so an S3 listing) cannot carry; lone surrogates; the backslash.
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff\\]")
@@ -150,9 +151,11 @@ def is_session_id(text: str) -> bool:
 
 def is_key_segment(name: str) -> bool:
     """Whether a name found on a disk can be a segment of a key (so that a listing may show it)."""
-    if _FORBIDDEN.search(name) or name in ("", ".", ".."):
+    if name in ("", ".", ".."):
         return False
-    return len(name if name.isascii() else name.encode()) <= MAX_SEGMENT_BYTES
+    if name.isascii():  # as most are, of which a search is half of what reading a directory takes
+        return name.isprintable() and "\\" not in name and len(name) <= MAX_SEGMENT_BYTES
+    return not _FORBIDDEN.search(name) and len(name.encode()) <= MAX_SEGMENT_BYTES
 
 
 def _plain(text: object, what: str) -> str:

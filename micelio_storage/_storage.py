@@ -39,7 +39,6 @@ from ._types import (
     Capabilities,
     DeleteOptions,
     Entry,
-    ListOptions,
     Page,
     ReadOptions,
     Removed,
@@ -53,8 +52,6 @@ from ._types import (
 from ._updating import Change, read_object, update_object
 from .driver import Download, Driver, Upload
 from .wrappers.prefixed import PrefixedDriver
-
-DELETED_AT_ONCE = 10_000  # keys: a flat directory is read anew after each removal, and these are a few MiB
 
 
 class Storage(Calling):
@@ -358,23 +355,17 @@ class Storage(Calling):
 
     async def delete_prefix(self, prefix: str, *, everything: bool = False, deadline: float | None = None) -> Removed:
         """Remove all objects whose keys begin with `prefix`; returns how many, and as `skipped` how many were left
-        because their names are not keys. The empty prefix needs `everything`."""
+        because their names are not keys. The empty prefix needs `everything`. What could not be removed is raised when
+        the rest is gone, several failures as an `ExceptionGroup`."""
         with self._call("delete_prefix", prefix, deadline) as call:
             parsed = self._parse_prefix(prefix)
             if not parsed and everything is not True:
                 raise InvalidArgumentError("an empty prefix means every object: pass everything=True if you mean it")
-            count, skipped, begun, cursor, more = 0, 0, time.monotonic_ns(), None, True
-            while more:
-                keys: list[Key] = []
-                while more and len(keys) < DELETED_AT_ONCE:
-                    page = await self._list_page(parsed, ListOptions(cursor=cursor, begun=begun))
-                    keys += [entry.key for entry in page.entries]
-                    skipped += page.skipped
-                    cursor, more = page.cursor, page.cursor is not None
-                await self._delete(keys, DeleteOptions())
-                count += len(keys)
-            call.counted(count)
-            return Removed(count, skipped=skipped)
+            cleared = await self._driver.delete_prefix(parsed)
+            self._left_out(parsed, cleared.skipped, cleared.foreign)
+            self._raise_failures(cleared.failures, cleared.count + len(cleared.failures))
+            call.counted(cleared.count)
+            return Removed(cleared.count, skipped=cleared.skipped)
 
     # -- from object to object
 

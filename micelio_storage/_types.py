@@ -16,6 +16,7 @@ from ._errors import (
     NotModifiedError,
     PreconditionFailedError,
     RangeError,
+    StorageError,
 )
 from ._info import HttpHeaders, ObjectInfo, headers_of
 from ._keys import MAX_KEY_BYTES, Key
@@ -74,6 +75,21 @@ class Removed(int):
 
     def __getnewargs_ex__(self) -> tuple[tuple[int], dict[str, int]]:
         return (int(self),), {"skipped": self.skipped}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleared:
+    """What came of removing all objects below a prefix.
+
+    `count` were removed. `skipped` were left because their names are not keys, or not for the one who asked; of
+    `foreign`, those names, the first is enough. `failures` could not be removed, with the reason: the rest was tried
+    all the same, unless there were thousands.
+    """
+
+    count: int
+    skipped: int = 0
+    foreign: Sequence[str] = ()
+    failures: Mapping[Key, StorageError] = field(default_factory=dict, hash=False)
 
 
 # -- what is asked for

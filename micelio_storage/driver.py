@@ -12,6 +12,7 @@ What it cannot do it declares in `capabilities` *and* refuses with `NotSupported
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -41,7 +42,7 @@ from ._errors import (
     show_key,
 )
 from ._info import DEFAULT_CONTENT_TYPE, HTTP_HEADERS, HttpHeaders, ObjectInfo, headers_of
-from ._keys import MAX_KEY_BYTES, NO_PREFIX, Key, Prefix, is_key_segment
+from ._keys import MAX_KEY_BYTES, NO_PREFIX, RESERVED_SEGMENT, Key, Prefix, is_key_segment
 from ._outcome import count_attempt
 from ._parsing import encode_metadata, parse_content_type, parse_header, parse_metadata
 from ._shielding import publishing, run_to_completion, wait_uncancelled
@@ -50,6 +51,7 @@ from ._types import (
     RESERVED_METADATA,
     BytesLike,
     Capabilities,
+    Cleared,
     Condition,
     DeleteOptions,
     Entry,
@@ -77,18 +79,27 @@ from ._types import (
     resolve_span,
 )
 
+DELETED_AT_ONCE = 10_000
+"""Keys that are listed and then deleted together: a flat directory is read anew after each removal. A few MiB."""
+MOST_FAILURES = 1_000
+"""Failures with which the removal of all below a prefix gives up: where so many are, what is left would fail too."""
+
 __all__ = [
     "DEFAULT_CONTENT_TYPE",
+    "DELETED_AT_ONCE",
     "HTTP_HEADERS",
     "MAX_KEY_BYTES",
+    "MOST_FAILURES",
     "NO_PREFIX",
     "RESERVED_METADATA",
+    "RESERVED_SEGMENT",
     "AccessDeniedError",
     "AlreadyExistsError",
     "AmbiguousWriteError",
     "BusyError",
     "BytesLike",
     "Capabilities",
+    "Cleared",
     "ClosedError",
     "Condition",
     "ConfigError",
@@ -140,6 +151,7 @@ __all__ = [
     "headers_of",
     "inherit",
     "is_key_segment",
+    "list_and_delete",
     "not_a_cursor",
     "not_found",
     "page_of",
@@ -260,6 +272,12 @@ class Driver(Protocol):
         removed, with the reason."""
         ...
 
+    async def delete_prefix(self, prefix: Prefix, spared: Sequence[str] = ()) -> Cleared:
+        """Remove all objects whose keys begin with `prefix`, but for those that are called as one of `spared`, or lie
+        below it as in a directory: those are no keys for the one who asks. `list_and_delete` does it for a driver that
+        has no better way."""
+        ...
+
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         """The next entries whose keys begin with `prefix`, in UTF-8 byte order where `capabilities.ordered`, and the
         number of what is left out. `InvalidArgumentError` for a cursor that no page of this listing gave."""
@@ -285,3 +303,24 @@ async def copy_and_delete(driver: Driver, source: Key, target: Key, options: Wri
     for error in failures.values():
         raise error
     return info
+
+
+async def list_and_delete(driver: Driver, prefix: Prefix, spared: Sequence[str] = ()) -> Cleared:
+    """A removal of all objects below a prefix by listing them and deleting them, thousands at a time."""
+    below = tuple(f"{name}/" for name in spared)
+    count, skipped, foreign, failures = 0, 0, list[str](), dict[Key, StorageError]()
+    begun, cursor, more = time.monotonic_ns(), None, True
+    while more and len(failures) < MOST_FAILURES:
+        keys: list[Key] = []
+        while more and len(keys) < DELETED_AT_ONCE:
+            page = await driver.list_page(prefix, ListOptions(cursor=cursor, begun=begun))
+            found = [entry.key for entry in page.entries]
+            left = {key for key in found if key in spared or key.startswith(below)}
+            keys += [key for key in found if key not in left]
+            skipped += page.skipped + len(left)
+            foreign = foreign or [*page.foreign, *map(escape_name, left)][:1]
+            cursor, more = page.cursor, page.cursor is not None
+        failed = await driver.delete(keys, DeleteOptions()) if keys else {}
+        failures |= failed
+        count += len(keys) - len(failed)
+    return Cleared(count=count, skipped=skipped, foreign=foreign, failures=failures)

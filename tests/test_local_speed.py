@@ -29,7 +29,7 @@ from micelio_storage import (
 )
 from micelio_storage.driver import Key, Span
 from micelio_storage.drivers import _checksums
-from micelio_storage.drivers.local import LocalDriver, _attribute_cache, _fast_reads, _reads, _uploads
+from micelio_storage.drivers.local import LocalDriver, _attribute_cache, _fast_reads, _levels, _reads, _uploads
 from micelio_storage.drivers.local import _listing as listing
 from micelio_storage.drivers.local._attribute_cache import Known
 from micelio_storage.drivers.local._attributes import Attributes, decode
@@ -279,7 +279,8 @@ def _attributes(info: ObjectInfo) -> tuple[str, dict[str, str], str | None]:
 async def test_pages_whose_listing_is_left_keep_names_within_one_bound(
     tmpfs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "MOST_NAMES", 2000)
+    for module in (_levels, listing):
+        monkeypatch.setattr(module, "MOST_NAMES", 2000)
     monkeypatch.setattr(listing, "MAX_KEY_BYTES", 1500)  # so that a walk keeps 500 names
     driver = LocalDriver(tmpfs / "root")
     async with Storage(driver) as storage:
@@ -296,7 +297,8 @@ async def test_pages_whose_listing_is_left_keep_names_within_one_bound(
 
 
 async def test_a_directory_larger_than_the_bound_is_listed_whole(tmpfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "MOST_NAMES", 1600)
+    for module in (_levels, listing):
+        monkeypatch.setattr(module, "MOST_NAMES", 1600)
     monkeypatch.setattr(listing, "MAX_KEY_BYTES", 1500)  # so that a walk keeps 100 names
     (tmpfs / "root").mkdir()
     async with Storage(LocalDriver(tmpfs / "root")) as storage:

@@ -143,7 +143,7 @@ def takes_keys(member: str) -> bool:
 
 def test_what_takes_keys_is_found_out() -> None:
     found = {name for name in MEMBERS if takes_keys(name)}
-    assert found == {"head", "read", "put", "upload", "copy", "move", "delete", "list_page", "presign"}
+    assert found == {"head", "read", "put", "upload", "copy", "move", "delete", "delete_prefix", "list_page", "presign"}
 
 
 @pytest.mark.parametrize("wrapper", [PrefixedDriver])

@@ -15,7 +15,7 @@ import pytest
 
 from micelio_storage import LocalConfig, Session, Storage, list_sessions, open_storage
 from micelio_storage.driver import Key, ListOptions, Page, Prefix, ReadOptions
-from micelio_storage.drivers.local import LocalDriver, _names
+from micelio_storage.drivers.local import LocalDriver, _levels, _names
 from micelio_storage.drivers.local import _listing as listing
 from micelio_storage.drivers.memory import MemoryDriver
 from micelio_storage.sessions import Retention, SweepOutcome, sweep
@@ -38,7 +38,7 @@ class Reads:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.directories = Counter[str]()
         self.entries = self.most_held = self.most_next = 0
-        reading, judging = listing._read_directory, listing._segment
+        reading, judging = _levels._read_directory, _levels.segment
         adding, filling = _names.Names.add, _names.Names.fill
 
         def read(root: Any, path: str, *rest: Any) -> Any:
@@ -58,8 +58,9 @@ class Reads:
             self.most_next = max(self.most_next, len(names.next))
             return there
 
-        monkeypatch.setattr(listing, "_read_directory", read)
-        monkeypatch.setattr(listing, "_segment", judge)
+        monkeypatch.setattr(_levels, "_read_directory", read)
+        for module in (_levels, listing):
+            monkeypatch.setattr(module, "segment", judge)
         monkeypatch.setattr(_names.Names, "add", add)
         monkeypatch.setattr(_names.Names, "fill", fill)
 
@@ -121,7 +122,8 @@ def test_names_that_are_given_up_are_the_greatest(monkeypatch: pytest.MonkeyPatc
 async def test_a_listing_holds_so_many_names_however_large_the_directory_is(
     tmpfs: Path, monkeypatch: pytest.MonkeyPatch, delimiter: str | None
 ) -> None:
-    monkeypatch.setattr(listing, "MOST_NAMES", 1_500)
+    for module in (_levels, listing):
+        monkeypatch.setattr(module, "MOST_NAMES", 1_500)
     monkeypatch.setattr(_names, "ROW", 100)
     wanted = [f"{number:05}" for number in range(2_200)]
     make_sessions(tmpfs / "root", wanted)
@@ -204,7 +206,8 @@ async def test_a_listing_that_begins_later_shows_what_was_written_before(tmpfs: 
 async def test_a_large_directory_is_not_read_again_because_many_small_ones_are_listed(
     tmpfs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "MOST_NAMES", 10_000)
+    for module in (_levels, listing):
+        monkeypatch.setattr(module, "MOST_NAMES", 10_000)
     make_sessions(tmpfs / "root", [f"{number:05}" for number in range(2_100)])
     for number in range(40):
         (tmpfs / f"root/{number}").mkdir()

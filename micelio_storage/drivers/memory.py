@@ -18,6 +18,7 @@ from ..driver import (
     DEFAULT_CONTENT_TYPE,
     BytesLike,
     Capabilities,
+    Cleared,
     ClosedError,
     DeleteOptions,
     Entry,
@@ -40,6 +41,7 @@ from ..driver import (
     copy_and_delete,
     headers_of,
     inherit,
+    list_and_delete,
     not_found,
     page_of,
     publishing,
@@ -146,6 +148,9 @@ class MemoryDriver:
                         if self._objects.pop(key, None) is not None:
                             del self._order[bisect_left(self._order, key)]
         return failures
+
+    async def delete_prefix(self, prefix: Prefix, spared: Sequence[str] = ()) -> Cleared:
+        return await list_and_delete(self, prefix, spared)
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         await checkpoint()

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .._errors import NotFoundError
 from .._keys import is_session_id, parse_session_id
-from .._storage import DELETED_AT_ONCE, Storage
+from .._storage import Storage
 from .._types import Removed
+from ..driver import DELETED_AT_ONCE
 from ._document import METADATA, Document, format_document, parse_document, read_document
 from ._events._event_log import EventLog
 from ._expiry._lifecycle import NAME, LifecycleRecord, given_up, held, parse_reason, released, stores_anything, touched

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..driver import (
     BytesLike,
     Capabilities,
+    Cleared,
     DeleteOptions,
     Download,
     Driver,
@@ -67,6 +68,9 @@ class Forwarding:
 
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
         return await self.inner.delete(keys, options)
+
+    async def delete_prefix(self, prefix: Prefix, spared: Sequence[str] = ()) -> Cleared:
+        return await self.inner.delete_prefix(prefix, spared)
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         return await self.inner.list_page(prefix, options)

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..driver import (
+    RESERVED_SEGMENT,
     BytesLike,
     Capabilities,
+    Cleared,
     DeleteOptions,
     Download,
     Driver,
@@ -85,6 +87,14 @@ class PrefixedDriver(Forwarding):
         outer = {self._below(key): key for key in keys}
         failures = await self.inner.delete(list(outer), options)
         return {outer[key]: error for key, error in failures.items()}
+
+    async def delete_prefix(self, prefix: Prefix, spared: Sequence[str] = ()) -> Cleared:
+        """What is no key here is a key inside, and stays."""
+        below = Prefix.parse(self.prefix + prefix)
+        cleared = await self.inner.delete_prefix(below, [self.prefix + name for name in (*spared, RESERVED_SEGMENT)])
+        failures = {Key.parse(key[len(self.prefix) :]): error for key, error in cleared.failures.items()}
+        foreign = [name[len(escape_name(self.prefix)) :] for name in cleared.foreign]
+        return replace(cleared, foreign=foreign, failures=failures)
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         """The inner page without the prefix, or the one behind it if nothing of it is a key here."""

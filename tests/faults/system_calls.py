@@ -120,6 +120,7 @@ CHANGES: dict[str, Change] = {
     "streamed put": Change(lambda s, _: _stream(s, KEY), KEY, LARGE),
     "streamed if_absent": Change(lambda s, _: _stream(s, NEW_KEY, if_absent=True), NEW_KEY, LARGE),
     "upload_file": Change(lambda s, path: s.upload_file(path, KEY, metadata=labels(LARGE)), KEY, LARGE),
+    "delete_prefix": Change(lambda s, _: s.delete_prefix("a/"), KEY, None),
 }
 READS = {"read": Change(lambda s, _: state(s), KEY, OLD)}
 NAIVE = {"in place": Change(_write_in_place, KEY, NEW)}

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from micelio_storage.driver import (
     BytesLike,
+    Cleared,
     DeleteOptions,
     Download,
     Driver,
@@ -21,6 +22,7 @@ from micelio_storage.driver import (
     Span,
     StorageError,
     WriteOptions,
+    list_and_delete,
 )
 from micelio_storage.wrappers._forwarding import Forwarding
 
@@ -50,6 +52,9 @@ class _Dated(Forwarding):
 
     async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
         return self.dated(key, await self.inner.put(key, data, options))
+
+    async def delete_prefix(self, prefix: Prefix, spared: Sequence[str] = ()) -> Cleared:
+        return await list_and_delete(self, prefix, spared)
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         page = await self.inner.list_page(prefix, options)

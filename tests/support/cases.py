@@ -81,6 +81,7 @@ KIT: Mapping[str, tuple[str, ...]] = {
     "O15": ("delete_takes_an_object_out_of_sight", "the_place_of_deleted_objects_is_free"),
     "O16": (
         "delete_prefix_removes_what_begins_so_and_counts",
+        "what_is_no_key_below_a_prefix_stays_when_all_is_deleted_there",
         "many_objects_are_deleted_in_one_call",
         "ten_thousand_keys_are_listed_in_order",
     ),

@@ -15,6 +15,7 @@ from micelio_storage import Storage
 from micelio_storage.driver import (
     BytesLike,
     Capabilities,
+    Cleared,
     ClosedError,
     DeleteOptions,
     Driver,
@@ -31,6 +32,7 @@ from micelio_storage.driver import (
     StorageError,
     WriteOptions,
     headers_of,
+    list_and_delete,
     resolve_span,
 )
 from micelio_storage.sync import SyncReader, SyncStorage, SyncWriter
@@ -113,6 +115,9 @@ class SyncDoorDriver:
             except StorageError as error:
                 failures[key] = error
         return failures
+
+    async def delete_prefix(self, prefix: Prefix, spared: Sequence[str] = ()) -> Cleared:
+        return await list_and_delete(self, prefix, spared)
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         how = {name: getattr(options, name) for name in ("limit", "cursor", "start_after", "delimiter", "foreign")}

@@ -19,6 +19,7 @@ from ..._shielding import run_to_completion
 from ...driver import (
     BytesLike,
     Capabilities,
+    Cleared,
     ClosedError,
     ConfigError,
     DeleteOptions,
@@ -36,6 +37,7 @@ from ...driver import (
     UnavailableError,
     WriteOptions,
     copy_and_delete,
+    list_and_delete,
 )
 from .._lanes import Lane, Steps
 from .._libc import keep_freed_memory_if_asked
@@ -45,6 +47,7 @@ from ._errors import system_errors, translate
 from ._fast_reads import CachedReads
 from ._listing import Listings
 from ._reads import LocalDownload, Opened, Reads
+from ._removal import Removal
 from ._root import Resolver, Root, make_root
 from ._staging import Staged
 from ._store import Store, find_files, is_in_use
@@ -196,6 +199,14 @@ class LocalDriver:
                 failures |= await opened.write_lane.finish(steps)
         return failures
 
+    async def delete_prefix(self, prefix: Prefix, spared: Sequence[str] = ()) -> Cleared:
+        opened = self._require_open()
+        with system_errors(opened.path):
+            removal = await opened.read_lane.run(opened.removal, prefix, spared)
+            while removal is not None and removal.goes_on:
+                await opened.copy_lane.finish(removal.step())
+        return await list_and_delete(self, prefix, spared) if removal is None else removal.result()
+
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         opened = self._require_open()
         with system_errors():
@@ -231,6 +242,7 @@ class _Opened:
         self._setting = setting
         self._found_files: AttributeFiles | None = None
         self._keeping: Keeping = keeping
+        self._durable = durable
         self._store: Store | None = None
         self._making = threading.Lock()
         self.path = root.path
@@ -280,6 +292,13 @@ class _Opened:
     def stage(self) -> Staged:
         """A new staging file."""
         return self.store().staging.create()
+
+    def removal(self, prefix: Prefix, spared: Sequence[str]) -> Removal | None:
+        """A removal of what is below a prefix, of which directories can be read; None where there is no root, and where
+        attributes are kept beside the objects, which go one by one."""
+        if not self._root.find() or self.files() is not None:
+            return None
+        return Removal(self._root, self.store, prefix, spared, durable=self._durable)
 
     def unfinished(self) -> Sequence[str]:
         return self._store.staging.unfinished() if self._store else []

@@ -14,6 +14,7 @@ import fcntl
 import os
 import random
 import zlib
+from collections.abc import Iterable
 
 from ...driver import Key
 from .._lanes import Pause, Steps
@@ -78,6 +79,11 @@ class Locks:
         (lock,) = yield from self._take({_shard(key)}, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         return lock
 
+    def share(self, shard: int) -> Steps[Lock]:
+        """The same for what `add_by_shard` found to have this lock in common; not alone."""
+        (lock,) = yield from self._take({shard}, fcntl.LOCK_SH)
+        return lock
+
     def take_both(self, one: Key, other: Key) -> Steps[list[Lock]]:
         """The same for two keys, alone: one lock or two. Who waits for the second does not keep the first."""
         return (yield from self._take({_shard(one), _shard(other)}, fcntl.LOCK_EX))
@@ -131,6 +137,13 @@ class Locks:
             except FileNotFoundError:
                 self._directory.remake(directory)
         raise root_is_gone()
+
+
+def add_by_shard(found: dict[int, list[bytes]], directory: bytes, names: Iterable[bytes]) -> None:
+    """Add names of objects in one directory, by the lock of their keys."""
+    start = zlib.crc32(directory + b"/") if directory else 0
+    for name in names:
+        found.setdefault(zlib.crc32(name, start) % SHARDS, []).append(name)
 
 
 def release_all(locks: list[Lock]) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from contextlib import ExitStack
+from typing import Protocol
 
 from ...driver import ConfigError
 from ._attributes import AttributeFiles, Keeping, inode_keeps_attributes
@@ -76,6 +77,12 @@ class Store:
         if self.files is not None:
             self.files.close()
         self.staging.close()
+
+
+class StoreOf(Protocol):
+    """Gives the driver's own files, made at the first write; `probed` unless only deletes need them."""
+
+    def __call__(self, *, probed: bool = True) -> Store: ...
 
 
 def find_files(root: Root) -> AttributeFiles | None:

@@ -9,7 +9,6 @@ import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Protocol
 
 from ...driver import (
     DEFAULT_CONTENT_TYPE,
@@ -40,7 +39,7 @@ from ._fast_reads import CachedReads
 from ._reads import Reads
 from ._root import MOST_RACES, Root, release, root_is_gone
 from ._staging import Placed, Staged, new_name
-from ._store import Store
+from ._store import Store, StoreOf
 from ._versions import Stamps, describe, etag_of, is_version
 
 MOST_DIRECTORIES = 64  # descriptors that one delete holds
@@ -51,12 +50,6 @@ COPY_STEP = 32 << 20  # bytes copied between two chances to cancel: about 15 ms
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks, on btrfs and xfs
 _NO_CLONE = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.EPERM)
 _NO_RANGE = (errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOSYS)
-
-
-class StoreOf(Protocol):
-    """Gives the driver's own files, made at the first write; `probed` unless only deletes need them."""
-
-    def __call__(self, *, probed: bool = True) -> Store: ...
 
 
 class Writes:

@@ -12,6 +12,7 @@ from ..._shielding import run_to_completion
 from ...driver import (
     BytesLike,
     Capabilities,
+    Cleared,
     ClosedError,
     ConfigError,
     DeleteOptions,
@@ -26,6 +27,7 @@ from ...driver import (
     StorageError,
     WriteOptions,
     copy_and_delete,
+    list_and_delete,
 )
 from .._lanes import Lane
 from .._libc import keep_freed_memory_if_asked
@@ -127,6 +129,9 @@ class S3Driver:
 
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
         return await self._require_open().writes.delete(keys, options)
+
+    async def delete_prefix(self, prefix: Prefix, spared: Sequence[str] = ()) -> Cleared:
+        return await list_and_delete(self, prefix, spared)
 
     async def list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         return await self._require_open().list_page(prefix, options)

@@ -15,6 +15,7 @@ from ..._turns import in_thread
 from ...driver import (
     BytesLike,
     Capabilities,
+    Cleared,
     DeleteOptions,
     Download,
     Entry,
@@ -122,6 +123,9 @@ class TreeDriver:
         _refuse()
 
     async def delete(self, keys: Sequence[Key], options: DeleteOptions) -> Mapping[Key, StorageError]:
+        _refuse()
+
+    async def delete_prefix(self, prefix: Prefix, spared: Sequence[str] = ()) -> Cleared:
         _refuse()
 
     async def presign(self, key: Key, request: PresignRequest) -> SignedUrl:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from urllib.parse import unquote
 
 from ...driver import (
+    Cleared,
     DeleteOptions,
     Entry,
     InvalidKeyError,
@@ -206,6 +207,14 @@ class ForgetsTheSlash(MemoryDriver):
         if options.delimiter is None:
             prefix = Prefix.parse(prefix.rstrip("/"))
         return await super().list_page(prefix, options)
+
+
+@fails("what_is_no_key_below_a_prefix_stays_when_all_is_deleted_there")
+class SparesNothing(MemoryDriver):
+    """Deletes all that begins with a prefix, also what is no key for the one who asks."""
+
+    async def delete_prefix(self, prefix: Prefix, spared: Sequence[str] = ()) -> Cleared:
+        return await super().delete_prefix(prefix)
 
 
 @fails(

@@ -152,6 +152,17 @@ async def a_storage_under_a_prefix_sees_nothing_else(storage: Storage, prefix: s
 
 
 @check
+async def what_is_no_key_below_a_prefix_stays_when_all_is_deleted_there(storage: Storage, prefix: str) -> None:
+    """Names that are reserved where keys begin are no keys below a prefix: they stay, and are counted as skipped."""
+    below = storage.under(prefix + "s1")
+    for name in ("s1/.micelio/x", "s1/.micelio2", "s1/a", "s1/b/.micelio/c"):
+        await storage.put(prefix + name, b"1")
+    removed = await below.delete_prefix("", everything=True)
+    equal((int(removed), removed.skipped), (3, 1), "how many objects were removed and skipped")
+    equal(await names(storage, prefix), ["s1/.micelio/x"], "what is left")
+
+
+@check
 async def a_storage_under_a_prefix_is_the_same_storage(storage: Storage, prefix: str) -> None:
     """What is written below is there from above, under the whole key, and the other way round; also two levels down."""
     below = storage.under(prefix + "s").under("t/")
