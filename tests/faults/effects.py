@@ -136,6 +136,11 @@ async def _put_other(session: Session) -> None:
     await session.files.put(OTHER, _bytes(session, "other", 1000), content_type="text/plain")
 
 
+async def _put_deep(session: Session) -> None:
+    for name in ("src/deep/one.ex", "src/deep/er/two.ex", "src/deep/er/three.ex"):
+        await session.files.put(name, _bytes(session, name, 1000))
+
+
 async def _copy(session: Session) -> None:
     await session.files.copy(KEY, OTHER)
 
@@ -200,7 +205,7 @@ EFFECTS: dict[str, Effect] = {
     "delete": Effect(_delete, (_put_old,)),
     "delete of several": Effect(_delete_two, (_put_old, _put_other)),
     "delete if-match": Effect(_delete_if_match, (_put_old,)),
-    "delete_prefix": Effect(_delete_prefix, (_put_old, _put_other)),
+    "delete_prefix": Effect(_delete_prefix, (_put_old, _put_other, _put_deep)),
     "update": Effect(_update, (_put_old,)),
     "first metadata": Effect(_update_metadata),
     "metadata update": Effect(_update_metadata, (_put_old, _update_metadata)),
