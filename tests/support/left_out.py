@@ -1,6 +1,6 @@
 """Tests that need more than every run has: each kind has a folder and a marker, and is run when `-m` names the marker.
-Without it these are not even imported; with it they fail where something is missing. `.ci/run` always runs them, and
-says what they need.
+Without it these are not even imported; with it they fail where something is missing. `.ci/run` says what they need, and
+runs them: those on clusters with `MICELIO_EVERYTHING=1`, the others always.
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ from pathlib import Path
 
 import pytest
 
+from .everything import EVERYTHING
+
 TESTS = Path(__file__).parents[1]
 FOLDERS = {  # of each marker: its modules import what only its dependency group has
     "adapters": TESTS / "adapters",
+    "cluster": TESTS / "cluster",
     "web_clients": TESTS / "web" / "clients",
 }
+WITH_EVERYTHING = {"cluster"}  # are chosen by MICELIO_EVERYTHING=1 too
 NODE_MODULES = "MICELIO_NODE_MODULES"  # the folder into which npm has installed
 
 
 def is_chosen(config: pytest.Config, marker: str) -> bool:
-    """Whether the command names it."""
-    return marker in str(config.getoption("markexpr"))
+    """Whether the command names it, or everything is asked for that can be had."""
+    return marker in str(config.getoption("markexpr")) or (EVERYTHING and marker in WITH_EVERYTHING)
 
 
 def is_left_out(config: pytest.Config, path: Path) -> bool:

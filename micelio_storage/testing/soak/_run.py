@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -110,7 +110,7 @@ async def _nobody(_: str) -> None:
 
 
 async def soak(
-    config: Config,
+    config: Config | Sequence[Config],
     *,
     seconds: float,
     processes: int = PROCESSES,
@@ -127,16 +127,18 @@ async def soak(
 
     Each process has so many `tasks` that work on objects, and, where the store has conditional puts and deletes, so
     many more that work on `sessions`: workspaces, snapshots, forks, events, collections and sweeps.
+
+    Several configurations are several ways to one place, such as the gateways of a cluster: each process takes the next
+    one, and so does the one that follows it when it is killed. The first is also that of who looks in the end.
     """
-    if isinstance(config, MemoryConfig):
-        raise ConfigError("a storage in memory belongs to one process, and dies with it: give file:///path or s3://...")
+    ways = _ways(config)
     parse_count("processes", processes, least=1, most=MOST)
     parse_count("tasks", tasks, least=1, most=MOST)
     parse_count("sessions", sessions, least=0, most=MOST)
-    driver = make_driver(_patient(config))
+    driver = make_driver(_patient(ways[0]))
     report = Report(seed=seed or secrets.token_hex(4), processes=processes, tasks=tasks)
-    async with Storage(driver, deadline=config.deadline) as storage:
-        run = _Run(config, driver, storage, report, enough, tell)
+    async with Storage(driver, deadline=ways[0].deadline) as storage:
+        run = _Run(ways, driver, storage, report, enough, tell)
         await run.prepare(sessions)
         try:
             await run.work(seconds, pauses if kills else None)
@@ -144,6 +146,23 @@ async def soak(
         finally:
             await run_to_completion(run.clean())
     return report
+
+
+def _ways(config: Config | Sequence[Config]) -> Sequence[Config]:
+    """All of them, or `ConfigError`."""
+    ways = [*config] if isinstance(config, Sequence) else [config]
+    if not ways:
+        raise ConfigError("no configuration was given: give one, or several that lead to one place")
+    if any(isinstance(way, MemoryConfig) for way in ways):
+        raise ConfigError("a storage in memory belongs to one process, and dies with it: give file:///path or s3://...")
+    if len({_place(way) for way in ways}) > 1:
+        raise ConfigError("the configurations lead to different places: all must have one bucket and one prefix")
+    return ways
+
+
+def _place(config: Config) -> tuple[str, ...]:
+    """What tells where its objects are, by whichever server or mount they are reached."""
+    return (config.bucket, _outer(config)) if isinstance(config, S3Config) else ()
 
 
 def _patient(config: Config) -> Config:
@@ -170,14 +189,15 @@ class _Run:
 
     def __init__(
         self,
-        config: Config,
+        ways: Sequence[Config],
         driver: Driver,
         storage: Storage,
         report: Report,
         enough: Callable[[Report], bool],
         tell: Tell,
     ) -> None:
-        self._config = config
+        self._ways = ways
+        self._config = ways[0]
         self._driver = driver
         self._storage = storage
         self._report = report
@@ -324,7 +344,7 @@ class _Run:
     def _orders(self, worker: _Worker) -> bytes:
         late = isinstance(self._config, S3Config) and worker.runs > 0
         return line(
-            config=config_out(self._config),
+            config=config_out(self._ways[(worker.number + worker.runs) % len(self._ways)]),
             number=worker.number,
             run=worker.runs,
             base=worker.base,
