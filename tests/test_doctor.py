@@ -108,6 +108,7 @@ async def test_nothing_fails_on_any_server_and_nothing_is_left(s3_server: Server
         "permission: multipart upload", "permission: multipart abort", "permission: list parts",
         "permission: list uploads", "permission: delete", "permission: delete many", "condition: if_absent",
         "odd keys",
+        "prefixes",
     }  # fmt: skip
     assert left(s3_server) == ([], [])
 
@@ -401,6 +402,7 @@ async def test_a_listing_that_fails_does_not_end_the_examination() -> None:
     assert statuses(found, "failed") == {
         "permission: list",
         "odd keys",
+        "prefixes",
         "order of listings",
         "fresh listings",
     }
@@ -429,6 +431,14 @@ async def test_listings_that_are_not_right_are_found(
     monkeypatch.setattr(Trial, "_listed", listed)
     found = await by_check(strict_server)
     assert (found["odd keys"].status, found["order of listings"].status) == (odd, order)
+
+
+@on_one_loop
+async def test_a_store_that_takes_prefixes_for_patterns_is_noted() -> None:
+    with strict(wildcards=True) as (server, referee):
+        found = await by_check(server)
+        assert referee.objects() == {}
+    assert (found["prefixes"].status, found["odd keys"].status) == ("note", "ok")
 
 
 @pytest.mark.parametrize("stale", ["after a put", "after a delete"])

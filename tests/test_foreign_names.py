@@ -14,8 +14,9 @@ import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from support import s3_servers
 from support.s3_servers import Server
-from support.s3_storage import config_for, driver_for, session_for
+from support.s3_storage import config_for, driver_for, session_for, set_credentials
 from yarl import URL
 
 from micelio_storage import Session, Storage, Usage, list_sessions, open_storage
@@ -23,6 +24,7 @@ from micelio_storage.cli._app import run
 from micelio_storage.driver import Prefix, escape_name
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.local import _listing as listing
+from micelio_storage.drivers.s3 import abort_uploads
 from micelio_storage.drivers.s3.doctor._examination import diagnose
 from micelio_storage.drivers.s3.requests._xml import decode_names
 from micelio_storage.transfer import Outcome, Tally, copy_below, migrate, verify
@@ -183,6 +185,36 @@ async def test_on_s3_no_prefix_is_folded_that_a_listing_refuses(s3_server: Serve
             assert found == (["b/c"] if prefix == "b/" else [])
             assert skipped == len(shown)
             assert (skipped > 0) == any(name.startswith(prefix) for name in names)
+
+
+@pytest.mark.case("N6")
+async def test_a_store_that_takes_prefixes_for_patterns_shows_and_deletes_no_others() -> None:
+    with s3_servers.strict(wildcards=True) as server:
+        async with Storage(driver_for(server, conditions="all")) as storage:
+            for key in ("a_/1", "a_1", "ab/1", "ab1", "%1"):
+                await storage.put(key, b"1")
+            for fold in (False, True):
+                for limit in (1, 1000):
+                    found, skipped, _ = await pages_of(storage, "a_", limit=limit, fold=fold)
+                    assert (sorted(found), skipped) == (["a_/", "a_1"] if fold else ["a_/1", "a_1"], 0)
+            assert await storage.delete_prefix("a_") == 2
+            assert [str(entry.key) async for entry in storage.list()] == ["%1", "ab/1", "ab1"]
+
+
+@pytest.mark.case("N6")
+async def test_uploads_of_others_are_left_by_a_store_that_takes_prefixes_for_patterns() -> None:
+    with s3_servers.strict(wildcards=True) as server:
+        assert server.referee is not None
+        config = config_for(server, conditions="all")
+        async with Storage(driver_for(server, conditions="all", part_size=5 << 20)) as others:
+            writer = await others.open_write("xy/1")
+            await writer.write(bytes(6 << 20))
+            assert [upload.key for upload in server.referee.uploads()] == ["xy/1"]
+            with pytest.MonkeyPatch.context() as patch:
+                set_credentials(patch, server)
+                assert await abort_uploads(config, "x_") == 0
+            await writer.commit()
+            assert await others.exists("xy/1")
 
 
 @pytest.mark.case("N1")

@@ -178,7 +178,7 @@ async def abort_uploads(config: S3Config, prefix: str) -> int:
     try:
         client = await lane.run(make_client, config, None)
         try:
-            left = [found for found in await client.open_uploads(prefix) if found[0].startswith(prefix)]
+            left = await client.open_uploads(prefix)
             for key, upload, _ in left:
                 await client.call("abort_multipart_upload", publishing=True, Key=key, UploadId=upload)
         finally:

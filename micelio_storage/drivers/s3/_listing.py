@@ -44,7 +44,7 @@ async def list_page(client: Client, prefix: Prefix, options: ListOptions) -> Pag
         following = answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else None
         if following in passed:
             raise UnavailableError("the listing never ends: the store says that more follows, but not where")
-        page = await _page(answer, after, f"{start}{following}\n{after}" if following else None, client.pace)
+        page = await _page(answer, prefix, after, f"{start}{following}\n{after}" if following else None, client.pace)
         count += page.skipped
         left_out = [*left_out, *page.foreign] if options.foreign else [*left_out, *page.foreign][:1]
         if page.entries or page.prefixes or following is None or (left_out and options.foreign):
@@ -60,13 +60,18 @@ def _parameters(prefix: Prefix, options: ListOptions, token: str, after: str) ->
     return parameters | {name: value for name, value in optional.items() if value}
 
 
-async def _page(answer: Answer, after: str, following: str | None, pace: Pace) -> Page:
+async def _page(answer: Answer, prefix: Prefix, after: str, following: str | None, pace: Pace) -> Page:
     """The entries and prefixes that are keys here, or begin some; the names of all others. Another tool may have made
-    such objects: a "directory" that ends in "/", say."""
+    such objects: a "directory" that ends in "/", say.
+
+    A store may show more than was asked for: a SeaweedFS on PostgreSQL takes "%" and "_" at the end of a prefix for
+    wildcards. That is left out, or it would be deleted with what begins so."""
     lines, entries, foreign = answer.get("Contents", []), list[Entry](), list[str]()
     for start in range(0, len(lines), MADE_AT_ONCE):
         await pace.take(IN_A_TURN)
         for line in lines[start : start + MADE_AT_ONCE]:
+            if not answers.field(line, "Key").startswith(prefix):
+                continue
             try:
                 entries.append(_entry(line))
             except InvalidKeyError:
@@ -75,7 +80,7 @@ async def _page(answer: Answer, after: str, following: str | None, pace: Pace) -
     for line in answer.get("CommonPrefixes", []):
         folded = line["Prefix"]
         try:
-            if folded != after:
+            if folded != after and folded.startswith(prefix):
                 prefixes.append(Prefix.parse(folded))
         except InvalidKeyError:
             foreign.append(escape_name(folded))

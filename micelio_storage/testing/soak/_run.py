@@ -55,7 +55,7 @@ MOST = 100
 
 COUNTERS = 2  # that all processes count on
 PAUSES = 0.5, 4.0  # seconds between two kills, at least and at most
-LATE = 2.0  # seconds for which a request of a dead process may be on its way through an S3 store
+LATE = 2.0  # seconds, unless told otherwise
 BUSY = 20  # operations of a process until it may be killed, most times: one that never got on shows little
 HASTY = 0.1  # of the kills do not wait for that
 PATIENCE = 120.0  # seconds for a process to end when it is told to: its calls may be retried
@@ -119,6 +119,7 @@ async def soak(
     seed: str | None = None,
     kills: bool = True,
     pauses: tuple[float, float] = PAUSES,
+    late: float = LATE,
     enough: Callable[[Report], bool] = lambda _: False,
     tell: Tell = _nobody,
 ) -> Report:
@@ -130,6 +131,9 @@ async def soak(
 
     Several configurations are several ways to one place, such as the gateways of a cluster: each process takes the next
     one, and so does the one that follows it when it is killed. The first is also that of who looks in the end.
+
+    `late` is for how many seconds a request of a dead process may be on its way through an S3 store: for as long as its
+    servers may stand still. Whoever follows waits until then.
     """
     ways = _ways(config)
     parse_count("processes", processes, least=1, most=MOST)
@@ -138,7 +142,7 @@ async def soak(
     driver = make_driver(_patient(ways[0]))
     report = Report(seed=seed or secrets.token_hex(4), processes=processes, tasks=tasks)
     async with Storage(driver, deadline=ways[0].deadline) as storage:
-        run = _Run(ways, driver, storage, report, enough, tell)
+        run = _Run(ways, driver, storage, report, late, enough, tell)
         await run.prepare(sessions)
         try:
             await run.work(seconds, pauses if kills else None)
@@ -193,6 +197,7 @@ class _Run:
         driver: Driver,
         storage: Storage,
         report: Report,
+        late: float,
         enough: Callable[[Report], bool],
         tell: Tell,
     ) -> None:
@@ -201,6 +206,7 @@ class _Run:
         self._driver = driver
         self._storage = storage
         self._report = report
+        self._late = late if isinstance(ways[0], S3Config) else 0.0
         self._enough = enough
         self._tell = tell
         self._random = random.Random(report.seed)
@@ -342,7 +348,6 @@ class _Run:
             worker.process = None
 
     def _orders(self, worker: _Worker) -> bytes:
-        late = isinstance(self._config, S3Config) and worker.runs > 0
         return line(
             config=config_out(self._ways[(worker.number + worker.runs) % len(self._ways)]),
             number=worker.number,
@@ -354,7 +359,7 @@ class _Run:
             directory=self._directory,
             kept=[None if kept is None else kept.written() for kept in worker.kept],
             seed=self._report.seed,
-            wait=LATE if late else 0,
+            wait=self._late if worker.runs else 0,
             counters=list(self._counts),
             others=[key for other in self._workers if other is not worker for key in other.ledger.cells],
             cells=[[key, possible_out(possible)] for key, possible in worker.ledger.cells.items()],
@@ -398,8 +403,8 @@ class _Run:
 
     async def last_look(self) -> None:
         """Everything as a process finds it that has done nothing of it."""
-        if isinstance(self._config, S3Config) and self._report.kills:
-            await asyncio.sleep(LATE)
+        if self._report.kills:
+            await asyncio.sleep(self._late)
         await self._tell("looking at everything once more")
         ledgers = [worker.ledger for worker in self._workers]
         look = LastLook(self._storage, self._prefix, ledgers, self._counts, self._report.lose)

@@ -58,12 +58,15 @@ def list_objects_v2(state: State, call: Call) -> Answer:
     token = query.get("continuation-token")
     listing = [call.bucket, prefix, delimiter, query.get("start-after", "")]
     after = query.get("start-after", "") if token is None else _position(token, listing)
-    found = page(objects.sorted_keys(), prefix=prefix, delimiter=delimiter, after=after, limit=limit)
+    keys: Sequence[str] = objects.sorted_keys()
+    if rules.wildcards:
+        keys, prefix = [key for key in keys if _is_like(prefix, key)], prefix[: prefix.rfind("/") + 1]
+    found = page(keys, prefix=prefix, delimiter=delimiter, after=after, limit=limit)
     truncated = found.last is not None and limit > 0
     with_owner = query.get("fetch-owner") == "true"
     return xml_answer("ListBucketResult", {
         "Name": call.bucket,
-        "Prefix": encode(prefix),
+        "Prefix": encode(query.get("prefix", "")),
         "Delimiter": encode(delimiter) if delimiter else None,
         "StartAfter": encode(query["start-after"]) if query.get("start-after") else None,
         "MaxKeys": limit,
@@ -75,6 +78,15 @@ def list_objects_v2(state: State, call: Call) -> Answer:
         "Contents": [_entry(encode(key), objects[key], with_owner=with_owner) for key in found.keys],
         "CommonPrefixes": [{"Prefix": encode(one)} for one in found.prefixes],
     })  # fmt: skip
+
+
+def _is_like(prefix: str, key: str) -> bool:
+    """Whether it is in the directory, and goes on with what SQL's LIKE takes for the rest of the prefix."""
+    directory, slash, rest = prefix.rpartition("/")
+    if not key.startswith(directory + slash):
+        return False
+    pattern = re.escape(rest).replace("%", ".*").replace("_", ".")
+    return re.match(pattern, key[len(directory + slash) :], re.DOTALL) is not None
 
 
 def _encoder(call: Call, rules: Rules) -> Callable[[str], str]:
@@ -137,7 +149,8 @@ def list_multipart_uploads(state: State, call: Call) -> Answer:
     if not marker[1]:  # a key alone means: behind all of its uploads
         marker = (marker[0], "\U0010ffff")
     uploads = sorted(bucket.uploads.values(), key=lambda upload: (upload.key, upload.id))
-    waiting = [one for one in uploads if one.key.startswith(prefix) and (one.key, one.id) > marker]
+    begins = _is_like if state.rules.wildcards else lambda text, key: key.startswith(text)
+    waiting = [one for one in uploads if begins(prefix, one.key) and (one.key, one.id) > marker]
     shown, more = waiting[:limit], len(waiting) > limit > 0
     return xml_answer("ListMultipartUploadsResult", {
         "Bucket": bucket.name,

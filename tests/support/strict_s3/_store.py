@@ -57,6 +57,7 @@ class Rules:
     adds_checksums: bool = True
     completes_twice: bool = False
     discard: bool = False
+    wildcards: bool = False  # "%" and "_" at the end of a prefix, as for a SeaweedFS whose filer is on SQL
     min_part_size: int = 5 * 1024**2
     max_part_size: int = 5 * 1024**3
     max_put_size: int = 5 * 1024**3

@@ -173,11 +173,9 @@ class Bucket:
         """A finding for each upload that is older; `now` is the store's time."""
         check = "unfinished uploads"
         try:
-            found = await self._client.open_uploads(self._below)
+            below = await self._client.open_uploads(self._below)
         except StorageError as error:
             return [not_told(check, error, "s3:ListBucketMultipartUploads")]
-        # Not every store looks at the prefix, and what is beside it is somebody else's.
-        below = [line for line in found if line[0].startswith(self._below)]
         limit = datetime.fromtimestamp(now, UTC) - older_than
         stale = [line for line in below if line[2] <= limit]
         hours = f"{older_than.total_seconds() / 3600:g} h"

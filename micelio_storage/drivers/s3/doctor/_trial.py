@@ -56,7 +56,7 @@ class Trial:
         return all(self._done.get(what) for what in needs)
 
     async def untried(self) -> list[Finding]:
-        checks = ("conditions", "checksums", "odd keys", "order of listings", "fresh listings")
+        checks = ("conditions", "checksums", "odd keys", "prefixes", "order of listings", "fresh listings")
         return [Finding(check, "unknown", "to try it takes put and delete") for check in checks]
 
     # -- permissions
@@ -225,7 +225,7 @@ class Trial:
     # -- listings
 
     async def listings(self) -> list[Finding]:
-        return [await self._odd_keys(), await self._order(), await self._freshness()]
+        return [await self._odd_keys(), await self._prefixes(), await self._order(), await self._freshness()]
 
     async def _odd_keys(self) -> Finding:
         key = f"{self._key}-odd{ODD}"
@@ -240,6 +240,19 @@ class Trial:
             )
         text = f"a key comes back from a listing as another: {ODD!a} as {shown(', '.join(listed))}"
         return Finding("odd keys", "failed", text, "use keys of ASCII letters, digits and /._- in this store")
+
+    async def _prefixes(self) -> Finding:
+        """Whether "_" means itself. A SeaweedFS whose filer is on SQL compares with LIKE."""
+        check = "prefixes"
+        try:
+            await self._put(f"{self._key}-text")
+            listed = await self._listed(f"{self._key}-te_t")
+        except StorageError as error:
+            return Finding(check, "failed", error.message)
+        if not listed:
+            return Finding(check, "ok", "they are text: what is listed begins with them")
+        text = "the store takes _ and % at their end for wildcards: listings here leave out what does not begin so"
+        return Finding(check, "note", text, "other tools may list and delete too much: end a prefix with /")
 
     async def _order(self) -> Finding:
         keys = [f"{self._key}-order/{name}" for name in ORDERED]

@@ -239,14 +239,16 @@ class Client:
         return str(url), None if until is None or until >= asked else until.astimezone(UTC)
 
     async def open_uploads(self, prefix: str) -> list[tuple[str, str, datetime]]:
-        """Key, id and beginning of the multipart uploads below the prefix that are open."""
+        """Key, id and beginning of the multipart uploads below the prefix that are open. Not every store looks at the
+        prefix, and what is beside it is somebody else's."""
         found: list[tuple[str, str, datetime]] = []
         marker: dict[str, Any] = {}
         while True:
             answer = await self.call("list_multipart_uploads", Prefix=prefix, **marker)
             for line in answer.get("Uploads", []):
                 key, upload, began = (field(line, name) for name in ("Key", "UploadId", "Initiated"))
-                found.append((key, upload, whole_seconds(began)))
+                if key.startswith(prefix):
+                    found.append((key, upload, whole_seconds(began)))
             last = {name: answer.get(f"Next{name}", "") for name in ("KeyMarker", "UploadIdMarker")}
             if not answer.get("IsTruncated") or last == marker:
                 return found
