@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from support.s3_servers import Server
 from support.s3_storage import set_credentials
 from support.soaking import config_of, left
 
-from micelio_storage import ConfigError, InvalidArgumentError, LocalConfig, MemoryConfig
+from micelio_storage import ConfigError, InvalidArgumentError, LocalConfig, MemoryConfig, S3Config, Storage
 from micelio_storage.cli import _app
-from micelio_storage.testing.soak._run import soak
+from micelio_storage.drivers.memory import MemoryDriver
+from micelio_storage.testing.soak import _run
+from micelio_storage.testing.soak._run import Report, soak
 
 QUICK = (0.3, 0.8)  # seconds between two kills
 LONGEST = scaled(100, 1800)  # seconds, for what is known to be enough much earlier
@@ -149,6 +152,28 @@ async def test_a_bucket_behind_a_bad_line_loses_nothing(strict: Server) -> None:
         assert len(proxy.faults) > 5
     assert (report.losses, report.lost) == ([], 0)
     assert left(strict) == ([], [])
+
+
+def test_each_process_takes_the_next_way_and_waits_for_what_the_dead_one_asked_for() -> None:
+    ways = [S3Config(bucket="one", endpoint=f"http://{name}") for name in ("first", "second")]
+    driver, report = MemoryDriver(), Report(seed="x", processes=3, tasks=1)
+    run = _run._Run(ways, driver, Storage(driver), report, 7.0, lambda _: False, _run._nobody)
+    orders = []
+    for worker in run._workers:
+        for worker.runs in (0, 1):
+            orders.append(json.loads(run._orders(worker)))
+    assert [one["config"]["fields"]["endpoint"] for one in orders] == [
+        "http://first", "http://second", "http://second", "http://first", "http://first", "http://second",
+    ]  # fmt: skip
+    assert [one["wait"] for one in orders] == [0, 7.0] * 3
+
+
+@on_one_loop
+async def test_ways_that_do_not_lead_to_one_place_are_refused() -> None:
+    bucket = S3Config(bucket="one", endpoint="http://127.0.0.1:9")
+    for ways in ([], [bucket, replace(bucket, prefix="x")], [bucket, LocalConfig()], [bucket, MemoryConfig()]):
+        with pytest.raises(ConfigError):
+            await soak(ways, seconds=1)
 
 
 # -- the command

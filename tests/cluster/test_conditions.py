@@ -115,4 +115,5 @@ async def test_ceph_is_trusted_with_no_condition(ceph: Cluster) -> None:
     for gateway in ceph.gateways:
         async with Storage(driver_for(gateway)) as storage:
             can = storage.capabilities
-            assert not (can.if_absent or can.if_match or can.if_match_streams or can.delete_if_match)
+            conditions = can.if_absent, can.if_match, can.if_match_streams, can.delete_if_match
+            assert not any(conditions)

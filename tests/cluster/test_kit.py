@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.alternating import Alternating
 from support.clusters import Cluster
-from support.s3_conformance import KNOWN, every_check, keep
+from support.s3_conformance import KNOWN, keep, short_checks
 from support.s3_storage import driver_for
 
 from micelio_storage.drivers.s3 import S3Driver
@@ -20,21 +20,21 @@ def seaweedfs_drivers(cluster: Cluster, check: Check) -> list[S3Driver]:
     return [driver_for(gateway, **known) for gateway in cluster.gateways]
 
 
-@every_check
+@short_checks
 async def test_seaweedfs_keeps_every_promise_by_one_gateway(seaweedfs: Cluster, check: Check) -> None:
     await keep(check, seaweedfs_drivers(seaweedfs, check)[0], "seaweedfs")
 
 
-@every_check
+@short_checks
 async def test_seaweedfs_keeps_every_promise_by_two_gateways(seaweedfs: Cluster, check: Check) -> None:
     await keep(check, Alternating(*seaweedfs_drivers(seaweedfs, check)), "seaweedfs")
 
 
-@every_check
+@short_checks
 async def test_ceph_keeps_every_promise_by_one_gateway(ceph: Cluster, check: Check) -> None:
     await keep(check, driver_for(ceph.gateways[0]), "ceph")
 
 
-@every_check
+@short_checks
 async def test_ceph_keeps_every_promise_by_two_gateways(ceph: Cluster, check: Check) -> None:
     await keep(check, Alternating(*(driver_for(gateway) for gateway in ceph.gateways)), "ceph")

@@ -90,7 +90,7 @@ def _shuffled(name: str) -> int:
 def header() -> str:
     """What a run says of itself, so that it can be repeated."""
     if EVERYTHING:
-        return "MICELIO_EVERYTHING=1: all loops, all tests marked by_turns, and all checks on every broken driver"
+        return "MICELIO_EVERYTHING=1: clusters, all loops, all tests marked by_turns, all checks on every broken driver"
     if _ALL:
         return "MICELIO_FAULTS=full: all tests marked by_turns, and all checks on every broken driver"
     rest = (

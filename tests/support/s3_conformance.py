@@ -25,7 +25,7 @@ EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
         "delete_takes_an_object_out_of_sight": "the prefixes listed after the delete",
     },
     "ceph": {
-        # It takes an empty value for none at all.
+        # "_" in a name becomes "-".
         "metadata_comes_back_as_it_was": "the metadata that head says",
     },
     "moto": {
@@ -44,6 +44,7 @@ def _those(checks: Iterable[Check]) -> pytest.MarkDecorator:
 
 
 every_check = _those(CHECKS)
+short_checks = _those([check for check in CHECKS if check.__name__ not in LONG])
 most_checks = _those([check for check in CHECKS if EVERYTHING or check.__name__ not in LONG])
 
 
