@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 
@@ -17,10 +17,12 @@ from support.commands import process, stored, use_storage
 from support.s3_servers import Server, client_of
 from support.soaking import config_of, left, strict_bucket
 
-from micelio_storage import LocalConfig, open_storage
+from micelio_storage import LocalConfig, S3Config, Storage, open_storage
+from micelio_storage.drivers.memory import MemoryDriver
 from micelio_storage.testing.soak import _run
 from micelio_storage.testing.soak._model import Kind
 from micelio_storage.testing.soak._run import Report, soak
+from micelio_storage.testing.soak._session_model import Kept
 
 LONGEST = 100  # seconds, for what is known to be enough much earlier
 on_one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])  # a process has a loop of its own, whatever this one is
@@ -422,3 +424,29 @@ def test_the_command_names_what_is_lost_and_ends_with_1(tmp_path: Path, monkeypa
         else:
             assert answer.stdout.startswith(b"LOST  worker: 'soak-")
     assert stored(root) == set()
+
+
+@on_one_loop
+async def test_an_upload_below_a_session_is_a_loss_unless_a_process_that_was_killed_worked_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_run, "LOOKS", 1)
+    report = Report(seed="x", processes=2, tasks=1)
+    async with Storage(driver := Holding()) as storage:
+        run = _run._Run([S3Config(bucket="one")], driver, storage, report, 0.0, lambda _: False, _run._nobody)
+        for worker, name in zip(run._workers, ("0-1-s0-1", "1-0-s0-1"), strict=True):
+            worker.kept, worker.runs = [Kept(name=name)], 3
+        run._note_kill(run._workers[0])
+        names = ["0-1-s0-1", "0-2-s0-9", "0-1-s0-11", "1-0-s0-1"]
+        driver.names = [f"{run._prefix}sessions/{name}/files/f?uploadId=1" for name in names]
+        await run._look_at_what_is_left()
+    assert [loss.key for loss in report.losses] == sorted(driver.names[2:])
+
+
+class Holding(MemoryDriver):
+    """As if uploads were open."""
+
+    names: tuple[str, ...] | list[str] = ()
+
+    async def unfinished(self) -> Sequence[str]:
+        return self.names

@@ -222,6 +222,7 @@ class _Run:
         self._sessions = storage.under(self._prefix)
         self._shared = ""  # the session to whose events all append
         self._ended: set[str] = set()  # sessions that were let go
+        self._cut_off: set[str] = set()  # what names of sessions begin with that killed processes worked on
         self._logs: defaultdict[str, Appended] = defaultdict(Appended)
         self._directory = ""
         self._left_before: set[str] = set()
@@ -316,11 +317,17 @@ class _Run:
                 code, text = await process.wait(), await errors
             worker.ledger.crash()
             if worker.killed:
-                self._report.kills += 1
+                self._note_kill(worker)
             elif code != 0 or not self._stopping:
                 said = f"it ended by itself with {code}, and said: {_last_words(text)}"
                 self._report.lose(Loss("worker", worker.base, said))
                 return
+
+    def _note_kill(self, worker: _Worker) -> None:
+        """The process that was the last is no more. It may have been making sessions of which it had not told yet."""
+        self._report.kills += 1
+        self._cut_off |= {f"{kept.name}/" for kept in worker.kept if kept is not None}
+        self._cut_off.add(f"{worker.number}-{worker.runs - 1}-")
 
     @asynccontextmanager
     async def _process(self, worker: _Worker) -> AsyncIterator[asyncio.subprocess.Process]:
@@ -430,10 +437,11 @@ class _Run:
                 self._report.lose(Loss("left over", name, "a staging file that no process is writing any more"))
             return
         outer = _outer(self._config)
+        restored = tuple(f"{outer}{self._prefix}sessions/{name}" for name in self._cut_off)  # copies with conditions
         allowed = Counter(outer + key for worker in self._workers for key in worker.ledger.in_flight_at_ends)
         for name in sorted(left):
             key = name.rpartition("?uploadId=")[0]
-            if not key.startswith(outer + self._prefix):
+            if not key.startswith(outer + self._prefix) or key.startswith(restored):
                 continue
             if not allowed[key]:
                 text = "an upload that no killed process had begun: not ended, or the answer with its id got lost"
