@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from ._keys import MAX_KEY_BYTES
 from .driver import BytesLike, KeyConflictError, NotSupportedError
@@ -37,9 +37,8 @@ _KINDS = {
 Kind = Literal["file", "link", "directory", "special", "unreadable"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What a regular file is like: enough to see that it was changed."""
+class Look(NamedTuple):
+    """What a regular file is like: enough to see that it was changed. A tuple, for it is made three times a file."""
 
     inode: int
     size: int
@@ -49,13 +48,8 @@ class Look:
 
     @classmethod
     def of(cls, status: os.stat_result) -> Self:
-        return cls(
-            inode=status.st_ino,
-            size=status.st_size,
-            mtime_ns=status.st_mtime_ns,
-            ctime_ns=status.st_ctime_ns,
-            executable=bool(status.st_mode & stat.S_IXUSR),
-        )
+        executable = bool(status.st_mode & stat.S_IXUSR)
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, executable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,11 @@ class Fields:
         self.name = name
         self._fields = fields
 
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """As they are, and not looked at."""
+        return self._fields
+
     def _wrong(self, key: str) -> IntegrityError:
         return IntegrityError(f"{self.name} is damaged: {key!r} is missing or of another type")
 

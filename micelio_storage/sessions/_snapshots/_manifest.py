@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from typing import Any, Literal, TypeAlias, cast
 
 from ..._errors import IntegrityError, NotFoundError, NotSupportedError
@@ -27,6 +28,7 @@ from ._records import FORMAT, MOST_SEGMENTS, PACKS, Record, SegmentRef, check_fo
 
 KIND = "application/x-ndjson"
 REMOVED = "removed"
+LINES = 1000  # that are parsed together
 _ENCODER = json.JSONEncoder(separators=(",", ":"))  # ASCII: names that are not UTF-8 are lone surrogates, as in os
 
 EntryKind: TypeAlias = Literal["file", "link", "directory"]
@@ -86,13 +88,14 @@ _DEFAULTS = {
     "content_type": DEFAULT_CONTENT_TYPE,
 }
 _FIELDS = tuple(name for name in TreeEntry.__dataclass_fields__ if name != "path")
+_NAMES_AND_DEFAULTS = tuple((name, _DEFAULTS.get(name)) for name in _FIELDS)
+_values_of = attrgetter(*_FIELDS)  # all at once: a line takes two thirds of the time
 
 
 def _line(entry: TreeEntry) -> str:
     fields: dict[str, Any] = {"path": entry.path}
-    for name in _FIELDS:
-        value = getattr(entry, name)
-        if value != _DEFAULTS.get(name) and (value or value == 0):
+    for (name, default), value in zip(_NAMES_AND_DEFAULTS, _values_of(entry), strict=True):
+        if value != default and (value or value == 0):
             fields[name] = value
     return _ENCODER.encode(fields)
 
@@ -163,13 +166,55 @@ def parse_segment(name: str, text: bytes, family: str, *, full: bool) -> Iterato
     if fields.flag("full") != full or len(lines) != fields.count("entries") + 1 or lines[-1]:
         raise IntegrityError(f"{name} is damaged: it has {len(lines) - 1} lines, or is not the segment it should be")
     before = ""
-    for line in lines[:-1]:
-        entry = parse_json(name, line)
-        path = entry.text("path")
-        if path <= before or _leads_away(path):
-            raise IntegrityError(f"{name} is damaged: the path {path!a} is out of order, or leads out of the snapshot")
-        before = path
-        yield path, _parse_entry(path, entry)
+    for at in range(0, len(lines) - 1, LINES):
+        for entry in _parse_lines(name, lines[at : min(at + LINES, len(lines) - 1)]):
+            path = entry.text("path")
+            if path <= before or _leads_away(path):
+                reason = f"the path {path!a} is out of order, or leads out of the snapshot"
+                raise IntegrityError(f"{name} is damaged: {reason}")
+            before = path
+            yield path, _parse_plain(entry.fields) or _parse_entry(path, entry)
+
+
+def _parse_lines(name: str, lines: Sequence[bytes]) -> Iterator[Fields]:
+    """The JSON objects of these lines, parsed together: that takes less than half of the time."""
+    try:
+        objects = json.loads(b"[" + b",\n".join(lines) + b"]")
+        if len(objects) == len(lines) and {dict} == set(map(type, objects)):
+            return (Fields(name, each) for each in objects)
+    except (ValueError, RecursionError):
+        pass  # one of them is not JSON, or all of them are not what they seem
+    for line in lines:
+        parse_json(name, line)
+    raise IntegrityError(f"{name} is damaged: its lines are not JSON objects")
+
+
+_PLAIN = {
+    **dict.fromkeys(("path", "sha256", "crc64nvme", "content_type", "pack"), str),
+    **dict.fromkeys(("size", "modified", "offset"), int),
+    **dict.fromkeys(("executable", "racy"), bool),
+    "seen": list,
+}  # fields of most lines, and what they are
+
+
+def _parse_plain(fields: Mapping[str, Any]) -> TreeEntry | None:
+    """A file of a directory, where all that is said of it is as it mostly is: half of the time goes into looking at one
+    field after the other. None where that has to be done."""
+    get = fields.get
+    if any(type(value) is not _PLAIN.get(name) for name, value in fields.items()):
+        return None
+    if (
+        not get("pack", "").startswith(PACKS)
+        or get("size", 0) < 0
+        or get("offset", 0) < 0
+        or not get("content_type", 1)
+    ):
+        return None
+    if (seen := get("seen")) is None:
+        return TreeEntry(**fields)
+    if [type(each) for each in seen] != [int, int]:
+        return None
+    return TreeEntry(**{**fields, "seen": (seen[0], seen[1])})
 
 
 def _leads_away(path: str) -> bool:
@@ -178,6 +223,8 @@ def _leads_away(path: str) -> bool:
 
 def _is_name(text: str) -> bool:
     """Whether a disk can have it: bytes that are not UTF-8 are lone surrogates of the lower half, and no others."""
+    if text.isascii():
+        return "\0" not in text
     try:
         return b"\0" not in text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
