@@ -27,7 +27,14 @@ from micelio_storage.driver import Capabilities, Key, ObjectInfo, ReadOptions, W
 from micelio_storage.drivers.memory import MemoryDriver
 from micelio_storage.sessions import _lost
 from micelio_storage.sessions._snapshots import _records
-from micelio_storage.sessions._snapshots._manifest import TreeEntry, format_segment, load_tree, references
+from micelio_storage.sessions._snapshots._manifest import (
+    LINES,
+    TreeEntry,
+    format_segment,
+    load_tree,
+    parse_segment,
+    references,
+)
 from micelio_storage.sessions._snapshots._pins import (
     CollectorStep,
     Pin,
@@ -411,3 +418,22 @@ async def test_a_segment_that_cannot_be_is_an_error(
         segment = replace(one.segments[0], sha256=hashlib.sha256(text).hexdigest())
         with pytest.raises(error):
             await load_tree(storage, replace(one, segments=(segment,)))
+
+
+def test_lines_of_a_manifest_that_are_parsed_together_are_those_that_are_parsed_alone() -> None:
+    """Also where some of them are not as most are, and more are there than are parsed together."""
+    odd = ({"metadata": {"a": "b"}}, {"seen": (1, 2)}, {"kind": "link", "target": "x"}, {"kind": "directory"}, {})
+    entries = []
+    for number in range(2 * LINES + 7):
+        path, how = f"{number:05}", dict(odd[number % len(odd)])
+        place = {} if "kind" in how else {"pack": "packs/x/1.tar", "offset": 0, "size": number}
+        entries.append(TreeEntry(path=path, **{**place, **how}))  # type: ignore[arg-type]  # of each field its own
+    record = Record(family="f", session="s", id="i", created=datetime.now(UTC))
+    text, count = format_segment(record, 1, entries, (), full=True)
+    assert count == len(entries)
+    assert [entry for _, entry in parse_segment("m", text, "f", full=True)] == entries
+    for damage in (b"[]", b'{"path":"x"},{"path":"y"}', b'{"path":"x","pack":', b'{"path":"00000","size":-1}', b"1"):
+        lines = text.split(b"\n")
+        lines[-2] = damage
+        with pytest.raises(IntegrityError, match="m is damaged"):
+            list(parse_segment("m", b"\n".join(lines), "f", full=True))

@@ -1031,3 +1031,19 @@ async def test_a_directory_is_saved_and_loaded_by_a_handful_of_requests(tmp_path
         asked.clear()
         await first.write_to(tmp_path / "back")
         assert len(asked) <= 2
+
+
+def test_a_pack_that_stays_nearly_empty_takes_no_more_memory_than_it_has() -> None:
+    """A `bytearray` of its size would, and its pages are not given back."""
+    packs = [_packs.Pack(f"packs/{number}") for number in range(32)]
+    before = _resident()
+    places = [pack.place("a", 1000, modified=0, executable=False) for pack in packs]
+    grown = _resident() - before
+    assert all(places)
+    assert grown < len(packs) * _packs.PACK // 8
+    assert len(_packs.Pack("packs/full").data()) < 2000
+
+
+def _resident() -> int:
+    """Bytes of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")

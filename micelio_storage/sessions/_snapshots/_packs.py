@@ -82,7 +82,7 @@ def _memory() -> mmap.mmap:
     """Room for a pack. A `bytearray` would touch all of it, however little comes in; pages that are private and behind
     the first ones huge are filled in 0.6 ms instead of 6, where others are shared, in 9."""
     memory = mmap.mmap(-1, PACK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
+    if PACK > FEW and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without them
             memory.madvise(mmap.MADV_HUGEPAGE, FEW)
     return memory
