@@ -264,18 +264,15 @@ class Changing:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path, *changes: Callable[[Path], object]) -> None:
         self.left = list(changes)
-        self.looks = 0
-        look_of = _tree_source._look_of
+        open_it = _tree_source.Beneath.open_to_read
 
-        def looked(file: Any) -> Any:
-            look = look_of(file)
-            if os.readlink(f"/proc/self/fd/{file.fileno()}") == str(path):
-                self.looks += 1
-                if self.looks % 2 and self.left:
-                    self.left.pop(0)(path)
-            return look
+        def opening(beneath: Any, name: str) -> Any:
+            opened = open_it(beneath, name)
+            if name == path.name and self.left:
+                self.left.pop(0)(path)
+            return opened
 
-        monkeypatch.setattr(_tree_source, "_look_of", looked)
+        monkeypatch.setattr(_tree_source.Beneath, "open_to_read", opening)
 
 
 def rewrite(path: Path) -> None:

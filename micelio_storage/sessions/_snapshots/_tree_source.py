@@ -251,10 +251,10 @@ class _Reading:
 
     def _open(self) -> None:
         try:
-            self._file = io.FileIO(self._beneath.open(self._path), "rb")
+            descriptor, self._before = self._beneath.open_to_read(self._path)
         except (OSError, StorageError) as error:
             raise _UnreadableError(reason_of(error)) from error
-        self._before = _look_of(self._file)
+        self._file = io.FileIO(descriptor, "rb")
         self.length = self._attempts.length(self._before)
 
     async def chunks(self) -> AsyncGenerator[BytesLike, None]:
@@ -264,7 +264,7 @@ class _Reading:
             done += len(chunk)
             yield chunk
         assert self._file is not None  # while this is open
-        self._after = await in_thread(partial(_look_of, self._file))
+        self._after = Look.of(await in_thread(partial(os.fstat, self._file.fileno())))
         whole = self._attempts.is_whole(self.length, self._sha256.hexdigest(), self._before, self._after)
         if done < self.length or not whole:
             raise _ChangedError
@@ -290,10 +290,6 @@ class _Reading:
 
 def _size(found: Found) -> int:
     return 0 if found.look is None else found.look.size
-
-
-def _look_of(file: io.FileIO) -> Look:
-    return Look.of(os.fstat(file.fileno()))
 
 
 def _read_into(descriptor: int, view: memoryview) -> int:
