@@ -21,7 +21,7 @@ T = TypeVar("T")
 Step: TypeAlias = Literal["upload", "save"]
 
 SMALL = {"quick": 200, "usual": 10_000, "full": 10_000}  # files
-LARGE = {"quick": 2, "usual": 6, "full": 100}  # files of 50 MiB: what everybody has stored of 100 takes 20 GiB
+LARGE = {"quick": 1, "usual": 6, "full": 100}  # files of 50 MiB: what everybody has stored of 100 takes 20 GiB
 CHANGED = 10  # files between the first time and the next
 LARGE_ROUNDS = 2  # of these: what was stored stays, in memory
 SLOW = 20.0  # seconds: who takes longer has one turn
