@@ -97,7 +97,7 @@ def no_blocking_calls() -> Iterator[None]:
         # A web server's own: on a socket that does not block, it waits for the disk alone.
         blockbuster.functions["os.sendfile"].can_block_in("anycorn/sendfile.py", {"sendfile"})
         for function in blockbuster.functions.values():  # the SDK's client is made on a loop of a thread
-            function.can_block_in("drivers/s3/requests/_client.py", {"_make_client"})
+            function.can_block_in("drivers/s3/requests/sdk/_road.py", {"_make_road"})
         yield
 
 

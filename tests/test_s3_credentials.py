@@ -35,7 +35,7 @@ from micelio_storage import (
     open_storage,
 )
 from micelio_storage.drivers.s3.doctor import diagnose
-from micelio_storage.drivers.s3.requests import _credentials
+from micelio_storage.drivers.s3.requests.sdk import _credentials
 
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
 

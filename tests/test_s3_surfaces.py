@@ -22,15 +22,10 @@ from micelio_storage import ConfigError, Storage, UnavailableError
 from micelio_storage.drivers.s3._driver import make_client
 from micelio_storage.drivers.s3.requests import _surfaces
 from micelio_storage.drivers.s3.requests._retries import Attempt, RetryPolicy
-from micelio_storage.drivers.s3.requests._surfaces import (
-    OF_AIOHTTP,
-    OF_THE_SDK,
-    OF_TLS,
-    Surface,
-    check_sdk,
-    short_road_fits,
-)
-from micelio_storage.drivers.s3.requests._transport import Transport
+from micelio_storage.drivers.s3.requests._surfaces import OF_AIOHTTP, OF_TLS, Surface, check_aiohttp, short_road_fits
+from micelio_storage.drivers.s3.requests.sdk import _surfaces as of_the_sdk
+from micelio_storage.drivers.s3.requests.sdk._surfaces import OF_THE_SDK, check_sdk
+from micelio_storage.drivers.s3.requests.sdk._transport import SdkTransport
 
 SURFACES = {
     f"{getattr(s.owner(), '__name__', type(s.owner()).__name__)}": s for s in (*OF_AIOHTTP, *OF_THE_SDK, *OF_TLS)
@@ -40,7 +35,7 @@ SURFACES = {
 @pytest.fixture(autouse=True)
 def looked_at_anew() -> Iterator[None]:
     """What is found is found once in a process."""
-    found_once = (check_sdk, short_road_fits)
+    found_once = (check_aiohttp, check_sdk, short_road_fits)
     for found in found_once:
         found.cache_clear()
     yield
@@ -71,9 +66,9 @@ def test_what_is_not_there_is_noticed(name: str) -> None:
 async def test_a_client_has_what_is_read_off_it(s3_server: Server) -> None:
     client = await asyncio.to_thread(make_client, config_for(s3_server), session_for(s3_server))
     try:
-        assert type(client._sdk._endpoint.http_session) is Transport
+        assert type(client._road._sdk._endpoint.http_session) is SdkTransport
         assert client.credentials[0] != ""
-        assert (await client._credentials.get_frozen_credentials()).access_key == s3_server.access_key
+        assert (await client._road.credentials.keys()).access_key == s3_server.access_key
     finally:
         await client.aclose()
 
@@ -105,8 +100,16 @@ async def test_without_what_is_used_of_aiohttp_the_sdk_does_the_same_and_the_log
 async def test_without_what_is_used_of_the_sdk_opening_says_which_to_install(
     s3_server: Server, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(_surfaces, "OF_THE_SDK", (Surface(owner=object, names=("_get_session",)),))
+    monkeypatch.setattr(of_the_sdk, "OF_THE_SDK", (Surface(owner=object, names=("_get_session",)),))
     with pytest.raises(ConfigError, match=r"lacks object\._get_session: pip install"):
+        await driver_for(s3_server, conditions="all").open()
+
+
+async def test_without_what_verifies_certificates_opening_says_which_to_install(
+    s3_server: Server, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(_surfaces, "OF_TLS", (Surface(owner=object, names=("_start_tls",)),))
+    with pytest.raises(ConfigError, match=r"^aiohttp [0-9.]+ is not .* lacks object\._start_tls: pip install"):
         await driver_for(s3_server, conditions="all").open()
 
 

@@ -338,13 +338,13 @@ async def test_on_a_system_without_authorities_those_of_the_sdk_count(
     nowhere = ssl.get_default_verify_paths()._replace(capath=None)
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: nowhere)
     monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda *_: None)
-    found = await asyncio.to_thread(_tls.find_authorities, AioSession())
+    found = await asyncio.to_thread(_tls.find_authorities, None)
     assert found.context.cert_store_stats()["x509_ca"] > 50
     assert "the SDK's bundle" in found.trusted
 
 
 async def test_the_context_is_a_strict_one(place: Place) -> None:
-    context = (await asyncio.to_thread(_tls.find_authorities, AioSession())).context
+    context = (await asyncio.to_thread(_tls.find_authorities, None)).context
     assert context.check_hostname
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
@@ -449,7 +449,7 @@ async def test_credentials_are_asked_of_those_with_a_good_certificate(
 async def test_a_connection_that_is_ending_ends_with_its_client(place: Place) -> None:
     """A loop that only makes a client ends before TLS has said goodbye, and would leave the socket open."""
     _, counter = place.bucket(place.authority.certificate("localhost"))
-    authorities = await asyncio.to_thread(_tls.find_authorities, AioSession())
+    authorities = await asyncio.to_thread(_tls.find_authorities, ("AWS_CA_BUNDLE", str(place.authority.bundle)))
     connector = _tls.VerifyingConnector(authorities, None)
     way = aiohttp.ClientRequest("GET", URL(f"https://localhost:{counter.port}"), loop=asyncio.get_running_loop())
     connection = await connector.connect(way, [], aiohttp.ClientTimeout())

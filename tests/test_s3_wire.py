@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.base_protocol import BaseProtocol
-from botocore.parsers import ResponseParserError
+from botocore.parsers import RestXMLParser
 from support import fault_proxy
 from support.fault_proxy import Cut, first
 from support.s3_servers import Server
@@ -29,10 +29,11 @@ from micelio_storage import (
     UnavailableError,
 )
 from micelio_storage.drivers.s3.requests._answers import parse_time
+from micelio_storage.drivers.s3.requests._failures import NotS3Error
 from micelio_storage.drivers.s3.requests._pace import Pace
 from micelio_storage.drivers.s3.requests._short_road import ShortRoad
 from micelio_storage.drivers.s3.requests._signing import Credentials, Signer, encoded_path
-from micelio_storage.drivers.s3.requests._xml import read_answer, read_listing
+from micelio_storage.drivers.s3.requests._xml import read_answer, read_listing, read_refusal
 
 pytestmark = pytest.mark.every_loop
 
@@ -207,15 +208,36 @@ async def test_a_listing_is_read_as_the_sdk_reads_it() -> None:
     LISTING.replace("2009-10-12T17", "noon"),
 ])  # fmt: skip
 async def test_what_is_no_listing_is_no_empty_listing(text: str) -> None:
-    with pytest.raises(ResponseParserError):
+    with pytest.raises(NotS3Error):
         await read(text.format(encoding="") if "{encoding}" in text else text)
 
 
 @pytest.mark.parametrize("operation", ["create_multipart_upload", "delete_objects"])
 @pytest.mark.parametrize("data", [b"", b"no XML", b"<DeleteResult>", b"<html/>", b"<ListBucketResult/>"])
 def test_what_is_another_answer_is_no_success(operation: str, data: bytes) -> None:
-    with pytest.raises(ResponseParserError):
+    with pytest.raises(NotS3Error):
         read_answer(operation, data)
+
+
+@pytest.mark.parametrize("data", [
+    b"<Error><Code>NoSuchKey</Code><Message>no &amp; no</Message><Key>a</Key><RequestId>1</RequestId></Error>",
+    b"<Error><Code>InvalidRange</Code><ActualObjectSize>7</ActualObjectSize><HostId>2</HostId></Error>",
+    b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>",
+    b"", b"no XML", b"<Error><Code>Cut",
+])  # fmt: skip
+def test_an_error_is_read_as_the_sdk_reads_it(data: bytes) -> None:
+    headers = {"content-type": "application/xml"}
+    for status in (304, 403, 416, 503, 799):
+        own = read_refusal(data, headers, status)
+        by_sdk = RestXMLParser().parse({"body": data, "headers": headers, "status_code": status}, None)
+        assert own["Error"] == by_sdk["Error"]
+        for name in ("HTTPStatusCode", "HTTPHeaders"):
+            assert own["ResponseMetadata"][name] == by_sdk["ResponseMetadata"][name]
+
+
+def test_an_error_without_a_code_says_its_status() -> None:
+    for data in (b"<html/>", b"<Error/>", b"<Error><Code/><Message>m</Message></Error>"):
+        assert read_refusal(data, {}, 403)["Error"]["Code"] == "403"
 
 
 @pytest.mark.by_turns

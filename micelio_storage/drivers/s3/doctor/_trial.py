@@ -108,7 +108,7 @@ class Trial:
         answer = await self._read("get_object")
         if answer is not None:
             with self._client.errors():
-                data = await answer["Body"].read()
+                data = await answer["Body"].content.read()
             if data != CONTENT:
                 raise StorageError("the bytes that came back are not the ones that were put")
 

@@ -1,5 +1,5 @@
-"""The one table from what S3 and the SDK say to what the library says. Some kinds are for the driver's own use: what
-leaves it is the kind that each belongs to. What is said of credentials is in `_credentials`."""
+"""The one table from what S3 says, and what happens on the way to it, to what the library says. Some kinds are for the
+driver's own use: what leaves it is the kind that each belongs to. What only the SDK says is in `sdk`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import asyncio
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from traceback import walk_tb
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from botocore import exceptions as sdk
-from botocore.parsers import ResponseParserError
 
 from ....driver import (
     AccessDeniedError,
@@ -31,8 +28,17 @@ from ....driver import (
     UnavailableError,
 )
 from ._answers import count_in
+from ._failures import (
+    BrokenOffError,
+    ConnectTimeoutError,
+    InsecureError,
+    NotS3Error,
+    ReadTimeoutError,
+    RefusalError,
+    UnreachableError,
+    WayError,
+)
 
-_PARSERS = frozenset({"botocore.parsers", "aiobotocore.parsers"})
 _LONGEST_WORDS = 200  # characters of what a server says that an error repeats
 
 
@@ -134,18 +140,12 @@ _STATUSES: Mapping[int, str] = {
     507: "InsufficientStorage",
 }
 _KINDS: tuple[tuple[type[BaseException], type[StorageError], str], ...] = (
-    (sdk.ConfigParseError, ConfigError, "{said}"),
-    (sdk.NoRegionError, ConfigError, "there is no region: set S3_REGION"),
-    (sdk.InvalidRegionError, ConfigError, "the region is not the name of one: set S3_REGION"),
-    (sdk.SSLError, ConfigError, "{at}no secure connection to the endpoint: check S3_ENDPOINT and its certificate"),
-    (sdk.ConnectTimeoutError, UnavailableError, "{at}the endpoint did not take the connection in time{advice}"),
-    (sdk.EndpointConnectionError, UnavailableError, "{at}the endpoint cannot be reached{reason}{advice}"),
-    (sdk.ReadTimeoutError, UnavailableError, "{at}the store stood still for longer than read_timeout"),
-    (sdk.ConnectionClosedError, UnavailableError, "{at}the connection broke{reason}"),
-    (sdk.ResponseStreamingError, UnavailableError, "{at}the connection broke{reason}"),
-    (sdk.HTTPClientError, UnavailableError, "{at}the connection broke{reason}"),
-    (ResponseParserError, UnavailableError, "{at}not an S3 response: is S3_ENDPOINT a store?"),
-    (sdk.BotoCoreError, StorageError, "the SDK cannot send this: {said}"),
+    (InsecureError, ConfigError, "{at}no secure connection to the endpoint: check S3_ENDPOINT and its certificate"),
+    (ConnectTimeoutError, UnavailableError, "{at}the endpoint did not take the connection in time{advice}"),
+    (UnreachableError, UnavailableError, "{at}the endpoint cannot be reached{reason}{advice}"),
+    (ReadTimeoutError, UnavailableError, "{at}the store stood still for longer than read_timeout"),
+    (BrokenOffError, UnavailableError, "{at}the connection broke{reason}"),
+    (NotS3Error, UnavailableError, "{at}not an S3 response: is S3_ENDPOINT a store?"),
     (asyncio.TimeoutError, UnavailableError, "{at}the store stood still for longer than read_timeout"),
     (aiohttp.ClientError, UnavailableError, "{at}the connection broke{reason}"),
     (OSError, UnavailableError, "{at}the connection broke{reason}"),
@@ -155,7 +155,7 @@ CHECK_ENDPOINT = ": check S3_ENDPOINT"
 
 @contextmanager
 def translated(place: str = "") -> Iterator[None]:
-    """Around what the SDK or aiohttp does at this place: only kinds of `StorageError` come out."""
+    """Around what sends and reads at this place: only kinds of `StorageError` come out."""
     try:
         yield
     except StorageError:
@@ -165,48 +165,27 @@ def translated(place: str = "") -> Iterator[None]:
 
 
 def translate(error: Exception, place: str = "", advice: str = CHECK_ENDPOINT) -> StorageError:
-    """The library's error for the SDK's. `place` is where it happened unless the error knows better, and `advice` what
-    to do where that cannot be reached."""
-    if isinstance(error, sdk.ClientError):
-        failure = _translate_answer(error)
-    elif isinstance(error, sdk.ProxyConnectionError):
-        failure = UnavailableError(str(error.kwargs.get("error", "the proxy cannot be reached")))  # in `_tls`'s words
-    else:
-        seen = _as_cut_off(error)
-        for kind, wanted, words in _KINDS:
-            if isinstance(seen, kind):
-                details: Mapping[str, Any] = getattr(error, "kwargs", {})
-                place = place_of(str(details.get("endpoint_url", ""))) or place
-                failure = wanted(
-                    words.format(
-                        at=f"{place}: " if place else "",
-                        reason=_reason_of(details.get("error", error)),
-                        advice=advice,
-                        said=shorten(str(error)),
-                    )
-                )
-                break
-        else:
-            if not _came_of_parsing(error):
-                raise error
-            failure = UnavailableError(f"not an S3 response: {shorten(str(error))}")
+    """The library's error for what came of an attempt. `place` is where it happened unless the error knows better, and
+    `advice` what to do where that cannot be reached. What is a mistake of the program is raised."""
+    failure = _translate_answer(error) if isinstance(error, RefusalError) else _translate_way(error, place, advice)
     failure.__cause__ = error
     return failure
+
+
+def _translate_way(error: Exception, place: str, advice: str) -> StorageError:
+    reason: object = error
+    if isinstance(error, WayError):
+        place, reason = place_of(error.url) or place, error.reason
+    at = f"{place}: " if place else ""
+    for kind, wanted, words in _KINDS:
+        if isinstance(error, kind):
+            return wanted(words.format(at=at, reason=_reason_of(reason), advice=advice))
+    raise error
 
 
 def place_of(url: str) -> str:
     """Host and port of it, and no more."""
     return urlsplit(url).netloc.rpartition("@")[2]
-
-
-def _as_cut_off(error: Exception) -> Exception:
-    """The error; or, if it is what the SDK calls a failure to connect and there was a connection, what that is."""
-    if not isinstance(error, sdk.EndpointConnectionError):
-        return error
-    details: dict[str, Any] = error.kwargs
-    was_reached = not isinstance(details.get("error"), aiohttp.ClientConnectorError | str | None)
-    seen: Exception = sdk.ConnectionClosedError(**details) if was_reached else error
-    return seen
 
 
 def _reason_of(error: object) -> str:
@@ -218,13 +197,7 @@ def _reason_of(error: object) -> str:
     return f" ({said})" if said else ""
 
 
-def _came_of_parsing(error: Exception) -> bool:
-    """Whether the SDK met it in an answer: its parsers say of a number or a time that is none what Python says."""
-    frames = (frame.f_globals.get("__name__") for frame, _ in walk_tb(error.__traceback__))
-    return not _PARSERS.isdisjoint(frames)
-
-
-def _translate_answer(error: sdk.ClientError) -> StorageError:
+def _translate_answer(error: RefusalError) -> StorageError:
     answer = error.response.get("Error", {})
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code, message = str(answer.get("Code", "")), str(answer.get("Message", ""))

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import aiohttp
-from botocore.exceptions import ClientError
 
 from ...._shielding import publishing
 from ....driver import count_attempt
 from ._answers import count_in
+from ._failures import RefusalError
 
 T = TypeVar("T")
 
@@ -43,6 +43,7 @@ class Attempt:
     body: memoryview | None = None  # which goes around the SDK
     headers: Mapping[str, str] | None = None  # that the SDK does not know
     conditional: bool = False  # a write with a condition
+    checksums: bool = True  # whether the store is to say or check them
     step: publishing | None = None  # of a write that others see
     made: int = 0  # attempts, before the SDK was asked
     written: bool = False  # whether any of it was handed to a connection
@@ -73,7 +74,7 @@ class Attempt:
 
     def failed(self, error: BaseException | None) -> None:
         """The latest attempt is over, and this came of it."""
-        refused = isinstance(error, ClientError) and 300 <= _status_of(error.response) < 500
+        refused = isinstance(error, RefusalError) and 300 <= status_of(error.response) < 500
         self.lost |= not (self.over or refused or self.was_not_done(error))
         self.over = True
         if self.step is not None and self.lost:
@@ -89,8 +90,8 @@ class Attempt:
     def was_not_done(self, error: BaseException | None) -> bool:
         """Whether the failure shows that the store has not done what it was asked for: it says so, or was never asked,
         or got a part of the body only."""
-        if isinstance(error, ClientError):
-            return error.response.get("Error", {}).get("Code") in NOT_DONE or _status_of(error.response) == 429
+        if isinstance(error, RefusalError):
+            return error.response.get("Error", {}).get("Code") in NOT_DONE or status_of(error.response) == 429
         return not self.written or not self.whole
 
 
@@ -149,46 +150,6 @@ class RetryPolicy:
             return min(asked, LONGEST_WAIT)
         return random.uniform(0, min(2.0 ** (made - 1), LONGEST_WAIT))
 
-    def seconds_to_wait(
-        self,
-        *,
-        response: tuple[Any, Mapping[str, Any]] | None,
-        caught_exception: Exception | None,
-        attempts: int,
-        operation: Any,
-        **_: object,
-    ) -> float | None:
-        """Asked by the SDK, after an attempt, whether to send the request again, and when: raises if that could do it
-        twice; None leaves it to the SDK, which knows neither 429 nor Retry-After, nor of attempts before its own."""
-        attempt = this_attempt()
-        is_own = operation.name != "HeadBucket"  # by which the SDK asks, in between, for the bucket's region
-        made = attempts + attempt.made
-        is_last = attempt.made > 0 and made >= self.attempts
-        if response is None:
-            if is_own:
-                attempt.failed(caught_exception)
-            if caught_exception is not None and (
-                is_last or (attempt.conditional and not attempt.was_not_done(caught_exception))
-            ):
-                raise caught_exception
-            return None
-        status, headers = _status_of(response[1]), response[0].headers
-        error = ClientError(response[1], operation.name)
-        if is_own and status >= 300:
-            attempt.failed(error)
-        was_not_done = attempt.was_not_done(error)
-        if attempt.conditional and status >= 500 and not was_not_done:
-            raise error
-        if status in (301, 302, 307) and not is_own and "x-amz-bucket-region" not in headers:
-            raise error  # the SDK asks this to learn the region, and after such an answer it would ask again, for ever
-        if is_last and (status >= 500 or was_not_done):
-            made_so_far = {"RetryAttempts": made - 1, "HTTPStatusCode": status}
-            raise ClientError({**response[1], "ResponseMetadata": made_so_far}, operation.name)
-        retry_after = str(headers.get("Retry-After", ""))
-        if made < self.attempts and (status == 429 or (status == 503 and count_in(retry_after) is not None)):
-            return self.wait(made, retry_after)
-        return None
-
 
 class _Tries(AsyncIterator[int]):
     """No generator: one that is left by `return` would need a task to be closed."""
@@ -216,5 +177,6 @@ def seconds_in(retry_after: str) -> float:
     return float(count_in(retry_after) or 0)
 
 
-def _status_of(answer: Mapping[str, Any]) -> int:
+def status_of(answer: Mapping[str, Any]) -> int:
+    """That of an answer as the SDK gives it; 0 if there is none."""
     return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -8,23 +8,22 @@ clock, an overload, a broken connection) is left to the SDK, which knows what to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeAlias
 
 import aiohttp
-from botocore.exceptions import ClientError, ConnectionClosedError, ConnectionError, HTTPClientError  # noqa: A004
-from botocore.parsers import RestXMLParser
 from yarl import URL
 
 from ....driver import BytesLike
 from ._answers import count_in, parse_time, text_of
 from ._exchange import Reply
+from ._failures import BrokenOffError, RefusalError, WayError
 from ._retries import NOT_DONE
 from ._signing import UNSIGNED, Credentials, Signer, encoded, encoded_path
 from ._transport import Answered, Transport
-from ._xml import READ, read_answer, read_listing, sums_of, write_deletion
+from ._xml import READ, read_answer, read_listing, read_refusal, sums_of, write_deletion
 
 Answer: TypeAlias = dict[str, Any]
 
@@ -99,7 +98,6 @@ _TIMES = {"last-modified": "LastModified", "expires": "Expires"}
 _META = "x-amz-meta-"
 _ELSEWHERE = frozenset({"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"})
 _OVERLOADED = frozenset({429, 500, 502, 503, 504})  # may be sent again, by what `_retries` knows of it
-_parser = RestXMLParser()
 
 
 class NotPlainError(Exception):
@@ -133,7 +131,7 @@ class _Address:
 class ShortRoad:
     """One attempt at a request, if it is a plain one."""
 
-    def __init__(self, transport: Transport, bucket: str, credentials: Callable[[], Any]) -> None:
+    def __init__(self, transport: Transport, bucket: str, credentials: Callable[[], Awaitable[Credentials]]) -> None:
         self._transport = transport
         self._bucket = bucket
         self._credentials = credentials
@@ -148,15 +146,19 @@ class ShortRoad:
         there = URL(base, encoded=True)
         host, path = there.raw_authority.rpartition("@")[2], there.raw_path.rstrip("/")
         scope = authorization.partition("Credential=")[2].partition(",")[0].split("/")
-        is_plain = whole.endswith(rest) and len(scope) == 5 and scope[3] == "s3" and self._transport.is_direct(url)
+        is_plain = whole.endswith(rest) and len(scope) == 5 and scope[3] == "s3"
         if not is_plain or not (
             path.endswith(f"/{self._bucket}") or (host.startswith(f"{self._bucket}.") and not path)
         ):
-            self._address = None  # signed in another way, or not at all; or sent to a proxy; or not to the bucket
+            self.forget()  # signed in another way, or not at all; or not to the bucket
             return
         known = self._address
         if known is None or (known.base, known.agent) != (base, agent) or scope[2] != known.signer.region:
             self._address = _Address(base, there.origin(), path, host, agent, Signer(scope[2]))
+
+    def forget(self) -> None:
+        """Leave all requests to the SDK, for there is no plain way to the bucket."""
+        self._address = None
 
     async def request(
         self, operation: str, parameters: dict[str, Any], body: BytesLike | None, *, checksums: bool
@@ -188,15 +190,13 @@ class ShortRoad:
         try:
             view = memoryview(body) if body else None
             response = await self._transport.ask(method, address.origin, target, headers, view, stream=method == "GET")
-        except (HTTPClientError, ConnectionError) as error:
+        except WayError as error:
             raise NotPlainError(error) from error
         return await self._parse(operation, response)
 
     async def _sign(self, signer: Signer, method: str, path: str, query: str, headers: Headers) -> None:
         """In a call of its own: what is secret here is in no traceback of what comes after."""
-        found = await self._credentials()
-        keys = Credentials(access_key=found.access_key, secret_key=found.secret_key, token=found.token or None)
-        signer.sign(method, path, query, headers, UNSIGNED, keys, datetime.now(UTC))
+        signer.sign(method, path, query, headers, UNSIGNED, await self._credentials(), datetime.now(UTC))
 
     async def _parse(self, operation: str, response: Answered) -> Answer:
         headers = {name.lower(): text_of(value) for name, value in response.headers.items()}
@@ -228,7 +228,7 @@ class ShortRoad:
         try:
             return await read_listing(response.content, self._transport.pace)
         except aiohttp.ClientError as error:
-            raise NotPlainError(ConnectionClosedError(error=error, endpoint_url=str(response.url))) from error
+            raise NotPlainError(BrokenOffError(str(response.url), error)) from error
         finally:
             response.close()  # if it was read to its end, its connection is kept all the same
 
@@ -242,8 +242,8 @@ class ShortRoad:
         try:
             data = await response.read()
         except Exception as error:  # the answer breaks off; it is an error in any case
-            raise NotPlainError(ConnectionClosedError(error=error, endpoint_url=str(response.url))) from error
-        refusal = ClientError(_parser.parse({"body": data, "headers": headers, "status_code": status}, None), name)
+            raise NotPlainError(BrokenOffError(str(response.url), error)) from error
+        refusal = RefusalError(read_refusal(data, headers, status), name)
         if status in _OVERLOADED or refusal.response["Error"].get("Code") in NOT_DONE:
             raise NotPlainError(refusal, headers.get("retry-after", ""))
         moved = status == 400 and (

@@ -1,7 +1,7 @@
-"""What is used of aiohttp and of the SDK though they do not document it, looked at before it is relied on.
+"""What is used of aiohttp though it does not document it, looked at before it is relied on. (Of the SDK: in `sdk`.)
 
-Where aiohttp's is not what is expected, the SDK does all requests, in more time, and the log says so once. Without the
-SDK's own nothing can be sent with the care that this driver takes, so opening it says which versions do.
+Where it is not what the short road expects, the SDK does all requests, in more time, and the log says so once. Without
+what verifies certificates nothing can be sent with the care that this driver takes, so opening it says so.
 """
 
 from __future__ import annotations
@@ -11,25 +11,10 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import version
 
 import aiohttp
-from aiobotocore.client import AioBaseClient
-from aiobotocore.credentials import (
-    AioAssumeRoleProvider,
-    AioContainerProvider,
-    AioInstanceMetadataProvider,
-    AioProcessProvider,
-    AioProfileProviderBuilder,
-    AioRefreshableCredentials,
-)
-from aiobotocore.httpsession import AIOHTTPSession
-from aiobotocore.session import AioSession
-from aiobotocore.utils import AioContainerMetadataFetcher, AioInstanceMetadataFetcher
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
-from botocore.httpsession import ProxyConfiguration
-from botocore.loaders import Loader
 
 from ....driver import ConfigError
 
@@ -78,31 +63,6 @@ OF_AIOHTTP = (
         ),
     ),
 )
-# What `Transport` and `Client` reach into.
-OF_THE_SDK = (
-    Surface(
-        owner=lambda: AIOHTTPSession(verify=True),
-        names=(*("_timeout", "_max_pool_connections", "_proxy_config", "_exit_stack", "_connector_args"),),
-        takes={"_create_connector": ("proxy_url",), "_get_session": ("proxy_url",), "send": ("request",)},
-    ),
-    Surface(owner=lambda: ProxyConfiguration, names=("proxy_url_for",)),
-    Surface(owner=lambda: AioBaseClient, takes={"__init__": ("endpoint", "request_signer")}),
-    Surface(owner=lambda: AioRefreshableCredentials, names=("get_frozen_credentials",)),
-    Surface(owner=Loader, names=("file_loader",)),
-    Surface(
-        owner=lambda: AioSession,
-        names=(
-            *("get_component", "get_default_client_config", "_resolve_region_name", "register", "full_config"),
-            "instance_variables",
-        ),
-    ),
-    Surface(owner=AioSession, names=("_credentials",)),
-    Surface(owner=lambda: AioProcessProvider("default", dict), names=("_popen", "METHOD")),
-    Surface(
-        owner=lambda: AioAssumeRoleProvider(dict, None, {}, "default"), names=("_profile_provider_builder", "METHOD")
-    ),
-    Surface(owner=lambda: AioProfileProviderBuilder, takes={"_create_process_provider": ("profile_name",)}),
-)
 # What `_tls` reaches into, for nothing may be sent to whom nobody knows.
 OF_TLS = (
     Surface(
@@ -113,31 +73,39 @@ OF_TLS = (
             "_wrap_create_connection": ("req",),
         },
     ),
-    Surface(owner=AioContainerProvider, names=("_fetcher",)),
-    Surface(owner=AioContainerMetadataFetcher, names=("_session",)),
-    Surface(owner=lambda: AioInstanceMetadataProvider(AioInstanceMetadataFetcher()), names=("_role_fetcher",)),
-    Surface(owner=AioInstanceMetadataFetcher, names=("_session",)),
 )
 
 
-@cache
-def check_sdk() -> None:
-    """Raise unless the SDK is one that this driver knows. That it is one is found out once in a process."""
-    if lacking := _lacking((*OF_THE_SDK, *OF_TLS)):
-        found = f"aiobotocore {version('aiobotocore')} with aiohttp {version('aiohttp')}"
+def check(surfaces: Iterable[Surface], library: str) -> None:
+    """Raise unless the library is one that this driver knows."""
+    if lacking := lacking_of(surfaces):
+        found = " with ".join([_versioned(name) for name in dict.fromkeys((library, "aiohttp"))])
         text = f"{found} is not one that works here, for it lacks {', '.join(lacking)}"
         raise ConfigError(f"{text}: pip install 'micelio_storage[s3]'")
+
+
+def _versioned(library: str) -> str:
+    from importlib.metadata import version  # takes 10 ms, and nobody else needs it
+
+    return f"{library} {version(library)}"
+
+
+@cache
+def check_aiohttp() -> None:
+    """Raise unless what is known of aiohttp's TLS is so. That it is, is found out once in a process."""
+    check(OF_TLS, "aiohttp")
 
 
 @cache
 def short_road_fits() -> bool:
     """Whether aiohttp is as the short road needs it. If not, the log says so, once in a process."""
-    lacking = _lacking(OF_AIOHTTP)
+    lacking = lacking_of(OF_AIOHTTP)
     if lacking:
-        text = "aiohttp %s lacks %s: all requests to S3 go through the SDK, which takes longer"
-        logger.warning(text, version("aiohttp"), ", ".join(lacking))
+        text = "%s lacks %s: all requests to S3 go through the SDK, which takes longer"
+        logger.warning(text, _versioned("aiohttp"), ", ".join(lacking))
     return not lacking
 
 
-def _lacking(surfaces: Iterable[Surface]) -> list[str]:
+def lacking_of(surfaces: Iterable[Surface]) -> list[str]:
+    """What of them is not there, or is another."""
     return [name for surface in surfaces for name in surface.lacking()]

@@ -1,8 +1,8 @@
-"""Whom the driver trusts: one TLS context for all connections, made in a thread, that verifies chain and name.
+"""TLS: one context for all connections, made in a thread, that verifies chain and name.
 
-The SDK's own context verifies no name: urllib3 does that by itself, and aiohttp does not. Behind a proxy the SDK gives
-aiohttp no context at all. So every client that is made for the driver goes through here: its own ones, and those that
-the SDK makes by itself to ask for credentials.
+aiohttp verifies what the context says. The SDK's own says nothing of the name: urllib3 looks at that by itself, and
+aiohttp does not. So every client that is made for the driver goes through here; those that the SDK makes by itself,
+through `sdk`.
 """
 
 from __future__ import annotations
@@ -17,21 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
-from aiobotocore.client import AioBaseClient
-from aiobotocore.httpsession import AIOHTTPSession
-from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, ProxyConnectionError  # noqa: A004
-from botocore.httpsession import get_cert_path
 
-from ....driver import ConfigError, StorageError
+from ....driver import ConfigError
 from ._errors import place_of
 
-SERVICES = ("signin", "sso", "sso-oidc", "sts")  # that the SDK asks for credentials
 _BY_PROXY = 3  # connect timeouts that the way through a proxy may take: to the proxy, its own to the host, TLS
 _LATEST = 8  # connections that are remembered to be ended: who asks for credentials makes one or two
-_LATER = frozenset({408, 429})  # answers of a proxy below 500 that may be others the next time
 
 # What OpenSSL calls the faults of certificates (X509_V_ERR_*), and what they are.
 _UNKNOWN_AUTHORITY = "is by an authority that is not among {trusted}: set AWS_CA_BUNDLE to a file with that authority"
@@ -56,28 +49,14 @@ class Authorities:
     trusted: str
 
 
-def find_authorities(session: Any) -> Authorities:
-    """Those that the SDK's configuration names, else the system's. In a thread: reading them takes 20 ms."""
-    found = _named_authorities(session) or _system_authorities()
+def find_authorities(bundle: tuple[str, str] | None) -> Authorities:
+    """Those of the bundle, of which the name of what says it and the path are given; else those that the environment
+    names, else the system's. In a thread: reading them takes 20 ms."""
+    if bundle is None and (path := os.environ.get("REQUESTS_CA_BUNDLE")):
+        bundle = "REQUESTS_CA_BUNDLE", path
+    found = _system_authorities() if bundle is None else _load(*bundle)
     found.context.minimum_version = ssl.TLSVersion.TLSv1_2
-    config = session.get_default_client_config()
-    settings = getattr(config, "proxies_config", None) or {}
-    if bundle := settings.get("proxy_ca_bundle"):
-        with _readable("proxy_ca_bundle", bundle):
-            found.context.load_verify_locations(bundle)
-    if own := getattr(config, "client_cert", None) or settings.get("proxy_client_cert"):
-        files = (own,) if isinstance(own, str) else own
-        with _readable("client_cert", files[0]):
-            found.context.load_cert_chain(*files)
     return found
-
-
-def _named_authorities(session: Any) -> Authorities | None:
-    path = session.get_config_variable("ca_bundle")
-    name = "AWS_CA_BUNDLE" if path == os.environ.get("AWS_CA_BUNDLE") else "ca_bundle"
-    if not path:
-        name, path = "REQUESTS_CA_BUNDLE", os.environ.get("REQUESTS_CA_BUNDLE")
-    return _load(name, str(path)) if path else None
 
 
 def _system_authorities() -> Authorities:
@@ -88,64 +67,27 @@ def _system_authorities() -> Authorities:
     directory = ssl.get_default_verify_paths().capath  # whose certificates are read when they are needed
     if context.cert_store_stats()["x509_ca"] or (directory and os.listdir(directory)):
         return Authorities(context=context, trusted="those of this system")
+    from botocore.httpsession import get_cert_path  # there is no other reason to load it
+
     return _load("the SDK's bundle", str(get_cert_path(True)))
 
 
 def _load(name: str, path: str) -> Authorities:
     file, directory = (None, path) if os.path.isdir(path) else (path, None)
-    with _readable(name, path):
+    with readable(name, path):
         context = ssl.create_default_context(cafile=file, capath=directory)
     return Authorities(context=context, trusted=f"those of {name} ({path})")
 
 
 @contextmanager
-def _readable(name: str, path: str) -> Iterator[None]:
+def readable(name: str, path: str) -> Iterator[None]:
+    """Around what reads certificates or keys, which is named by this."""
     try:
         yield
     except ssl.SSLError as error:
         raise ConfigError(f"{name} names {path!a}, which has no certificate in it that can be used") from error
     except OSError as error:
         raise ConfigError(f"{name} names {path!a}, which cannot be read: {error.strerror}") from error
-
-
-class VerifyingSession(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
-    """The SDK's road to aiohttp, by our context, whether or not there is a proxy. What is wrong with a certificate, and
-    what a proxy refuses, is a `ConfigError`, which nothing tries again."""
-
-    authorities: Authorities
-    outcome = ""  # of the latest request, in words
-    is_final = False  # a refusal of the server's: it is not asked again
-
-    def _create_connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
-        options = {name: value for name, value in (self._connector_args or {}).items() if name != "ssl_context"}
-        return VerifyingConnector(self.authorities, proxy_url, limit=self._max_pool_connections, **options)
-
-    def _proxy_for(self, url: str) -> str | None:
-        """The proxy as it may be shown: without user and password."""
-        proxy = self._proxy_config.proxy_url_for(url)
-        return None if proxy is None else place_of(proxy)
-
-    async def send(self, request: Any) -> Any:
-        """Errors are raised anew where a proxy is on the way: aiohttp's hold its password, as do its frames."""
-        proxy = self._proxy_for(request.url)
-        self.outcome = "does not answer"
-        try:
-            answer = await super().send(request)
-        except (ConnectionError, HTTPClientError) as error:
-            failure = _meant(error, proxy, request.url)
-            if failure is error:
-                raise
-        else:
-            status = answer.status_code
-            self.outcome = f"answers {status}"
-            if proxy is not None and status == 407:
-                answer.raw.close()
-                failure = _refused(407, proxy, request.url)
-            elif self.is_final and 400 <= status < 500 and status not in _LATER:
-                failure = _final(status, await answer.content, request.url)
-            else:
-                return answer
-        raise failure
 
 
 class VerifyingConnector(aiohttp.TCPConnector):
@@ -232,74 +174,3 @@ def _let_end(transport: Any) -> None:
 
 def _ignoring(end: Callable[[], object], *_: object) -> None:
     end()
-
-
-def _meant(error: Any, proxy: str | None, url: str) -> Any:
-    """The error to be raised for one of the SDK's; where there is a proxy, without what aiohttp knows of it."""
-    options: dict[str, Any] = error.kwargs
-    cause = options.get("error")
-    if isinstance(cause, StorageError):
-        cause.__context__ = None
-        return cause.with_traceback(None)
-    if proxy is None:
-        return error
-    if isinstance(cause, aiohttp.ClientHttpProxyError):
-        return _refused(cause.status, proxy, url)
-    if isinstance(cause, aiohttp.ClientConnectorError):
-        nearest = isinstance(cause, aiohttp.ClientProxyConnectionError)
-        words = f"the proxy {proxy} cannot be reached" if nearest else f"the way through the proxy {proxy} broke"
-        words = f"{place_of(url)}: {words}"
-        return ProxyConnectionError(proxy_url=proxy, error=OSError(f"{words} ({cause.os_error.strerror})"))
-    return type(error)(**options | {"error": OSError(f"{type(cause).__name__} behind the proxy {proxy}")})
-
-
-def _final(status: int, content: bytes, url: str) -> ClientError:
-    said = {"Code": str(status), "Message": content.decode(errors="replace").strip()}
-    return ClientError({"Error": said, "ResponseMetadata": {"HTTPStatusCode": status}}, place_of(url))
-
-
-def _refused(status: int, proxy: str, url: str) -> ConfigError | ProxyConnectionError:
-    place, variable = place_of(url), f"{urlsplit(url).scheme.upper()}_PROXY"
-    if status == 407:
-        return ConfigError(
-            f"{place}: the proxy {proxy} asks for credentials: put the right ones into the URL in {variable}"
-        )
-    if status < 500 and status not in _LATER:
-        return ConfigError(
-            f"the proxy {proxy} refuses to connect to {place} ({status}): allow it there, or name the host in NO_PROXY"
-        )
-    words = f"the proxy {proxy} does not connect to {place} ({status})"
-    return ProxyConnectionError(proxy_url=proxy, error=OSError(words))
-
-
-def guard(session: Any, authorities: Authorities, region: str | None) -> None:
-    """Have all that the SDK asks for credentials by itself verified as well. In a thread: it reads the profile."""
-
-    class Guarded(AioBaseClient):  # type: ignore[misc]  # the SDK has no types
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
-            _adopt(self._endpoint.http_session, authorities)
-
-    def make_guarded(base_classes: list[type], **_: object) -> None:
-        base_classes.insert(0, Guarded)
-
-    for service in SERVICES:
-        session.register(f"creating-client-class.{service}", make_guarded, unique_id=f"micelio-{service}")
-    session._resolve_region_name(region, None)  # noqa: SLF001  # which is what the token service is asked in
-    for source in getattr(session.get_component("credential_provider"), "providers", ()):
-        of_container = getattr(source, "_fetcher", None)
-        fetcher = of_container or getattr(source, "_role_fetcher", None)  # of the instance, which asks in two ways
-        if fetcher is not None:
-            _adopt(fetcher._session, authorities)  # noqa: SLF001  # the SDK makes it, and takes no other
-            fetcher._session.is_final = of_container is not None  # noqa: SLF001
-
-
-def _adopt(http_session: Any, authorities: Authorities) -> None:
-    """The same session, verifying: what the SDK makes deep inside cannot be had otherwise."""
-    kind = type(http_session)
-    if issubclass(kind, VerifyingSession):
-        return
-    if not issubclass(kind, AIOHTTPSession):
-        raise ConfigError(f"credentials cannot be asked for by {kind.__name__}: leave http_session_cls as it is")
-    http_session.__class__ = type(f"Verifying{kind.__name__}", (VerifyingSession, kind), {})
-    http_session.authorities = authorities

@@ -1,80 +1,83 @@
-"""The SDK's road to aiohttp: certificates verified, bodies sent slice by slice, no redirect followed."""
+"""The way to the store over aiohttp: certificates verified, bodies sent slice by slice, no redirect followed. Both
+roads go it, over the same connections."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import aiohttp
 from aiohttp.http_exceptions import BadStatusLine
-from botocore.exceptions import (
-    ConnectionClosedError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    HTTPClientError,
-    ReadTimeoutError,
-    SSLError,
-)
 from yarl import URL
 
 from ....driver import StorageError
 from . import _exchange as exchange
 from ._answers import text_of
+from ._failures import (
+    BrokenOffError,
+    ConnectTimeoutError,
+    InsecureError,
+    ReadTimeoutError,
+    UnreachableError,
+    WayError,
+)
 from ._pace import Pace
 from ._retries import Attempt, this_attempt
-from ._tls import Authorities, VerifyingConnector, VerifyingSession
+from ._tls import Authorities, VerifyingConnector
 
 SLICE = 256 << 10  # bytes handed to the socket at a time: 8 MiB at once stalled the loop for 0.1-2.4 s (measured)
 AT_ONCE = (
     48 << 10
 )  # bytes handed over in one piece: with the headers under the 64 KiB that asyncio takes without waiting
 
+KEPT_ALIVE = 12.0  # seconds that a connection is kept which nobody uses: the SDK's own
+
 Answered: TypeAlias = aiohttp.ClientResponse | exchange.Reply
 
 
-class Transport(VerifyingSession):
-    """The SDK's road to aiohttp, with bodies sent slice by slice."""
+class Transport:
+    """The connections to the store, and what is sent on them."""
 
-    def __init__(self, *args: Any, authorities: Authorities, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, authorities: Authorities, *, timeout: aiohttp.ClientTimeout, options: Mapping[str, Any]) -> None:
         self.authorities = authorities
         self.pace = Pace()
-        assert isinstance(self._timeout, aiohttp.ClientTimeout)
-        self._times = self._timeout
-        self._ready: dict[str | None, _Straight] = {}
+        self._times = timeout
+        self._options = options  # of aiohttp's connector
+        self._ready: dict[str | None, Straight] = {}
         self._way: tuple[URL, aiohttp.ClientRequest] | None = None
 
-    async def _get_session(self, proxy_url: str | None) -> Any:  # a session, or what sends by it
+    async def session(self, proxy_url: str | None) -> Straight:
+        """What sends by this proxy, or by none."""
         if proxy_url not in self._ready:
-            self._ready[proxy_url] = _Straight(await self._open_session(self._create_connector(proxy_url)))
+            connector = VerifyingConnector(self.authorities, proxy_url, **self._options)
+            self._ready[proxy_url] = Straight(self._open_session(connector))
         return self._ready[proxy_url]
 
-    async def _open_session(self, connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+    def _open_session(self, connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
         traces = aiohttp.TraceConfig()
         traces.on_request_headers_sent.append(_note_writing)  # in truth just before
-        session = aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             connector=connector,
             trace_configs=[traces],
-            timeout=self._timeout,
+            timeout=self._times,
             skip_auto_headers={"Content-Type"},
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             response_class=_Answer,
             **exchange.limits_of(aiohttp.ClientSession.__init__),
         )
-        opened: aiohttp.ClientSession = await self._exit_stack.enter_async_context(session)
-        return opened
 
     async def drop(self) -> None:
         """Close everything where the loop is closed."""
         for straight in self._ready.values():
             await straight.drop()
 
-    def is_direct(self, url: str) -> bool:
-        """Whether no proxy stands in between."""
-        return self._proxy_config.proxy_url_for(url) is None
+    async def aclose(self) -> None:
+        """End all connections."""
+        for straight in self._ready.values():
+            await straight.aclose()
 
     async def ask(
         self,
@@ -87,14 +90,14 @@ class Transport(VerifyingSession):
         stream: bool,
     ) -> Answered:
         """One request without a proxy, as the SDK would send it, and the answer (read already unless it is a `stream`);
-        or the SDK's error. `target` is what follows the origin in the URL, encoded."""
+        or a `WayError`. `target` is what follows the origin in the URL, encoded."""
         attempt = this_attempt()
         attempt.begin()
-        session = await self._get_session(None)
+        session = await self.session(None)
         answer: Answered
         try:
             if body is not None and len(body) > AT_ONCE:
-                async with self._watched(attempt, body) as slices:
+                async with self.watched(attempt, body) as slices:
                     answer = await self._ask_session(session, method, origin, target, headers, slices)
             else:
                 answer = await self._ask_at_once(session, method, origin, target, headers, body)
@@ -107,7 +110,7 @@ class Transport(VerifyingSession):
         return answer
 
     async def _ask_at_once(
-        self, session: _Straight, method: str, origin: URL, target: str, headers: Mapping[str, str], body: Any
+        self, session: Straight, method: str, origin: URL, target: str, headers: Mapping[str, str], body: Any
     ) -> Answered:
         if self._way is None or self._way[0] is not origin:
             self._way = origin, aiohttp.ClientRequest("GET", origin, loop=asyncio.get_running_loop())
@@ -121,62 +124,43 @@ class Transport(VerifyingSession):
         return await self._ask_session(session, method, origin, target, headers, None)  # it had closed a kept one
 
     async def _ask_session(
-        self, session: _Straight, method: str, origin: URL, target: str, headers: Mapping[str, str], body: Any
+        self, session: Straight, method: str, origin: URL, target: str, headers: Mapping[str, str], body: Any
     ) -> aiohttp.ClientResponse:
         url = URL(str(origin).rstrip("/") + target, encoded=True)
         answer: aiohttp.ClientResponse = await session.request(method, url=url, headers=headers, data=body)
         return answer
 
     @asynccontextmanager
-    async def _watched(self, attempt: Attempt, body: memoryview) -> AsyncIterator[_Slices]:
+    async def watched(self, attempt: Attempt, body: memoryview) -> AsyncIterator[Slices]:
         """The body in slices, each of which has to be taken in time."""
         patience = self._times.sock_read or 0
         attempt.whole = False
         async with asyncio.timeout(patience) as limit:
-            slices = _Slices(body, limit, patience, self.pace, attempt)
+            slices = Slices(body, limit, patience, self.pace, attempt)
             try:
                 yield slices
             finally:
                 slices.watched = False  # a store may answer before it has taken all
-
-    async def send(self, request: Any) -> Any:
-        attempt = this_attempt()
-        attempt.begin()
-        body = attempt.body
-        if body is None or request.method != "PUT":  # the SDK may ask for the bucket's region in between
-            return await super().send(request)
-        request.headers["Content-Length"] = str(len(body))
-        try:
-            async with self._watched(attempt, body) as slices:
-                request.body = slices
-                return await super().send(request)
-        except TimeoutError as error:
-            raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
-        finally:
-            request.body = None  # as the SDK knows it: an attempt more begins with all of it
 
 
 async def _note_writing(*_: object) -> None:
     this_attempt().write()
 
 
-# Which of the SDK's errors it is: the first kind that fits.
-_NAMES: tuple[tuple[tuple[type[Exception], ...], Callable[..., Exception]], ...] = (
-    ((aiohttp.ClientSSLError,), SSLError),
-    (
-        (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, BadStatusLine),
-        ConnectionClosedError,
-    ),
+# What it is that aiohttp raises: the first kind that fits.
+_NAMES: tuple[tuple[tuple[type[Exception], ...], type[WayError]], ...] = (
+    ((aiohttp.ClientSSLError,), InsecureError),
+    ((aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, BadStatusLine), BrokenOffError),
     ((aiohttp.ConnectionTimeoutError,), ConnectTimeoutError),
     ((aiohttp.ServerTimeoutError, TimeoutError), ReadTimeoutError),
-    ((aiohttp.ClientConnectionError, OSError), EndpointConnectionError),
-    ((Exception,), HTTPClientError),
+    ((aiohttp.ClientConnectorError,), UnreachableError),
+    ((Exception,), BrokenOffError),
 )
 
 
-def _named(error: Exception, url: str) -> Exception:
+def _named(error: Exception, url: str) -> WayError:
     name = next(name for kinds, name in _NAMES if isinstance(error, kinds))
-    return name(error=error, endpoint_url=url)
+    return name(url, error)
 
 
 class _Answer(aiohttp.ClientResponse):
@@ -193,7 +177,7 @@ def _as_utf8(value: bytes) -> bytes:
     return text_of(value.decode("utf-8", "surrogateescape")).encode()
 
 
-class _Straight:
+class Straight:
     """Follows no redirect, which may lead to anybody. Where else a bucket is, the SDK finds out, and signs for that."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
@@ -201,16 +185,22 @@ class _Straight:
         self._session = session
         self.connector = session.connector
 
+    async def aclose(self) -> None:
+        """End its connections."""
+        await self._session.close()
+
     async def drop(self) -> None:
+        """Close them where the loop is closed."""
         assert isinstance(self.connector, VerifyingConnector)
         self.connector.drop()
         await self._session.close()
 
     def request(self, method: str, **options: Any) -> Any:
+        """As aiohttp's."""
         return self._session.request(method, allow_redirects=False, **options)
 
 
-class _Slices:
+class Slices:
     """A body that is sent piece by piece, and again from the start if need be. A server that does not take the next
     piece in time is given up; nobody else would notice."""
 

@@ -6,20 +6,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
+from http.client import responses
 from itertools import islice
 from typing import Any, TypeAlias
 from urllib.parse import unquote_plus
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser, fromstring
 from xml.sax.saxutils import escape
 
-from botocore.parsers import ResponseParserError
 
 from . import _contents
 from ._answers import count_in, parse_time, whole_seconds
 from ._contents import AT_ONCE as LINES_AT_ONCE
 from ._contents import Line, Lines
+from ._failures import NotS3Error
 from ._pace import IN_A_TURN, Pace
 
 Answer: TypeAlias = dict[str, Any]
@@ -50,14 +52,26 @@ def read_answer(operation: str, data: bytes) -> Answer | None:
     try:
         root = fromstring(data)  # noqa: S314  # as the SDK does
     except (ParseError, LookupError, ValueError) as error:
-        raise ResponseParserError("the response cannot be parsed") from error
+        raise NotS3Error("the response cannot be parsed") from error
     if _name(root) == "Error":
         return None
     if _name(root) != _ROOTS[operation]:
-        raise ResponseParserError("the response does not match the request")
+        raise NotS3Error("the response does not match the request")
     if operation == "create_multipart_upload":
         return {name: text for name, text in _texts(root).items() if name == "UploadId"}
     return {"Errors": [_texts(part) for part in root if _name(part) == "Error"]}
+
+
+def read_refusal(data: bytes, headers: Mapping[str, str], status: int) -> Answer:
+    """What an error says, as the SDK gives it. One that is no XML says its status alone."""
+    said: dict[str, str] = {}
+    with suppress(ParseError, LookupError, ValueError):
+        root = fromstring(data)  # noqa: S314  # as the SDK does
+        error = next((element for element in (root, *root) if _name(element) == "Error"), ())
+        said = {_name(part): part.text or "" for part in error if _name(part) not in ("RequestId", "HostId")}
+    if not said.get("Code"):
+        said |= {"Code": str(status), "Message": said.get("Message") or responses.get(status, "")}
+    return {"Error": said, "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": dict(headers)}}
 
 
 async def read_listing(content: Any, pace: Pace) -> Answer:
@@ -76,7 +90,7 @@ async def read_listing(content: Any, pace: Pace) -> Answer:
         found, answer = [], await _parse_listing(data, pace)
     answer["Contents"] = found + answer["Contents"]
     if answer.pop("root", "") != "ListBucketResult":
-        raise ResponseParserError("the response is not a listing")
+        raise NotS3Error("the response is not a listing")
     del answer["marks"]
     return decode_names(answer)
 
@@ -92,7 +106,7 @@ async def _parse_listing(data: bytes, pace: Pace) -> Answer:
             depth = _take_complete(parser.read_events(), depth, found)
         parser.close()
     except (ParseError, LookupError, ValueError) as error:
-        raise ResponseParserError("the listing cannot be parsed") from error
+        raise NotS3Error("the listing cannot be parsed") from error
     return found
 
 

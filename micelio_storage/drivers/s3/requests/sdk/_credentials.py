@@ -16,8 +16,8 @@ from typing import Any
 
 from botocore import exceptions as sdk
 
-from ....driver import StorageError
-from ._errors import (
+from .....driver import StorageError
+from .._errors import (
     CredentialsError,
     MissingCredentialsError,
     RefusedCredentialsError,
@@ -25,6 +25,8 @@ from ._errors import (
     shorten,
     translate,
 )
+from .._signing import Credentials
+from ._errors import known_as
 
 PROCESS_TIME = 60.0  # seconds that a `credential_process` may take: as many as the SDK for Go gives it by default
 
@@ -90,6 +92,11 @@ class SourcedCredentials:
         if fault := await self._renew():
             raise MissingCredentialsError(fault)
         return self._frozen
+
+    async def keys(self) -> Credentials:
+        """The same as our own signers use them."""
+        found = await self.get_frozen_credentials()
+        return Credentials(access_key=found.access_key, secret_key=found.secret_key, token=found.token or None)
 
     async def _renew(self) -> str:
         """What is wrong with them. In a call of its own: they are in no traceback."""
@@ -176,7 +183,9 @@ def _judge(error: Exception, method: str) -> tuple[type[CredentialsError], str]:
     if isinstance(error, (sdk.PartialCredentialsError, sdk.CredentialRetrievalError)):
         return _judge_source(error, method)
     if isinstance(error, (sdk.ConnectionError, sdk.HTTPClientError)):
-        return SilentSourceError, translate(error, advice="").message
+        known = known_as(error)
+        failure = known if isinstance(known, StorageError) else translate(known, advice="")
+        return SilentSourceError, failure.message
     if isinstance(error, OSError) and error.filename is not None:
         return MissingCredentialsError, f"{error.filename!a}: {error.strerror}"
     if _STILL_EXPIRED in str(error):

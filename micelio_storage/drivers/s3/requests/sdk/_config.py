@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from aiobotocore.config import AioConfig
 
+from .._answers import signs_bodies
+
 if TYPE_CHECKING:
-    from ...._config import S3Config
+    from ....._config import S3Config
 
 
 def sdk_config(config: S3Config) -> AioConfig:
@@ -26,11 +28,6 @@ def sdk_config(config: S3Config) -> AioConfig:
         parameter_validation=False,  # all parameters are the driver's own
         user_agent_extra=f"micelio_storage/{_version()}",
     )
-
-
-def signs_bodies(config: S3Config) -> bool:
-    """Whether bodies are hashed for the signature: only where no CRC goes with them, for 8 MiB hold the loop 6 ms."""
-    return config.checksums == "off"
 
 
 def _version() -> str:
