@@ -3,7 +3,6 @@ not, and what becomes of the requests then."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from support.s3_servers import Server
 from support.s3_storage import config_for, driver_for, session_for
 
 from micelio_storage import ConfigError, Storage, UnavailableError
+from micelio_storage.drivers._lanes import Lane
 from micelio_storage.drivers.s3._driver import make_client
 from micelio_storage.drivers.s3.requests import _surfaces
 from micelio_storage.drivers.s3.requests._retries import Attempt, RetryPolicy
@@ -64,13 +64,15 @@ def test_what_is_not_there_is_noticed(name: str) -> None:
 
 
 async def test_a_client_has_what_is_read_off_it(s3_server: Server) -> None:
-    client = await asyncio.to_thread(make_client, config_for(s3_server), session_for(s3_server))
+    lane = Lane("test", most_workers=1)
+    client = await lane.run(make_client, config_for(s3_server), session_for(s3_server), lane)
     try:
         assert type(client._road._sdk._endpoint.http_session) is SdkTransport
         assert client.credentials[0] != ""
         assert (await client._road.credentials.keys()).access_key == s3_server.access_key
     finally:
         await client.aclose()
+        await lane.aclose()
 
 
 async def test_credentials_that_expire_say_when() -> None:

@@ -22,6 +22,7 @@ from support.strict_s3 import StrictS3
 
 from micelio_storage import (
     AccessDeniedError,
+    AlreadyExistsError,
     NotFoundError,
     PreconditionFailedError,
     Storage,
@@ -140,6 +141,27 @@ async def work(storage: Storage, key: str) -> list[object]:
             await call(key)
         found.append(str(caught.value))
     await storage.put(key, b"", if_absent=True)
+    return found + await copy_and_abort(storage, key)
+
+
+async def copy_and_abort(storage: Storage, key: str) -> list[object]:
+    """Copies that are plain, changed, in parts and refused, and an upload that is given up."""
+    await storage.put(key, b"1234", metadata={"n": "\u00e9"})
+    found: list[object] = []
+    for options in ({}, {"metadata": {"n": "other"}, "content_type": "text/html"}, {"if_absent": True}):
+        copied = await storage.copy(key, f"{key} copied", **options)
+        found += [copied.size, copied.etag, copied.metadata, copied.content_type]
+        found += [await storage.get(f"{key} copied")]
+        if "metadata" in options:
+            await storage.delete(f"{key} copied")
+    with pytest.raises(AlreadyExistsError):
+        await storage.copy(key, f"{key} copied", if_absent=True)
+    with pytest.raises(NotFoundError):
+        await storage.copy(f"{key} that is not there", key)
+    await storage.delete(f"{key} copied")
+    writer = await storage.open_write(f"{key} given up")
+    await writer.write(bytes(70 * KIB))
+    await writer.abort()
     return found
 
 

@@ -1,10 +1,10 @@
-"""Objects in a bucket of S3, or of anything that speaks S3, through aioboto3. Nothing is imported of the SDK before a
-driver is opened, and then in a thread."""
+"""Objects in a bucket of S3, or of anything that speaks S3. Nothing is imported of aiohttp before a driver is opened,
+and of the SDK before something needs it, and then in a thread."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import ModuleType
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..._forking import leave_alone, when_forked
@@ -160,23 +160,27 @@ def _make_opened(
     largest_copy: int | None,
     fast_enough: float | None,
 ) -> Opened:
-    """In a thread: the import alone takes 300 ms."""
+    """In a thread: the import alone takes 100 ms, and 300 more if the SDK is needed at once."""
     keep_freed_memory_if_asked()
-    opened: Opened = _imported().Opened(config, session, lane, largest_copy, fast_enough)
-    return opened
+    with _installed():
+        from ._opened import Opened as Opening
+
+        return Opening(config, session, lane, largest_copy, fast_enough)
 
 
-def make_client(config: S3Config, session: aioboto3.Session | None) -> Client:
-    """A client without a driver. In a thread, for the import alone takes 300 ms."""
-    client: Client = _imported().make_client(config, session)
-    return client
+def make_client(config: S3Config, session: aioboto3.Session | None, lane: Lane) -> Client:
+    """A client without a driver. In a thread."""
+    with _installed():
+        from .requests import _client
+
+        return _client.make_client(config, session, lane)
 
 
 async def abort_uploads(config: S3Config, prefix: str) -> int:
     """End the multipart uploads below a prefix of the bucket that killed processes left open; returns how many."""
     lane = Lane("s3-uploads", most_workers=1)
     try:
-        client = await lane.run(make_client, config, None)
+        client = await lane.run(make_client, config, None, lane)
         try:
             left = await client.open_uploads(prefix)
             for key, upload, _ in left:
@@ -188,9 +192,10 @@ async def abort_uploads(config: S3Config, prefix: str) -> int:
     return len(left)
 
 
-def _imported() -> ModuleType:
+@contextmanager
+def _installed() -> Iterator[None]:
+    """Around what imports aiohttp and the SDK."""
     try:
-        from . import _opened
+        yield
     except ImportError as error:
         raise ConfigError("S3 needs aioboto3 and awscrt: pip install 'micelio_storage[s3]'") from error
-    return _opened

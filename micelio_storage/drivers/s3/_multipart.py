@@ -8,9 +8,7 @@ import mmap
 from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
-from ..._shielding import wait_uncancelled
+from ..._shielding import unseen_by_anyio, wait_uncancelled
 from ...driver import (
     BytesLike,
     ClosedError,
@@ -184,15 +182,18 @@ class Multipart:
         self._parts.clear()
         if upload is None:
             return
-        error: BaseException | None = None
-        with anyio.move_on_after(ABORT_TIME, shield=True) as scope:
-            try:
-                await self._abort(upload)
-            except StorageError as failure:
-                error = failure
-        if error is not None or scope.cancelled_caught:
+        said: object = None
+        try:
+            with unseen_by_anyio():
+                async with asyncio.timeout(ABORT_TIME):
+                    await self._abort(upload)
+        except StorageError as error:
+            said = error
+        except TimeoutError:
+            said = f"not done after {ABORT_TIME} s"
+        if said is not None:
             text = "multipart upload %s of %a could not be aborted (%s): `micelio-storage doctor --abort` can"
-            logger.warning(text, upload, str(self._key), error or f"not done after {ABORT_TIME} s")
+            logger.warning(text, upload, str(self._key), said)
 
     async def _abort(self, upload: str) -> None:
         """S3 says that parts under way during an abort may outlive it, so it is repeated until the upload is gone."""

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from ..._config import S3Config
 
-__all__ = ["Opened", "make_client"]
-
 
 class Opened:
     """One client, and what reads and writes through it."""
@@ -39,7 +37,7 @@ class Opened:
         largest_copy: int | None,
         fast_enough: float | None,
     ) -> None:
-        client = make_client(config, session)
+        client = make_client(config, session, lane)
         sums = Sums(lane)
         self._config = config
         self.client: Client = client

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 from ..._shielding import run_to_completion
 from ...driver import (
     AccessDeniedError,
@@ -162,10 +160,11 @@ class _Trial:
         for question in asked:
             question.cancel()
         await asyncio.wait(asked)
-        with anyio.move_on_after(CLEANING_TIME) as scope:
-            await asyncio.gather(*(self._abort(*upload) for upload in self._uploads))
-            await asyncio.gather(*(self._delete(key) for key in self._keys))
-        if scope.cancelled_caught:
+        try:
+            async with asyncio.timeout(CLEANING_TIME):
+                await asyncio.gather(*(self._abort(*upload) for upload in self._uploads))
+                await asyncio.gather(*(self._delete(key) for key in self._keys))
+        except TimeoutError:
             logger.warning("scratch keys %s-... could not be removed", self._key)
 
     async def _abort(self, key: str, upload: str) -> None:

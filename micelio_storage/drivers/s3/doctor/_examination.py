@@ -157,13 +157,13 @@ class _Examination:
         return [Finding("credentials", "ok", f"found by way of {shown(origin)}{until}")]
 
     def _prepare(self) -> Client:
-        """In a thread: all of this imports the SDK."""
+        """In a thread: all of this imports aiohttp, if not the SDK."""
         from ..requests._errors import CredentialsError
         from ._bucket import Bucket
         from ._trial import Trial
 
         try:
-            client = self._client = make_client(self._config, self._session)
+            client = self._client = make_client(self._config, self._session, self._lane)
         except CredentialsError:
             self._culprit = "credentials"
             raise

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...._shielding import publishing as publishing_step
@@ -34,16 +37,22 @@ from ._errors import (
     translated,
 )
 from ._failures import RefusalError
+from ._plain import Plain, find_plain
 from ._retries import Attempt, RetryPolicy, is_conditional, set_attempt
 from ._short_road import NAMES, NotPlainError, ShortRoad
+from ._signing import Credentials
 from ._surfaces import check_aiohttp, short_road_fits
+from ._tls import find_authorities
+from ._transport import Transport
 
 if TYPE_CHECKING:
     import aioboto3
 
     from ...._config import S3Config
+    from ..._lanes import Lane
     from .sdk._road import SdkRoad
 
+NEEDED = ("aioboto3", "aiobotocore", "awscrt")  # by an open driver, sooner or later
 CANCELLED_WAIT = 5.0  # seconds that a cancelled write waits for its answer, so that it does not come back later
 
 Answer: TypeAlias = dict[str, Any]
@@ -55,26 +64,32 @@ logger = logging.getLogger("micelio_storage")
 class Client:
     """All requests to one bucket."""
 
-    def __init__(self, config: S3Config, road: SdkRoad) -> None:
-        self._road = road
-        self.bucket = config.bucket
-        self._mode = config.checksums
-        self._signs_bodies = signs_bodies(config)
+    def __init__(self, config: S3Config, lane: Lane, start: SdkRoad | Plain, connections: Transport) -> None:
+        self._config = config
+        self._lane = lane
+        self._connections = connections
+        self._credentials = start.credentials
+        self._making: asyncio.Task[None] | None = None
         self._requests: dict[asyncio.Task[Answer], bool] = {}
         self._refusing = False
         self._closed = False
         self._bucket_seen = False
+        self._signs_bodies = signs_bodies(config)
+        self.bucket = config.bucket
         self.checksums = config.checksums != "off"
-        self.endpoint = road.endpoint
+        self.endpoint = start.endpoint
         self.place = place_of(self.endpoint)  # in errors
-        self.region = road.region
-        self._connections = road.connections
-        self.pace = road.connections.pace
+        self.region = start.region
+        self.pace = connections.pace
         self.retries = RetryPolicy(attempts=config.retries + 1)
         self.short_road: ShortRoad | None = None
-        if config.retry_mode == "standard" and not self._signs_bodies and short_road_fits():
-            self.short_road = ShortRoad(self._connections, self.bucket, road.credentials.keys)
-        road.join(self.short_road, self.retries)
+        if _may_go_short(config):
+            self.short_road = ShortRoad(connections, self.bucket, start.credentials.keys)
+        self._road: SdkRoad | None = None
+        if not isinstance(start, Plain):
+            self._take(start)
+        elif self.short_road is not None:
+            self.short_road.take(start.place.base, start.region)
 
     @property
     def is_amazon(self) -> bool:
@@ -84,7 +99,7 @@ class Client:
     @property
     def credentials(self) -> tuple[str, datetime | None]:
         """How the SDK came by the credentials, and when they expire if it knows; never what they are."""
-        return self._road.credentials.method, self._road.credentials.expires
+        return self._credentials.method, self._credentials.expires
 
     async def call(
         self,
@@ -185,7 +200,7 @@ class Client:
     def _may_do_without(self) -> bool:
         """Go on without checksums, if the configuration leaves that to the store. What was sent with one may be sent
         again either way: it was refused."""
-        if self._mode != "auto":
+        if self._config.checksums != "auto":
             return False
         if self.checksums:
             self.checksums = False
@@ -199,8 +214,8 @@ class Client:
         begin = datetime.fromtimestamp(request.begin(time.time()), UTC)
         asked = begin + timedelta(seconds=request.lifetime)
         with translated(self.place):
-            url = await self._road.sign(operation, request, parameters, begin)
-        until = self._road.credentials.expires
+            url = await (await self._sdk()).sign(operation, request, parameters, begin)
+        until = self._credentials.expires
         return url, None if until is None or until >= asked else until.astimezone(UTC)
 
     async def open_uploads(self, prefix: str) -> list[tuple[str, str, datetime]]:
@@ -260,7 +275,10 @@ class Client:
         self._refusing = self._closed = True
         for task in list(self._requests):
             await _end(task, 0, None)
-        await self._road.aclose()
+        if self._making is not None:
+            await asyncio.wait([self._making])  # a thread cannot be stopped
+        if self._road is not None:
+            await self._road.aclose()
         await self._connections.aclose()
 
     async def _send(
@@ -293,7 +311,9 @@ class Client:
         """A plain request goes straight to the store. Whatever comes of it but a plain answer, the SDK settles."""
         if self.short_road is not None and operation in NAMES:
             try:
-                return await self.short_road.request(operation, parameters, body, checksums=self.checksums)
+                return await self.short_road.request(
+                    operation, parameters, body, attempt.headers, checksums=self.checksums
+                )
             except NotPlainError as error:
                 attempt.over = error.failure is None  # it was refused, or not sent
                 if error.failure is not None:
@@ -302,18 +322,46 @@ class Client:
                         raise error.failure from error
                     await asyncio.sleep(self.retries.wait(1, error.retry_after))
                     attempt.made = 1
-        return await self._road.call(operation, parameters)
+        return await (await self._sdk()).call(operation, parameters)
 
-    async def _head_again(self, parameters: Mapping[str, Any]) -> Answer:
+    async def _sdk(self) -> SdkRoad:
+        """The SDK's road, which is made when it is first needed. Who is cancelled meanwhile leaves it to the others;
+        if it cannot be made, each who needs it tries, for an error is told to one."""
+        while self._road is None:
+            is_own = self._making is None
+            making = self._making = self._making or asyncio.ensure_future(self._make())
+            await asyncio.wait([making])
+            if is_own:
+                making.result()
+        return self._road
+
+    async def _make(self) -> None:
+        try:
+            known = replace(self._config, region=self.region)
+            keys = await self._credentials.keys()
+            self._take(await self._lane.run(_open_road, known, None, keys, self._connections))
+        finally:
+            self._making = None
+
+    def _take(self, road: SdkRoad) -> None:
+        road.join(self.short_road, self.retries)
+        self._road = road
+
+    async def _head_again(self, parameters: dict[str, Any]) -> Answer:
         """An answer to HEAD has no body that says what is refused, or whether object or bucket is missing: GET has."""
         try:
-            with translated(self.place):
-                answered = await self._road.call("get_object", {"Key": parameters["Key"]})
-                answered["Body"].close()
-                return await self._road.call("head_object", parameters)
+            answered = await self._ask("get_object", {"Key": parameters["Key"]})
+            answered["Body"].close()
+            return await self._ask("head_object", parameters)
         except StorageError as failure:
             self._bucket_seen |= self.code_of(failure) == "NoSuchKey"
             raise
+
+    async def _ask(self, operation: str, parameters: dict[str, Any]) -> Answer:
+        attempt = Attempt(key=parameters["Key"], checksums=self.checksums)
+        set_attempt(attempt)
+        with translated(self.place):
+            return await self._attempt(attempt, operation, parameters, None)
 
 
 async def _end(task: asyncio.Task[Answer], patience: float, undo: Callable[[Answer], object] | None) -> None:
@@ -330,9 +378,29 @@ async def _end(task: asyncio.Task[Answer], patience: float, undo: Callable[[Answ
             undo(answer)
 
 
-def make_client(config: S3Config, session: aioboto3.Session | None) -> Client:
-    """A client that has not sent anything yet. In a thread, for it blocks."""
+def make_client(config: S3Config, session: aioboto3.Session | None, lane: Lane) -> Client:
+    """A client that has not sent anything yet. In a thread, for it blocks. The SDK is loaded only if it has to be asked
+    for something; if it is needed later, a thread of the lane loads it."""
     check_aiohttp()
+    plain = find_plain(config, os.environ) if session is None and _may_go_short(config) else None
+    if plain is None:
+        road = _open_road(config, session, None, None)
+        return Client(config, lane, road, road.connections)
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise ImportError(f"there is no {missing[0]}")
+    with translated():
+        authorities = find_authorities(plain.bundle)
+    return Client(config, lane, plain, Transport.of(config, authorities))
+
+
+def _may_go_short(config: S3Config) -> bool:
+    """Whether plain requests may go by our own road, which signs no bodies and knows no other pace."""
+    return config.retry_mode == "standard" and not signs_bodies(config) and short_road_fits()
+
+
+def _open_road(
+    config: S3Config, session: aioboto3.Session | None, keys: Credentials | None, connections: Transport | None
+) -> SdkRoad:
     from .sdk._road import open_road
 
-    return Client(config, open_road(config, session))
+    return open_road(config, session, keys, connections)

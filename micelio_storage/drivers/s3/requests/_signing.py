@@ -22,6 +22,20 @@ class Credentials:
     token: str | None = field(default=None, repr=False)
 
 
+def fault_of(value: object, attribute: str) -> str:
+    """What is wrong with it, or nothing. A secret key is in no header, so that blanks within it are its own."""
+    if attribute == "token" and not value:
+        return ""
+    if not isinstance(value, str) or not value:
+        return "is empty" if value == "" else f"is not a string but {type(value).__name__}"
+    if value != value.strip():
+        return "has leading or trailing whitespace: remove it"
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        return "has quotation marks around it: remove them"
+    is_whole = value.isprintable() and (attribute == "secret_key" or (value.isascii() and " " not in value))
+    return "" if is_whole else "contains characters that no key may have"
+
+
 class Signer:
     """Signs for one region. The key of the day is kept: deriving it takes as long as all the rest."""
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import aiohttp
 from aiohttp.http_exceptions import BadStatusLine
@@ -26,6 +26,9 @@ from ._failures import (
 from ._pace import Pace
 from ._retries import Attempt, this_attempt
 from ._tls import Authorities, VerifyingConnector
+
+if TYPE_CHECKING:
+    from ...._config import S3Config
 
 SLICE = 256 << 10  # bytes handed to the socket at a time: 8 MiB at once stalled the loop for 0.1-2.4 s (measured)
 AT_ONCE = (
@@ -47,6 +50,13 @@ class Transport:
         self._options = options  # of aiohttp's connector
         self._ready: dict[str | None, Straight] = {}
         self._way: tuple[URL, aiohttp.ClientRequest] | None = None
+
+    @classmethod
+    def of(cls, config: S3Config, authorities: Authorities) -> Transport:
+        """As the SDK makes connections where it is told no more than this."""
+        times = aiohttp.ClientTimeout(sock_connect=config.connect_timeout, sock_read=config.read_timeout)
+        options = {"limit": config.connections, "keepalive_timeout": KEPT_ALIVE}
+        return cls(authorities, timeout=times, options=options)
 
     async def session(self, proxy_url: str | None) -> Straight:
         """What sends by this proxy, or by none."""

@@ -28,7 +28,15 @@ Answer: TypeAlias = dict[str, Any]
 
 _FED_AT_ONCE = 8 << 10  # bytes of a listing, parsed in about 0.5 ms
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
-_ROOTS = {"create_multipart_upload": "InitiateMultipartUploadResult", "delete_objects": "DeleteResult"}
+_ROOTS = {
+    "complete_multipart_upload": "CompleteMultipartUploadResult",
+    "copy_object": "CopyObjectResult",
+    "create_multipart_upload": "InitiateMultipartUploadResult",
+    "delete_objects": "DeleteResult",
+    "list_parts": "ListPartsResult",
+    "upload_part_copy": "CopyPartResult",
+}
+_OF_VERSION = ("ETag", "LastModified", "ChecksumCRC64NVME", "ChecksumType")
 READ = frozenset(_ROOTS)  # operations whose answers are read here
 
 
@@ -36,6 +44,15 @@ def write_deletion(objects: Sequence[dict[str, str]]) -> bytes:
     """What DeleteObjects sends, wanting to hear only of those that fail."""
     keys = "".join([f"<Object><Key>{escape(line['Key'])}</Key></Object>" for line in objects])
     return f'<Delete xmlns="{_NAMESPACE}">{keys}<Quiet>true</Quiet></Delete>'.encode()
+
+
+def write_completion(parts: Sequence[Mapping[str, Any]]) -> bytes:
+    """What CompleteMultipartUpload sends."""
+    lines = [
+        "<Part>" + "".join([f"<{name}>{escape(str(value))}</{name}>" for name, value in part.items()]) + "</Part>"
+        for part in parts
+    ]
+    return f'<CompleteMultipartUpload xmlns="{_NAMESPACE}">{"".join(lines)}</CompleteMultipartUpload>'.encode()
 
 
 def sums_of(body: bytes, *, new: bool) -> dict[str, str]:
@@ -50,16 +67,32 @@ def sums_of(body: bytes, *, new: bool) -> dict[str, str]:
 def read_answer(operation: str, data: bytes) -> Answer | None:
     """The answer as the SDK gives it, but only what is used of it; None for an error that calls itself a success."""
     try:
-        root = fromstring(data)  # noqa: S314  # as the SDK does
+        root = fromstring(data.lstrip())  # noqa: S314  # as the SDK does
     except (ParseError, LookupError, ValueError) as error:
         raise NotS3Error("the response cannot be parsed") from error
     if _name(root) == "Error":
         return None
     if _name(root) != _ROOTS[operation]:
         raise NotS3Error("the response does not match the request")
-    if operation == "create_multipart_upload":
-        return {name: text for name, text in _texts(root).items() if name == "UploadId"}
-    return {"Errors": [_texts(part) for part in root if _name(part) == "Error"]}
+    match operation:
+        case "create_multipart_upload":
+            return {name: text for name, text in _texts(root).items() if name == "UploadId"}
+        case "delete_objects":
+            return {"Errors": [_texts(part) for part in root if _name(part) == "Error"]}
+        case "complete_multipart_upload":
+            return _version_in(root)
+        case "copy_object" | "upload_part_copy":
+            return {_ROOTS[operation]: _version_in(root)}
+        case _:
+            return {}  # nobody looks at what is listed
+
+
+def _version_in(element: Element) -> Answer:
+    found: Answer = {name: text for name, text in _texts(element).items() if name in _OF_VERSION}
+    try:
+        return found | ({"LastModified": _time(found["LastModified"])} if "LastModified" in found else {})
+    except ValueError as error:
+        raise NotS3Error("the response cannot be parsed") from error
 
 
 def read_refusal(data: bytes, headers: Mapping[str, str], status: int) -> Answer:

@@ -25,7 +25,7 @@ from .._errors import (
     shorten,
     translate,
 )
-from .._signing import Credentials
+from .._signing import Credentials, fault_of
 from ._errors import known_as
 
 PROCESS_TIME = 60.0  # seconds that a `credential_process` may take: as many as the SDK for Go gives it by default
@@ -221,23 +221,9 @@ def _fault_in(frozen: Any, method: str, place: str) -> str:
     """What keeps the credentials from standing in a request, if anything does. What is around them is not taken off:
     who else reads them would fail by it."""
     for attribute, name in zip(_BY_CREDENTIALS, _NAMES.get(method, _OTHER_NAMES), strict=True):
-        if fault := _fault_of(getattr(frozen, attribute), attribute):
+        if fault := fault_of(getattr(frozen, attribute), attribute):
             return f"{name if method == 'env' else f'{place}: {name}'} {fault}"
     return ""
-
-
-def _fault_of(value: object, attribute: str) -> str:
-    """What is wrong with it, or nothing. A secret key is in no header, so that blanks within it are its own."""
-    if attribute == "token" and not value:
-        return ""
-    if not isinstance(value, str) or not value:
-        return "is empty" if value == "" else f"is not a string but {type(value).__name__}"
-    if value != value.strip():
-        return "has leading or trailing whitespace: remove it"
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-        return "has quotation marks around it: remove them"
-    is_whole = value.isprintable() and (attribute == "secret_key" or (value.isascii() and " " not in value))
-    return "" if is_whole else "contains characters that no key may have"
 
 
 # -- programs

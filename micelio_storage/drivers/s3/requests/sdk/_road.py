@@ -30,7 +30,7 @@ from .._addresses import is_amazon
 from .._errors import MissingCredentialsError, place_of, translated
 from .._retries import RetryPolicy, this_attempt
 from .._short_road import NAMES, OF_THE_BUCKET, ShortRoad
-from .._signing import signed_at
+from .._signing import Credentials, signed_at
 from .._tls import Authorities
 from .._transport import Transport
 from ._config import sdk_config
@@ -127,28 +127,33 @@ def _add_headers(params: dict[str, Any], **_: object) -> None:
     params["headers"].update(this_attempt().headers or {})
 
 
-def open_road(config: S3Config, session: aioboto3.Session | None) -> SdkRoad:
-    """A road that nothing has gone yet. In a thread, for it blocks."""
-    return anyio.run(_make_road, config, session)  # which also loads what anyio would load on the loop, in 30 ms
+def open_road(
+    config: S3Config, session: aioboto3.Session | None, keys: Credentials | None, connections: Transport | None
+) -> SdkRoad:
+    """A road that nothing has gone yet, with the keys and over the connections that there are. In a thread, for it
+    blocks."""
+    # This also loads what anyio would load on the loop, in 30 ms.
+    return anyio.run(_make_road, config, session, keys, connections)
 
 
-async def _make_road(config: S3Config, session: aioboto3.Session | None) -> SdkRoad:
+async def _make_road(
+    config: S3Config, session: aioboto3.Session | None, keys: Credentials | None, connections: Transport | None
+) -> SdkRoad:
     check_sdk()
     with translated(), by_the_sdk():
         try:
-            return await _make_translated(config, session)
+            return await _make_translated(config, session or _new_session(config.profile, keys), connections)
         except ProfileNotFound as error:
             raise MissingCredentialsError(_no_profile(config, str(error.kwargs["profile"]))) from error
 
 
-async def _make_translated(config: S3Config, session: aioboto3.Session | None) -> SdkRoad:
-    session = session or _new_session(config.profile)
+async def _make_translated(config: S3Config, session: aioboto3.Session, connections: Transport | None) -> SdkRoad:
     inner = session._session  # noqa: SLF001  # the SDK's own below aioboto3's
-    authorities = authorities_of(inner)
+    authorities = authorities_of(inner) if connections is None else connections.authorities
     guard(inner, authorities, config.region)
     limit_programs(inner)
     credentials = await find_credentials(inner)
-    make = _maker(inner, authorities, credentials)
+    make = _maker(inner, authorities, credentials, connections)
     sdk = await make(config, config.endpoint)
     if place_of(sdk.meta.endpoint_url) != urlsplit(sdk.meta.endpoint_url).netloc:
         raise ConfigError("AWS_ENDPOINT_URL_S3 (or endpoint_url of the profile) has a user name in it: remove it")
@@ -170,11 +175,16 @@ def _models(data_path: str | None) -> Any:
     return create_loader(data_path)
 
 
-def _new_session(profile: str | None) -> aioboto3.Session:
-    return aioboto3.Session(botocore_session=AioSession(profile=profile))
+def _new_session(profile: str | None, keys: Credentials | None) -> aioboto3.Session:
+    session = AioSession(profile=profile)
+    if keys is not None:
+        session.set_credentials(keys.access_key, keys.secret_key, keys.token)
+    return aioboto3.Session(botocore_session=session)
 
 
-def _maker(session: Any, authorities: Authorities, credentials: SourcedCredentials) -> _Make:
+def _maker(
+    session: Any, authorities: Authorities, credentials: SourcedCredentials, connections: Transport | None
+) -> _Make:
     """What makes clients, with these credentials, and with what the session has by default where the configuration says
     nothing. (The SDK would lose the transport when it puts the two together.)"""
     default = session.get_default_client_config()
@@ -186,7 +196,7 @@ def _maker(session: Any, authorities: Authorities, credentials: SourcedCredentia
         wanted: Any = sdk_config(config)
         if default is not None:
             wanted = _as_aio(default).merge(wanted)
-        wanted.http_session_cls = partial(SdkTransport, authorities=authorities, shared=None)
+        wanted.http_session_cls = partial(SdkTransport, authorities=authorities, shared=connections)
         client = await session.create_client("s3", endpoint_url=endpoint, config=wanted).__aenter__()
         client._request_signer._credentials = credentials  # noqa: SLF001  # the SDK takes them from the session only
         return client
