@@ -11,14 +11,17 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import compare, directories, environment, local, loop, memory, s3, scale, sessions, web
+from . import cold, compare, directories, environment, local, loop, memory, s3, scale, sessions, web
 from .areas import Area, Size
 from .measuring import Results, Workload, measure_all
 from .report import Report
 
 AREAS: Mapping[str, Area] = {
     area.name: area
-    for area in (local.AREA, s3.AREA, loop.AREA, memory.AREA, scale.AREA, sessions.AREA, web.AREA, directories.AREA)
+    for area in (
+        *(local.AREA, s3.AREA, loop.AREA, memory.AREA, scale.AREA, sessions.AREA, web.AREA, directories.AREA),
+        cold.AREA,
+    )
 }
 ALL = "all"
 QUICK_ROUNDS = 1

@@ -4,6 +4,7 @@ it at once, are cancelled, or close meanwhile are served as by one that was ther
 from __future__ import annotations
 
 import asyncio
+import ssl
 import subprocess
 import sys
 import threading
@@ -216,3 +217,15 @@ async def test_with_anything_set_that_may_mean_something_the_sdk_is_asked_at_onc
     async with storage_of(server) as storage:
         assert is_loaded(storage)
         await storage.put("a", b"1")
+
+
+@one_loop
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_authorities_are_read_where_tls_is_spoken_and_elsewhere_nobody_is_trusted(
+    monkeypatch: pytest.MonkeyPatch, server: Server, scheme: str
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    async with storage_of(server, endpoint=server.endpoint.replace("http", scheme)) as storage:
+        context = storage._driver._opened.client._connections.authorities.context  # type: ignore[attr-defined]
+        assert (context.cert_store_stats()["x509_ca"] > 0) == (scheme == "https")
+        assert (context.check_hostname, context.verify_mode) == (True, ssl.CERT_REQUIRED)

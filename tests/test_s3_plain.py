@@ -310,7 +310,7 @@ def test_whatever_the_files_say_it_is_found_as_the_sdk_finds_it_or_left_to_it(
             if own is not None:
                 decided += 1
                 assert own == finished(found_by_the_sdk(config)), (number, texts, profile, environ)
-    assert decided > 100
+    assert decided > 60
 
 
 # -- addresses

@@ -193,7 +193,7 @@ async def test_the_short_road_verifies_each_new_connection(place: Place, operati
         await storage.put("a", b"1")
         await storage.put("a", b"1")
         road = storage._driver._opened.client.short_road  # type: ignore[attr-defined]  # to see which road it is
-        assert road.requests == 1
+        assert road.requests == 2
         assert referee.tls is not None
         referee.tls.load_cert_chain(place.authority.certificate("elsewhere.example"))
         counter.cut()
@@ -203,7 +203,7 @@ async def test_the_short_road_verifies_each_new_connection(place: Place, operati
         with pytest.raises(ConfigError, match="is for another name"):
             await OPERATIONS[operation](storage)
         assert (len(referee.log), counter.connections) == (sent, connections + 1)
-        assert road.requests == 2  # the first of a copy asks for the source
+        assert road.requests == 3  # the first of a copy asks for the source
 
 
 def kept_connections(road: Any) -> list[object]:

@@ -42,7 +42,7 @@ from ._retries import Attempt, RetryPolicy, is_conditional, set_attempt
 from ._short_road import NAMES, NotPlainError, ShortRoad
 from ._signing import Credentials
 from ._surfaces import check_aiohttp, short_road_fits
-from ._tls import find_authorities
+from ._tls import authorities_at
 from ._transport import Transport
 
 if TYPE_CHECKING:
@@ -388,9 +388,7 @@ def make_client(config: S3Config, session: aioboto3.Session | None, lane: Lane) 
         return Client(config, lane, road, road.connections)
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise ImportError(f"there is no {missing[0]}")
-    with translated():
-        authorities = find_authorities(plain.bundle)
-    return Client(config, lane, plain, Transport.of(config, authorities))
+    return Client(config, lane, plain, Transport.of(config, authorities_at(plain.endpoint, plain.bundle)))
 
 
 def _may_go_short(config: S3Config) -> bool:

@@ -49,6 +49,16 @@ class Authorities:
     trusted: str
 
 
+def authorities_at(endpoint: str, bundle: tuple[str, str] | None) -> Authorities:
+    """Those for a store there. Where it is not spoken to over TLS nobody's certificate is good, for reading some takes
+    as long as all else that opening does; if any are named, they are read all the same, for who names them wants them.
+    """
+    is_named = bundle is not None or any(map(os.environ.get, ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")))
+    if is_named or not endpoint.startswith("http:"):
+        return find_authorities(bundle)
+    return Authorities(context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), trusted="none")
+
+
 def find_authorities(bundle: tuple[str, str] | None) -> Authorities:
     """Those of the bundle, of which the name of what says it and the path are given; else those that the environment
     names, else the system's. In a thread: reading them takes 20 ms."""

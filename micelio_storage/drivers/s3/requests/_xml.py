@@ -14,7 +14,6 @@ from itertools import islice
 from typing import Any, TypeAlias
 from urllib.parse import unquote_plus
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser, fromstring
-from xml.sax.saxutils import escape
 
 
 from . import _contents
@@ -38,6 +37,11 @@ _ROOTS = {
 }
 _OF_VERSION = ("ETag", "LastModified", "ChecksumCRC64NVME", "ChecksumType")
 READ = frozenset(_ROOTS)  # operations whose answers are read here
+
+
+def escape(text: str) -> str:
+    """The text as it stands in XML. (The library's own function takes 15 ms to import.)"""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def write_deletion(objects: Sequence[dict[str, str]]) -> bytes:
