@@ -241,6 +241,19 @@ def test_what_is_another_answer_is_no_success(operation: str, data: bytes) -> No
         read_answer(operation, data)
 
 
+def test_what_a_version_is_called_may_be_said_under_another_name() -> None:
+    data = b"<R><ETag>&quot;e&quot;</ETag><LastModified>2009-10-12T17:50:30.000Z</LastModified><X>1</X></R>"
+    moment = datetime(2009, 10, 12, 17, 50, 30, tzinfo=UTC)
+    assert read_answer("copy_object", data) == {"CopyObjectResult": {"ETag": '"e"', "LastModified": moment}}
+    assert read_answer("upload_part_copy", data) == {"CopyPartResult": {"ETag": '"e"', "LastModified": moment}}
+    assert read_answer("complete_multipart_upload", b"\n " + data) == {"ETag": '"e"', "LastModified": moment}
+    assert read_answer("list_parts", data) == {}
+    for operation in ("copy_object", "complete_multipart_upload", "list_parts"):
+        assert read_answer(operation, b"<Error><Code>InternalError</Code></Error>") is None
+        with pytest.raises(NotS3Error):
+            read_answer(operation, b"<R>")
+
+
 @pytest.mark.parametrize("data", [
     b"<Error><Code>NoSuchKey</Code><Message>no &amp; no</Message><Key>a</Key><RequestId>1</RequestId></Error>",
     b"<Error><Code>InvalidRange</Code><ActualObjectSize>7</ActualObjectSize><HostId>2</HostId></Error>",

@@ -330,6 +330,7 @@ class Client:
         while self._road is None:
             is_own = self._making is None
             making = self._making = self._making or asyncio.ensure_future(self._make())
+            making.add_done_callback(_look_at)
             await asyncio.wait([making])
             if is_own:
                 making.result()
@@ -362,6 +363,12 @@ class Client:
         set_attempt(attempt)
         with translated(self.place):
             return await self._attempt(attempt, operation, parameters, None)
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    """So that asyncio does not call an error unseen whose first caller is gone."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _end(task: asyncio.Task[Answer], patience: float, undo: Callable[[Answer], object] | None) -> None:
