@@ -30,8 +30,8 @@ _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _ROOTS = {"create_multipart_upload": "InitiateMultipartUploadResult", "delete_objects": "DeleteResult"}
 _COPIES = {"copy_object": "CopyObjectResult", "upload_part_copy": "CopyPartResult"}  # as the SDK calls what is in them
 _OF_VERSION = ("ETag", "LastModified", "ChecksumCRC64NVME", "ChecksumType")
-# Operations whose answers are read here. Roots that are not above have other names at some stores: what is looked for in
-# them says whether they are what was asked for.
+# Operations whose answers are read here. Roots that are not above have other names at some stores: what is looked for
+# in them says whether they are what was asked for.
 READ = frozenset({*_ROOTS, *_COPIES, "complete_multipart_upload", "list_parts"})
 
 
