@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 from urllib.parse import unquote_plus
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser, fromstring
 
-
 from . import _contents
 from ._answers import count_in, parse_time, whole_seconds
 from ._contents import AT_ONCE as LINES_AT_ONCE
