@@ -8,7 +8,6 @@ from typing import Any
 from xml.etree.ElementTree import ParseError, fromstring
 
 import pytest
-from botocore.parsers import ResponseParserError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from micelio_storage import Entry, InvalidKeyError, Key
 from micelio_storage.drivers.s3._listing import _page
 from micelio_storage.drivers.s3.requests import _xml
 from micelio_storage.drivers.s3.requests._contents import MARK, Lines
+from micelio_storage.drivers.s3.requests._failures import NotS3Error
 from micelio_storage.drivers.s3.requests._pace import Pace
 from micelio_storage.drivers.s3.requests._xml import decode_names, read_listing
 
@@ -86,7 +86,7 @@ def outcome(data: bytes) -> Any:
     """What is read, or None if it is refused."""
     try:
         return asyncio.run(read_listing(Content(data), Pace()))
-    except ResponseParserError:
+    except NotS3Error:
         return None
 
 
@@ -102,7 +102,7 @@ def outcome_of_the_parser(data: bytes) -> Any:
 
     try:
         return asyncio.run(parse())
-    except ResponseParserError:
+    except NotS3Error:
         return None
 
 
