@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import random
 import socket
 import ssl
 import time
@@ -34,6 +35,7 @@ from yarl import URL
 from micelio_storage import ConfigError, S3Config, Storage, StorageError, UnavailableError
 from micelio_storage.drivers.s3 import S3Driver
 from micelio_storage.drivers.s3.requests import _tls
+from micelio_storage.drivers.s3.requests._direct import DirectBody
 
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
 
@@ -236,6 +238,23 @@ class WithoutTls(Hosted):
         await reader.read(1)
         writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
         await writer.drain()
+
+
+async def test_long_answers_come_whole_over_tls_and_their_connection_is_used_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[DirectBody] = []
+    monkeypatch.setattr(DirectBody, "at_eof", lambda body, at_eof=DirectBody.at_eof: made.append(body) or at_eof(body))
+    data = random.Random(4).randbytes(3 << 20)
+    _, counter = place.bucket(place.authority.certificate("localhost"))
+    async with storage_at(counter, connections=1) as storage:
+        await storage.put("a", data)
+        for _ in range(2):
+            assert await storage.get("a") == data
+            async with storage.open_read("a") as reader:
+                assert b"".join([chunk async for chunk in reader]) == data
+        assert len({id(body) for body in made}) == 4
+        assert len({id(body._protocol) for body in made}) == 1
 
 
 async def test_a_server_that_speaks_no_tls_is_said_to_be_so(place: Place, proxy: ConnectProxy | None) -> None:

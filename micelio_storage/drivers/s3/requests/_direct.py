@@ -101,10 +101,10 @@ class DirectBody(asyncio.BufferedProtocol):
             self._aside = memoryview(bytearray(LAST + 1))
         return self._aside
 
-    def buffer_updated(self, count: int) -> None:
+    def buffer_updated(self, nbytes: int) -> None:
         """So many bytes have come."""
-        beyond = count > self._left
-        count = min(count, self._left)
+        beyond = nbytes > self._left
+        count = min(nbytes, self._left)
         self._left -= count
         if self._is_aside:
             self._put(self._aside[:count])
