@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from ._batches import for_each
 from ._call import Call, parse_deadline
@@ -12,8 +11,8 @@ from ._errors import NotFoundError, StorageError, raise_together
 from ._hooks import Hook
 from ._keys import Key, Prefix, check_length
 from ._opening import Openable
-from ._parsing import parse_count, parse_list_options
-from ._types import MAX_PAGE, DeleteOptions, ListOptions, Page
+from ._parsing import parse_count
+from ._types import DeleteOptions, ListOptions, Page
 
 MANY_AT_ONCE = 64  # operations: as many as one batch of writes on disk takes
 
@@ -43,24 +42,13 @@ class Calling(Openable):
         limit = self._deadline if deadline is None else parse_deadline(deadline)
         return Call(self._lifecycle, (name, shown, self._driver.name), other, self._hooks, limit)
 
-    async def _page(
-        self,
-        prefix: str,
-        begun: int | None,
-        *,
-        limit: int = MAX_PAGE,
-        cursor: str | None = None,
-        start_after: str | None = None,
-        delimiter: Literal["/"] | None = None,
-        foreign: bool = False,
-        deadline: float | None = None,
-    ) -> Page:
-        """The page that `Storage.list_page` gives, of a listing that began then."""
+    async def _page(self, prefix: str, deadline: float | None, parse: Callable[[], ListOptions]) -> Page:
+        """The page that `Storage.list_page` gives, with options that are parsed in the call."""
         with self._call("list", prefix, deadline) as call:
-            options = parse_list_options(limit, cursor, start_after, delimiter, foreign)
+            options = parse()
             if options.start_after is not None:
                 self._parse_prefix(options.start_after)
-            return call.listed(await self._list_page(self._parse_prefix(prefix), replace(options, begun=begun)))
+            return call.listed(await self._list_page(self._parse_prefix(prefix), options))
 
     async def _list_page(self, prefix: Prefix, options: ListOptions) -> Page:
         """The driver's page; that it leaves something out is logged once for each prefix."""

@@ -254,7 +254,12 @@ def parse_read_options(
 
 
 def parse_list_options(
-    limit: int, cursor: str | None, start_after: str | None, delimiter: Literal["/"] | None, foreign: bool
+    limit: int = MAX_PAGE,
+    cursor: str | None = None,
+    start_after: str | None = None,
+    delimiter: Literal["/"] | None = None,
+    foreign: bool = False,
+    begun: int | None = None,
 ) -> ListOptions:
     """Which page, as a call was told."""
     parse_count("limit", limit, least=1, most=MAX_PAGE)
@@ -267,4 +272,6 @@ def parse_list_options(
     if delimiter not in (None, "/"):
         raise InvalidArgumentError("delimiter must be '/' or None")
     after = None if start_after is None else Prefix.parse(start_after)
-    return ListOptions(limit=limit, cursor=cursor, start_after=after, delimiter=delimiter, foreign=foreign is True)
+    return ListOptions(
+        limit=limit, cursor=cursor, start_after=after, delimiter=delimiter, foreign=foreign is True, begun=begun
+    )

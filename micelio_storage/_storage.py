@@ -25,6 +25,7 @@ from ._parsing import (
     parse_content_type,
     parse_copy_options,
     parse_etags,
+    parse_list_options,
     parse_presign,
     parse_read_options,
     parse_write_options,
@@ -318,7 +319,8 @@ class Storage(Calling):
         may be in it or not."""
         begun, cursor, more = time.monotonic_ns(), None, True
         while more:
-            page = await self._page(prefix, begun, cursor=cursor, start_after=start_after, deadline=deadline)
+            options = partial(parse_list_options, cursor=cursor, start_after=start_after, begun=begun)
+            page = await self._page(prefix, deadline, options)
             for entry in page.entries:
                 yield entry
             cursor, more, start_after = page.cursor, page.cursor is not None, None
@@ -330,7 +332,8 @@ class Storage(Calling):
         "/" behind it, and a str that ends in "/" for all that go on behind the same one; in UTF-8 byte order."""
         begun, cursor, more = time.monotonic_ns(), None, True
         while more:
-            page = await self._page(prefix, begun, cursor=cursor, delimiter=delimiter, deadline=deadline)
+            options = partial(parse_list_options, cursor=cursor, delimiter=delimiter, begun=begun)
+            page = await self._page(prefix, deadline, options)
             lines: list[Entry | str] = [*page.entries, *page.prefixes]
             for line in sorted(lines, key=lambda line: line if isinstance(line, str) else line.key):
                 yield line
@@ -350,8 +353,8 @@ class Storage(Calling):
         """One page of at most `limit` (1 to 1,000) lines; with the delimiter "/", keys that go on behind one are folded
         into `prefixes`. `cursor` is the former page's. What other programs stored under names that are not keys is left
         out and counted as `skipped`; with `foreign`, the page names all of it."""
-        page = partial(self._page, limit=limit, cursor=cursor, start_after=start_after, delimiter=delimiter)
-        return await page(prefix, None, foreign=foreign, deadline=deadline)
+        options = partial(parse_list_options, limit, cursor, start_after, delimiter, foreign)
+        return await self._page(prefix, deadline, options)
 
     async def delete_prefix(self, prefix: str, *, everything: bool = False, deadline: float | None = None) -> Removed:
         """Remove all objects whose keys begin with `prefix`; returns how many, and as `skipped` how many were left
