@@ -285,6 +285,32 @@ async def test_a_sweep_tells_of_each_session_once_and_lets_others_run_meanwhile(
     assert turns >= PAGE // 100
 
 
+# -- snapshots
+
+
+async def test_listing_the_files_of_a_snapshot_lets_others_run(tmp_path: Path) -> None:
+    for number in range(3 * PAGE):
+        (tmp_path / f"{number:05}").write_bytes(b"")
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with Storage(MemoryDriver()) as storage:
+        files = (await Session(storage, "abc").snapshots.create(directory=tmp_path)).files
+        await files.list_page(limit=1)  # which reads what it holds
+        counting = asyncio.create_task(count())
+        assert len([entry async for entry in files.list()]) == 3 * PAGE
+        counting.cancel()
+    assert turns >= 3
+
+
+# -- decisions
+
+
 @pytest.mark.case("Y1")
 @pytest.mark.parametrize("state", ["live", "expiring", "deleting"])
 @pytest.mark.parametrize("days", [1, 40, 400])
