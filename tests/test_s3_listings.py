@@ -12,7 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from micelio_storage import Entry, InvalidKeyError, Key
-from micelio_storage.drivers.s3._listing import _page
+from micelio_storage._keys import NO_PREFIX
+from micelio_storage._types import ListOptions
+from micelio_storage.drivers.s3._listing import list_page
 from micelio_storage.drivers.s3.requests import _xml
 from micelio_storage.drivers.s3.requests._contents import MARK, Lines
 from micelio_storage.drivers.s3.requests._failures import NotS3Error
@@ -80,6 +82,17 @@ class Content:
 
     async def readany(self) -> bytes:
         return self._pieces.pop(0) if self._pieces else b""
+
+
+class Client:
+    """One answer."""
+
+    def __init__(self, content: Content, pace: Pace) -> None:
+        self.content = content
+        self.pace = pace
+
+    async def call(self, *_: object, **parameters: object) -> Any:
+        return await read_listing(self.content, self.pace)
 
 
 def outcome(data: bytes) -> Any:
@@ -158,7 +171,8 @@ async def test_a_page_is_read_in_turns() -> None:
             await asyncio.sleep(0)
 
     counting = asyncio.ensure_future(count())
-    page = await _page(await read_listing(Content((HEAD + text + TAIL).encode()), pace), "", None, pace)
+    client: Any = Client(Content((HEAD + text + TAIL).encode()), pace)
+    page = await list_page(client, NO_PREFIX, ListOptions())
     is_over = True
     await counting
     assert len(page.entries) == 1000
