@@ -35,7 +35,7 @@ class Chunks:
         if file is None or count < self._size:
             return bytes(self._view[:count])
         self._view.release()
-        self._file = None
+        self._file, self._view = None, memoryview(b"")
         self._given.append(file)
         return file.getvalue()
 
