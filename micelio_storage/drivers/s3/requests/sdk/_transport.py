@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import aiohttp
 from botocore.exceptions import ReadTimeoutError
 
 from .._retries import this_attempt
@@ -17,6 +18,7 @@ class SdkTransport(VerifyingSession):
 
     def __init__(self, *args: Any, authorities: Authorities, shared: Transport | None, **options: Any) -> None:
         super().__init__(*args, **options)
+        assert isinstance(self._timeout, aiohttp.ClientTimeout)
         self.authorities = authorities
         self.connections = shared or Transport(authorities, timeout=self._timeout, options=self._connector_options())
 
