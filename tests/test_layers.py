@@ -47,7 +47,7 @@ CORE = (
     "_open",
     "_shared",
 )
-FOR_DRIVERS = {"driver", "_config", "_forking", "_shielding"}
+FOR_DRIVERS = {"driver", "_buffers", "_config", "_forking", "_shielding"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import mmap
 from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..._buffers import private_room
 from ..._shielding import unseen_by_anyio, wait_uncancelled
 from ...driver import (
     BytesLike,
@@ -208,12 +208,10 @@ class Multipart:
 
 
 class _Buffer:
-    """The bytes of one part, in memory of its own that is used again for another. The system gives it page by page, and
-    gets it back: a `bytearray` of this size is moved as it grows, for up to 3 ms, and often stays with the process.
-    """
+    """The bytes of one part, in memory of its own that is used again for another."""
 
     def __init__(self, size: int) -> None:
-        self._memory = mmap.mmap(-1, size)
+        self._memory = private_room(size)
         self.filled = 0
         self.crc = 0  # of what it is filled with, if that was asked for
 

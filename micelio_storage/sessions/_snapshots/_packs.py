@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import mmap
 import tarfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import suppress
 from typing import Literal, Self
 
 from awscrt import checksums
 
+from ..._buffers import private_room
 from ..._errors import AmbiguousWriteError
 from ..._info import ObjectInfo
 from ..._shielding import run_to_completion
@@ -28,7 +27,6 @@ from ._records import SNAPSHOTS, pack_name
 PACK = 8 << 20  # bytes: one request of S3, unless its `part_size` is smaller, and what is read at once
 LARGE = 1 << 20  # bytes: files above it are objects of their own
 TRIES = 3  # at storing a pack whose answer gets lost: the name is ours alone, and the bytes are the same
-FEW = 2 << 20  # bytes of a pack in small pages: one that stays nearly empty takes no more than it has
 _BLOCK = 512  # bytes of tar
 _END = 2 * _BLOCK
 
@@ -50,7 +48,7 @@ class Pack:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._buffer = _memory()
+        self._buffer = private_room(PACK)
         self._end = self._last = 0
 
     @property
@@ -76,16 +74,6 @@ class Pack:
     def data(self) -> memoryview:
         """All of it."""
         return memoryview(self._buffer)[: self._end + _END]
-
-
-def _memory() -> mmap.mmap:
-    """Room for a pack. A `bytearray` would touch all of it, however little comes in; pages that are private and behind
-    the first ones huge are filled in 0.6 ms instead of 6, where others are shared, in 9."""
-    memory = mmap.mmap(-1, PACK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if PACK > FEW and hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel without them
-            memory.madvise(mmap.MADV_HUGEPAGE, FEW)
-    return memory
 
 
 def _header(path: str, size: int, seconds: int, mode: int) -> bytes:

@@ -20,6 +20,7 @@ class SdkTransport(VerifyingSession):
         super().__init__(*args, **options)
         assert isinstance(self._timeout, aiohttp.ClientTimeout)
         self.authorities = authorities
+        assert isinstance(self._timeout, aiohttp.ClientTimeout)
         self.connections = shared or Transport(authorities, timeout=self._timeout, options=self._connector_options())
 
     async def _get_session(self, proxy_url: str | None) -> Any:  # what sends as a session does
