@@ -18,7 +18,6 @@ class SdkTransport(VerifyingSession):
 
     def __init__(self, *args: Any, authorities: Authorities, shared: Transport | None, **options: Any) -> None:
         super().__init__(*args, **options)
-        assert isinstance(self._timeout, aiohttp.ClientTimeout)
         self.authorities = authorities
         assert isinstance(self._timeout, aiohttp.ClientTimeout)
         self.connections = shared or Transport(authorities, timeout=self._timeout, options=self._connector_options())
