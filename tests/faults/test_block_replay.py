@@ -58,7 +58,7 @@ def test_without_durability_states_lose_but_nothing_torn_is_given_out(
     trial = BlockTrial(images, kind, keeping)
     trial.record(durable=False)
     bad = trial.bad_states(scaled(20, 100))
-    assert len(bad) > 10
+    assert len(bad) >= scaled(5, 25)  # of the states that are tried: how many it is, chance decides
     assert [line for lines in bad for line in lines if line.endswith(("torn", "empty"))] == []
 
 

@@ -44,6 +44,7 @@ MOST_TAKEN = 3 << 20  # bytes that a system may take at a time
     "a_reader_is_not_harmed_by_a_cancelled_write",
     "a_writer_needs_no_block",
     "what_is_dropped_open_is_given_back",
+    "writes_under_way_end_when_the_storage_is_closed",
 )
 class PublishesWhatWasAborted(MemoryDriver):
     """Keeps what has come of a stream that failed or was cancelled: a truncated object."""
