@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ...driver import BytesLike, Gathered, IntegrityError, Span
 from .._checksums import crc64nvme
+from .._chunks import Chunks
 from .._libc import prefer_huge_pages, start_writeback
 from ._root import release
 
@@ -27,6 +28,7 @@ CHUNK = 1 << 20  # bytes in a chunk of a stream
 FEW = 16  # transfers that look ahead, by 2 MiB each; where there are more, each holds a chunk of its own size alone
 READ_HOP = 3 << 20  # bytes that a download which is alone reads in one hop, which itself costs as much as a MiB
 MOST_PIECES = 48  # in one hop, should the chunks wanted be small
+REUSED = 256 << 10  # bytes of a chunk, at least, whose memory is used again: smaller ones' stays with the process
 LARGEST_CHUNK = 64 << 20  # bytes, however many are asked for: the thread that reads them hears nothing meanwhile
 WRITEBACK = 16 << 20  # bytes between two hints to the kernel to begin writing: so the sync at the end is short
 
@@ -129,13 +131,20 @@ class SharedFile:
         self._users = 0
         self._changed = threading.Condition()
 
-    def read_at(self, span: Span, piece: int, crc: int | None) -> Batch:
+    def read_at(self, span: Span, piece: int, crc: int | None, chunks: Chunks) -> Batch:
         """All bytes of the span, `piece` of them in a piece. The checksum goes on from the one given, if one is."""
         pieces: list[bytes] = []
         at = span.start
         with self._in_use() as descriptor:
+
+            def fill(room: memoryview) -> int:
+                return os.preadv(descriptor, [room], at)
+
             while at < span.stop:
-                data = os.pread(descriptor, min(piece, span.stop - at), at)
+                if span.stop - at >= piece >= REUSED:
+                    data = chunks.filled(fill)
+                else:
+                    data = os.pread(descriptor, min(piece, span.stop - at), at)
                 if not data:
                     raise shrunk()
                 crc = None if crc is None else crc64nvme(data, crc)
