@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import sys
 import threading
@@ -381,34 +382,49 @@ READS = """
 import asyncio, resource, sys
 from micelio_storage import LocalConfig, open_storage
 
-async def read_streams(path):
+async def read_streams(path, count):
     async with open_storage(LocalConfig(path=path, durable=False)) as storage:
-        await storage.put("a", bytes(32 << 20))
+        await storage.put("a", bytes((128 << 20) // count))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(4):
+        for _ in range(count):
             async with storage.open_read("a") as reader:
                 async for _ in reader:
                     pass
         print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
-asyncio.run(read_streams(sys.argv[1]))
+asyncio.run(read_streams(sys.argv[1], int(sys.argv[2])))
 """
 
 
-async def page_faults(root: Path, **environment: str) -> int:
-    """How many pages the system gave to a process of its own that read 128 MiB as streams."""
+async def page_faults(root: Path, streams: int, **environment: str) -> int:
+    """How many pages the system gave to a process of its own that read 128 MiB as so many streams."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", READS, str(root)), env=os.environ | environment, stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", READS, str(root), str(streams)),
+        env=os.environ | environment,
+        stdout=asyncio.subprocess.PIPE,
     )
     said, _ = await process.communicate()
     assert process.returncode == 0
     return int(said)
 
 
+async def test_a_stream_uses_the_memory_of_its_chunks_again(tmpfs: Path) -> None:
+    assert await page_faults(tmpfs, 1) < (128 << 20) / 4096 / 8
+
+
+async def test_chunks_that_a_reader_holds_stay_what_they_are(storage: Storage) -> None:
+    data = os.urandom(20 << 20)
+    await storage.put("a", data)
+    async with storage.open_read("a") as reader:
+        numbers = itertools.count()
+        held = [chunk async for chunk in reader if next(numbers) % 3]
+    assert held == [data[at : at + CHUNK] for at in range(0, len(data), CHUNK) if at // CHUNK % 3]
+
+
 @pytest.mark.by_turns
 async def test_the_memory_of_chunks_is_kept_for_the_next_ones_only_if_the_application_asks(tmpfs: Path) -> None:
-    plain = await page_faults(tmpfs / "plain")
-    kept = await page_faults(tmpfs / "kept", MICELIO_KEEP_FREED_MEMORY="1")
+    plain = await page_faults(tmpfs / "plain", 4)
+    kept = await page_faults(tmpfs / "kept", 4, MICELIO_KEEP_FREED_MEMORY="1")
     assert kept < plain / 2, (kept, plain)
 
 
