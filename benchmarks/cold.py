@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 
 from . import charts, venues
 from .areas import Area, Size
-from .contestants import NotOfferedError
+from .contestants import NotOfferedError, programs
 from .data import OBJECT
 from .measuring import Figures, Run, Turn, Venue, Workload
 
@@ -74,29 +71,18 @@ def workloads(_size: Size) -> Sequence[Workload]:
     ]  # fmt: skip
 
 
-def _program(programs: Mapping[str, str]) -> Run:
+def _program(texts: Mapping[str, str]) -> Run:
     async def run(turn: Turn) -> Figures:
-        if (program := programs.get(turn.name)) is None:
+        if (program := texts.get(turn.name)) is None:
             raise NotOfferedError
         target = turn.place.target
         where = [target.endpoint, target.bucket] if target.bucket else [target.root]
         command = [sys.executable, "-c", _RUN.format(program=program, size=OBJECT)]
         key = await turn.place.large(OBJECT)
-        return await asyncio.to_thread(_figures_of, [*command, *where, key])
+        spent = await asyncio.to_thread(programs.run, [*command, *where, key], programs.environ_at(target))
+        return {"CPU ms": 1e3 * spent.busy, "ms": 1e3 * spent.seconds}
 
     return run
-
-
-def _figures_of(command: Sequence[str]) -> Figures:
-    """The process's own time, in all of its threads, from its birth to its end."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    start = time.perf_counter()
-    child = subprocess.Popen(command, env=environment)  # what is installed has been compiled, once
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise RuntimeError(f"the process ended with {child.returncode}")
-    return {"CPU ms": 1e3 * (usage.ru_utime + usage.ru_stime), "ms": 1e3 * (time.perf_counter() - start)}
 
 
 def _venues() -> tuple[Sequence[Venue], Sequence[str]]:

@@ -100,11 +100,8 @@ class Program(Contestant):
         """The directory, or the prefix of the keys, that has what is stored under the name."""
         return name if self.target.bucket else f"{self.target.root}/{type(self).__name__.lower()}/{name}"
 
-    def _environ(self) -> Mapping[str, str]:
-        return {name: value for name, value in os.environ.items() if name not in _LEFT} | self.target.environ()
-
     def _run(self, *command: str, environ: Mapping[str, str] | None = None) -> Spent:
-        return run(command, {**self._environ(), **(environ or {})})
+        return run(command, {**environ_at(self.target), **(environ or {})})
 
 
 class Ours(Program):
@@ -225,6 +222,11 @@ def stored_in(directory: Path) -> Stored:
     """What is below a directory."""
     sizes = [path.stat().st_size for path in directory.rglob("*") if path.is_file()]
     return Stored(len(sizes), sum(sizes))
+
+
+def environ_at(target: Target) -> Mapping[str, str]:
+    """The environment of a program that works there."""
+    return {name: value for name, value in os.environ.items() if name not in _LEFT} | target.environ()
 
 
 def run(command: Sequence[str], environ: Mapping[str, str]) -> Spent:
