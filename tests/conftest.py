@@ -28,6 +28,7 @@ __all__ = ["moto_server_", "s3_server", "seaweedfs_server", "storage_everywhere"
 
 def pytest_configure(config: pytest.Config) -> None:
     let_children_be_ended()
+    os.environ["FUSE_LIBRARY_NAME"] = "fuse3"  # of mfusepy, which prefers 2, and that writes 4 KiB at a time
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -19,10 +19,10 @@ class Chunks:
     """Room to be filled, that is handed out as `bytes` without a copy, and is room again once nobody has those. Either
     by one reader (`room`, then `take`), or by several threads (`filled`)."""
 
-    def __init__(self, size: int, kept: int = _KEPT) -> None:
+    def __init__(self, size: int) -> None:
         self._size = size
         self._given = deque[io.BytesIO]()
-        self._kept = kept
+        self._kept = _KEPT
         self._lock = threading.Lock()
         self._file: io.BytesIO | None = None
         self._view = memoryview(b"")

@@ -112,8 +112,7 @@ def mark(served: Path, moment: int) -> None:
 def logged(image: Path, log: Path, place: Path) -> Iterator[Path]:
     """The image as a file that can be mounted; what is written to it goes into the log too."""
     place.mkdir()
-    environment = os.environ | {"FUSE_LIBRARY_NAME": "fuse3"}  # mfusepy prefers 2, which writes 4 KiB at a time
-    server = subprocess.Popen([sys.executable, __file__, image, log, place], stdout=subprocess.PIPE, env=environment)
+    server = subprocess.Popen([sys.executable, __file__, image, log, place], stdout=subprocess.PIPE)
     try:
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"

@@ -28,7 +28,6 @@ FOLDS: dict[str, Fold] = {
     "case": str.casefold,
     "normal form": lambda name: unicodedata.normalize("NFC", name),
 }
-BY_FUSE_3 = os.environ | {"FUSE_LIBRARY_NAME": "fuse3"}  # mfusepy prefers 2, which writes 4 KiB at a time
 PATIENCE = 3.0  # seconds until a call takes the loop to be waiting for it
 _STATUS = ("st_mode", "st_nlink", "st_size", "st_uid", "st_gid", "st_ino", "st_blocks")
 
@@ -206,7 +205,7 @@ def odd_disk(place: Path, *, fold: str = "none", forgets: bool = False) -> Itera
     behind.mkdir()
     path.mkdir()
     command = [sys.executable, __file__, str(place), str(path), fold, str(int(forgets))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=BY_FUSE_3) as program:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
         disk = Mounted(place, program)
         try:
             disk.hear()
