@@ -99,11 +99,11 @@ def weed() -> str:
 
 @contextmanager
 def moto(directory: Path) -> Iterator[Server]:
-    """Moto's server: quick, and without any care for signatures, checksums and races."""
+    """Moto's server: quick, and without any care for signatures and checksums."""
 
     def command() -> tuple[list[str], int]:
         (port,) = free_ports(1)
-        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port
+        return [sys.executable, "-P", str(_TESTS / "support" / "moto_one_by_one.py"), str(port)], port
 
     with process("moto", command, directory, try_out) as server:
         yield server
