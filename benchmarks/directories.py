@@ -18,7 +18,7 @@ from .data import MIB, piece, pieces
 from .measuring import Figures, Run, Turn, Venue, Workload
 
 T = TypeVar("T")
-Step: TypeAlias = Literal["upload", "save"]
+Step: TypeAlias = Literal["upload", "upload_by_content", "save"]
 
 SMALL = {"quick": 200, "usual": 10_000, "full": 10_000}  # files
 LARGE = {"quick": 1, "usual": 6, "full": 100}  # files of 50 MiB: what everybody has stored of 100 takes 20 GiB
@@ -120,7 +120,7 @@ def _again(step: Step, make: Make, kind: str) -> Run:
 async def _stored(turn: Turn, step: Step, tree: Path, name: str) -> Figures:
     program = _program(turn)
     spent = await asyncio.to_thread(getattr(program, step), tree, name)
-    if step == "upload":  # whether a snapshot has it all is seen when it is restored
+    if step != "save":  # whether a snapshot has it all is seen when it is restored
         wanted, found = stored_in(tree), await _unmeasured(turn, program.stored, name)
         if found != wanted:
             raise RuntimeError(f"{found} instead of {wanted}")
@@ -166,10 +166,14 @@ def workloads(size: Size) -> Sequence[Workload]:
     files = f"{small:,} files of 1 to 16 KiB in 100 directories"
     few = f"{large} files of 50 MiB"
     again = f"{CHANGED} of them changed, and all others are as they were"
+    by_content = (
+        f"{again}; bytes are compared (`by_content`, `--checksum`), by s5cmd sizes alone, by aws sizes and times"
+    )
     back = "into an empty directory; compared byte by byte"
     measured: list[tuple[str, Run, Sequence[str], str]] = [
         ("upload", _first("upload", of_small, "files"), FILES, files),
         ("upload-again", _again("upload", of_small, "files"), FILES, again),
+        ("upload-again-by-content", _again("upload_by_content", of_small, "files"), FILES, by_content),
         ("download", _back("download", of_small, "files"), FILES, back),
         ("upload-large", _first("upload", of_large, "large"), FILES, few),
         ("download-large", _back("download", of_large, "large"), FILES, back),

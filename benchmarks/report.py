@@ -177,4 +177,4 @@ def _promises(entrants: Mapping[str, Entrant]) -> str:
 
 def _installed(entrant: Entrant) -> str:
     version = version_of(entrant)
-    return "not installed" if version is None else f"{entrant.distribution} {version}" if version else NOTHING
+    return "not installed" if version is None else " ".join(filter(None, (entrant.distribution, version))) or NOTHING

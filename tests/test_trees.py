@@ -20,7 +20,7 @@ from support.leftovers import open_descriptors
 from micelio_storage import InvalidArgumentError, LocalConfig, Operation, Storage, _turns, open_storage
 from micelio_storage._beneath import Beneath, Look
 from micelio_storage.transfer import TreeReport, _tree_download, _tree_upload, download_tree, upload_tree
-from micelio_storage.transfer._tree_transfer import HELD, IN_A_HOP, LOOKED_AT
+from micelio_storage.transfer._tree_batches import HELD, IN_A_HOP, LOOKED_AT
 
 LARGE = random.Random(1).randbytes((1 << 20) * 2 + 17)
 

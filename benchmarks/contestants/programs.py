@@ -68,6 +68,11 @@ class Program(Contestant):
         """Make an empty directory as what is below the name."""
         raise NotOfferedError
 
+    def upload_by_content(self, tree: Path, name: str) -> Spent:
+        """Store what is not there yet with the same bytes, whatever its times; compared as ever where that is all that
+        the program has."""
+        return self.upload(tree, name)
+
     def prepare(self, name: str) -> None:
         """What has to be there before the first snapshot, at nobody's cost."""
 
@@ -112,7 +117,16 @@ class Ours(Program):
         self._durable = durable
 
     def upload(self, tree: Path, name: str) -> Spent:
-        return self._ours(f"await upload_tree({str(tree)!r}, storage.under({name!r}), concurrency={AT_ONCE})")
+        return self._upload(tree, name)
+
+    def upload_by_content(self, tree: Path, name: str) -> Spent:
+        if not self.target.bucket:
+            raise NotOfferedError
+        return self._upload(tree, name, by_content=True)
+
+    def _upload(self, tree: Path, name: str, *, by_content: bool = False) -> Spent:
+        options = f"concurrency={AT_ONCE}, by_content={by_content}"
+        return self._ours(f"await upload_tree({str(tree)!r}, storage.under({name!r}), {options})")
 
     def download(self, name: str, into: Path) -> Spent:
         return self._ours(f"await download_tree(storage.under({name!r}), {str(into)!r}, concurrency={AT_ONCE})")
@@ -153,13 +167,16 @@ class Rclone(Program):
     def upload(self, tree: Path, name: str) -> Spent:
         return self._rclone(str(tree), self._remote(name))
 
+    def upload_by_content(self, tree: Path, name: str) -> Spent:
+        return self._rclone("--checksum", str(tree), self._remote(name))
+
     def download(self, name: str, into: Path) -> Spent:
         return self._rclone(self._remote(name), str(into))
 
     def _remote(self, name: str) -> str:
         return f"target:{self.target.bucket}/{name}" if self.target.bucket else self._place(name)
 
-    def _rclone(self, source: str, target: str) -> Spent:
+    def _rclone(self, *arguments: str) -> Spent:
         remote = {
             "RCLONE_CONFIG": os.devnull,
             "RCLONE_CONFIG_TARGET_TYPE": "s3",
@@ -169,7 +186,7 @@ class Rclone(Program):
             "RCLONE_CONFIG_TARGET_REGION": self.target.region,
         }
         options = ("--transfers", str(AT_ONCE), "--checkers", str(AT_ONCE), "--s3-no-check-bucket")
-        return self._run("rclone", "sync", *options, source, target, environ=remote)
+        return self._run("rclone", "sync", *options, *arguments, environ=remote)
 
 
 class Aws(Program):

@@ -45,6 +45,9 @@ def sync(
         list[str] | None, typer.Option(metavar="PATTERN", help="as in .gitignore; may be given several times")
     ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="remove what is at TARGET alone")] = False,
+    by_content: Annotated[
+        bool, typer.Option("--by-content", help="compare bytes, not times, where ETags are the MD5 of objects")
+    ] = False,
     dry_run: DryRunOption = False,
     concurrency: ConcurrencyOption = CONCURRENCY,
     as_json: JsonOption = False,
@@ -60,11 +63,8 @@ def sync(
     if downwards:
         require_storage(invocation.config())
     with report.transfer(source) as meter:
-        move: Move = (
-            partial(upload_tree, source, ignore=ignore or (), delete=delete)
-            if upwards
-            else partial(download_tree, path=target, ignore=ignore or (), delete=delete)
-        )
+        move: Move = partial(upload_tree, source) if upwards else partial(download_tree, path=target)
+        move = partial(move, ignore=ignore or (), delete=delete, by_content=by_content)
         move = partial(move, dry_run=dry_run, concurrency=concurrency, on_progress=meter.show)
         done = run_on_loop(_moved(invocation, prefix, move))
     return _tell(done, as_json=as_json)

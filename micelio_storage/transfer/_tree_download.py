@@ -12,13 +12,10 @@ from .._directories import IsIgnored, Written, alike, is_among
 from .._files import opened
 from .._turns import in_thread
 from ..driver import Entry, ObjectInfo, StorageError
+from ._tree_batches import HELD, IN_A_HOP, LOOKED_AT, SMALL
 from ._tree_outcomes import TreeOutcome
 from ._tree_transfer import (
-    HELD,
-    IN_A_HOP,
     LARGE_AT_ONCE,
-    LOOKED_AT,
-    SMALL,
     CheckLimits,
     TreeTransfer,
     failed,
@@ -41,19 +38,21 @@ class TreeDownload(TreeTransfer):
             return
         self._target = _Target(beneath)
         names = await in_thread(partial(alike, entries))
-        await self._fetch([entries[paths[0]] for paths in names.values() if len(paths) == 1])
+        await self._fetch(beneath, [entries[paths[0]] for paths in names.values() if len(paths) == 1])
         for paths in names.values():  # of which some disks take one for the other: one after the other
             for path in paths if len(paths) > 1 else ():
-                await self._fetch([entries[path]])
+                await self._fetch(beneath, [entries[path]])
         if delete:
             await self._remove(beneath, await in_thread(partial(_surplus, beneath, self.is_ignored, names)))
 
-    async def _fetch(self, entries: Sequence[Entry]) -> None:
+    async def _fetch(self, beneath: Beneath, entries: Sequence[Entry]) -> None:
         wanted: list[Entry] = []
         for at in range(0, len(entries), LOOKED_AT):
             some = entries[at : at + LOOKED_AT]
             looks = await in_thread(partial(self._target.look_at, [entry.key for entry in some]))
-            await self.for_each(list(zip(some, looks, strict=True)), partial(self._compare, wanted))
+            looked = list(zip(some, looks, strict=True))
+            await self.read_contents(beneath, [entry for entry, look in looked if _has_size(entry, look)])
+            await self.for_each(looked, partial(self._compare, wanted))
         if self.report.dry_run:
             self.done(outcome_of(entry.key, "copied", entry.size) for entry in wanted)
             return
@@ -72,13 +71,20 @@ class TreeDownload(TreeTransfer):
             if isinstance(look, Exception):
                 raise look
             self._target.written.check(entry.key, look.inode)
-            if not _is_as(look, await self.storage.head(entry.key)):
+            if not await self._is_as(entry, look):
                 wanted.append(entry)
                 return
             self._target.written.add(entry.key, look.inode)
             self.done([outcome_of(entry.key, "unchanged", entry.size)])
         except (StorageError, OSError) as error:
             self.done([failed(entry.key, error, entry.size)])
+
+    async def _is_as(self, entry: Entry, look: Look) -> bool:
+        same = self.has_same_bytes(entry.key)
+        if same is None:
+            info = await self.storage.head(entry.key)
+            same = (look.size, look.mtime_ns, look.executable) == (info.size, *kept(info))
+        return same
 
     async def _stream(self, entry: Entry) -> None:
         try:
@@ -206,5 +212,5 @@ def _surplus(beneath: Beneath, is_ignored: IsIgnored, names: Mapping[str, Sequen
     return [each for each in found if not is_among(beneath, each, names)]
 
 
-def _is_as(look: Look, info: ObjectInfo) -> bool:
-    return look.size == info.size and (look.mtime_ns, look.executable) == kept(info)
+def _has_size(entry: Entry, look: Look | Exception | None) -> bool:
+    return isinstance(look, Look) and look.size == entry.size

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from time import monotonic
 from typing import TypeAlias, TypeVar
 
 from .._batches import for_each
-from .._beneath import Look
+from .._beneath import Beneath, Look
 from .._directories import IsIgnored, reason_of
 from .._files import OnProgress, Progress
 from .._parsing import parse_count
 from .._storage import Storage
 from ..driver import Entry, ObjectInfo
 from ._outcomes import MOST_CONCURRENCY
+from ._tree_contents import Contents
 from ._tree_outcomes import TreeOutcome, TreeReport, TreeResult
 
-SMALL = 1 << 20  # bytes that are moved in one piece
 LARGE_AT_ONCE = 4  # larger files: each has buffers for several parts, and fills a line or a disk by itself
-IN_A_HOP = 256  # small files that are read or written in one hop to a thread, whose way costs as much as one of them
-HELD = 4 << 20  # bytes of these
-LOOKED_AT = 1000  # names in one hop: 10 ms, which is how long a cancellation may have to wait
 MTIME, EXECUTABLE = "mtime-ns", "executable"  # of the file, in the object's metadata
 
 T = TypeVar("T")
@@ -37,15 +34,26 @@ class TreeTransfer:
         concurrency: int,
         on_progress: OnProgress | None,
         report: TreeReport,
+        contents: Contents | None,
     ) -> None:
         parse_count("concurrency", concurrency, least=1, most=MOST_CONCURRENCY)
         self.storage = storage
         self.is_ignored = is_ignored
         self.report = report
         self.concurrency = concurrency
+        self._contents = contents
         self._on_progress = on_progress
         self._progress = Progress(None, None)
         self._begun = monotonic()
+
+    def has_same_bytes(self, key: str) -> bool | None:
+        """Whether file and object have; None where nobody knows, or wants to."""
+        return None if self._contents is None else self._contents.same(key)
+
+    async def read_contents(self, beneath: Beneath, entries: Sequence[Entry]) -> None:
+        """Find that out of objects whose size their files have, where contents are to be compared."""
+        if self._contents is not None:
+            await self._contents.read(beneath, entries)
 
     def expect(self, total: int) -> None:
         """So many bytes are to be moved, or found to be there."""

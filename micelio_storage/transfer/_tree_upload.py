@@ -14,12 +14,10 @@ from .._files import file_chunks
 from .._keys import Key
 from .._turns import in_thread
 from ..driver import BytesLike, Entry, InvalidKeyError, NotFoundError, PreconditionFailedError, StorageError
+from ._tree_batches import HELD, IN_A_HOP, SMALL
 from ._tree_outcomes import TreeOutcome
 from ._tree_transfer import (
-    HELD,
-    IN_A_HOP,
     LARGE_AT_ONCE,
-    SMALL,
     CheckLimits,
     TreeTransfer,
     failed,
@@ -59,6 +57,7 @@ class TreeUpload(TreeTransfer):
 
     async def _store(self, beneath: Beneath, files: Sequence[Found], stored: Mapping[str, Entry]) -> None:
         alike = [each for each in files if each.path in stored and stored[each.path].size == _size(each)]
+        await self.read_contents(beneath, [stored[each.path] for each in alike])
         settled: set[str] = set()
         await self.for_each(alike, partial(self._compare, settled))
         left = [each for each in files if each.path not in settled]
@@ -70,20 +69,24 @@ class TreeUpload(TreeTransfer):
         await self.for_each(large, partial(self._store_one, beneath), LARGE_AT_ONCE)
 
     async def _compare(self, settled: set[str], found: Found) -> None:
-        """Find out whether the object that has the file's size has its metadata as well."""
+        """Find out whether the object that has the file's size is the file as it is."""
         assert found.look is not None  # it is a file
         try:
-            info = await self.storage.head(found.path)
+            if not await self._is_as(found.path, found.look):
+                return
+            outcome = outcome_of(found.path, "unchanged", found.look.size)
         except NotFoundError:
             return
         except (StorageError, OSError) as error:
             outcome = failed(found.path, error, found.look.size)
-        else:
-            if not found_metadata(found.look).items() <= info.metadata.items():
-                return
-            outcome = outcome_of(found.path, "unchanged", found.look.size)
         settled.add(found.path)
         self.done([outcome])
+
+    async def _is_as(self, path: str, look: Look) -> bool:
+        same = self.has_same_bytes(path)
+        if same is None:
+            same = found_metadata(look).items() <= (await self.storage.head(path)).metadata.items()
+        return same
 
     async def _store_small(self, beneath: Beneath, files: Sequence[Found]) -> None:
         reading = _Reading(beneath, files)
