@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -49,3 +49,9 @@ async def for_each_of(things: AsyncGenerator[T, None], work: Callable[[T], Await
     except BaseExceptionGroup as errors:
         first = errors.exceptions[0]
         raise first from first.__cause__
+
+
+def in_parts(things: Sequence[T], most: int) -> Iterator[Sequence[T]]:
+    """All of them, so many at a time."""
+    for start in range(0, len(things), most):
+        yield things[start : start + most]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from ._batches import for_each
 from ._call import Call, parse_deadline
 from ._errors import NotFoundError, StorageError, raise_together
 from ._hooks import Hook
+from ._info import ObjectInfo
 from ._keys import Key, Prefix, check_length
 from ._opening import Openable
 from ._parsing import parse_count
 from ._types import DeleteOptions, ListOptions, Page
+from .driver import Batches
 
 MANY_AT_ONCE = 64  # operations: as many as one batch of writes on disk takes
 
 T = TypeVar("T")
+Step: TypeAlias = Callable[[Sequence[Key]], Awaitable[Sequence[T | StorageError]]]  # as those of `Batches`
 
 
 class Calling(Openable):
@@ -97,6 +100,47 @@ class Calling(Openable):
         await for_each(keys, do, at_once)
         return {str(key): found[key] for key in keys if key in found}
 
+    def _batching(self) -> Batching | None:
+        """See `batching`."""
+        batches = self._driver.batches
+        return None if batches is None or self._hooks or self._deadline is not None else Batching(self, batches)
+
+    async def _outcomes(self, name: str, texts: Sequence[str], step: Step[T]) -> list[T | StorageError]:
+        """What a step of the driver gives for each key, each error as one of a call of its own."""
+        with self._call(name, None, None):
+            parsed = [self._key_or_error(text) for text in texts]
+            done = iter(await step([key for key in parsed if isinstance(key, Key)]))
+            outcomes = [next(done) if isinstance(key, Key) else key for key in parsed]
+        for text, outcome in zip(texts, outcomes, strict=True):
+            if isinstance(outcome, StorageError):
+                outcome.add_context(name, self._place + text, self._driver.name)
+        return outcomes
+
+    def _key_or_error(self, text: str) -> Key | StorageError:
+        try:
+            return self._parse(text)
+        except StorageError as error:
+            return error
+
     def _add_context(self, name: str, failures: Mapping[Key, StorageError]) -> None:
         for key, error in failures.items():
             error.add_context(name, self._place + key, self._driver.name)
+
+
+class Batching:
+    """Many small objects of a storage in one step, with what becomes of each: the result of a call, or its error."""
+
+    def __init__(self, storage: Calling, batches: Batches) -> None:
+        self._storage = storage
+        self._batches = batches
+        self.most = batches.most  # objects in one step
+
+    async def head(self, keys: Sequence[str]) -> Sequence[ObjectInfo | StorageError]:
+        """What `Storage.head` gives for each, or raises."""
+        return await self._storage._outcomes("head", keys, self._batches.head)  # noqa: SLF001  # it is a part of it
+
+
+def batching(storage: Calling) -> Batching | None:
+    """A storage's way to take many small objects in one step. None where each is to be an operation of its own: if the
+    driver has no such way, if there are hooks, which see each, and if each has a deadline."""
+    return storage._batching()  # noqa: SLF001  # one of the core's own

@@ -96,6 +96,7 @@ __all__ = [
     "AccessDeniedError",
     "AlreadyExistsError",
     "AmbiguousWriteError",
+    "Batches",
     "BusyError",
     "BytesLike",
     "Capabilities",
@@ -219,6 +220,21 @@ class Upload(Protocol):
         ...
 
 
+class Batches(Protocol):
+    """How a driver takes many small objects in one step, where that costs less than an operation for each. What comes
+    back is in the order of what was given: what the operation gives, or the error that it raises. One that fails keeps
+    none of the others from being done."""
+
+    @property
+    def most(self) -> int:
+        """How many objects one step takes."""
+        ...
+
+    async def head(self, keys: Sequence[Key]) -> Sequence[ObjectInfo | StorageError]:
+        """What `Driver.head` gives for each."""
+        ...
+
+
 class Driver(Protocol):
     """A back end. Every member is required."""
 
@@ -230,6 +246,11 @@ class Driver(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What it can do; known at the latest when `open` returns."""
+        ...
+
+    @property
+    def batches(self) -> Batches | None:
+        """Its way to take many small objects in one step; None where each is an operation of its own."""
         ...
 
     async def open(self) -> None:

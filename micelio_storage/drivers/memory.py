@@ -16,6 +16,7 @@ from anyio.lowlevel import checkpoint
 from .._forking import hold_while_forking
 from ..driver import (
     DEFAULT_CONTENT_TYPE,
+    Batches,
     BytesLike,
     Capabilities,
     Cleared,
@@ -82,6 +83,7 @@ class MemoryDriver:
     """
 
     name = "memory"
+    batches: Batches | None = None  # one by one costs as little
 
     def __init__(self, *, nested_keys: bool = True, memory: str | None = None) -> None:
         self.capabilities = Capabilities(nested_keys=nested_keys)

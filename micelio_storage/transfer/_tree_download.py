@@ -51,7 +51,9 @@ class TreeDownload(TreeTransfer):
             some = entries[at : at + LOOKED_AT]
             looks = await in_thread(partial(self._target.look_at, [entry.key for entry in some]))
             looked = list(zip(some, looks, strict=True))
-            await self.read_contents(beneath, [entry for entry, look in looked if _has_size(entry, look)])
+            there = [entry for entry, look in looked if _has_size(entry, look)]
+            await self.read_contents(beneath, there)
+            await self.look_up([entry.key for entry in there])
             await self.for_each(looked, partial(self._compare, wanted))
         if self.report.dry_run:
             self.done(outcome_of(entry.key, "copied", entry.size) for entry in wanted)
@@ -82,7 +84,7 @@ class TreeDownload(TreeTransfer):
     async def _is_as(self, entry: Entry, look: Look) -> bool:
         same = self.has_same_bytes(entry.key)
         if same is None:
-            info = await self.storage.head(entry.key)
+            info = await self.head(entry.key)
             same = (look.size, look.mtime_ns, look.executable) == (info.size, *kept(info))
         return same
 

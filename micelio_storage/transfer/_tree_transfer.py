@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from time import monotonic
 from typing import TypeAlias, TypeVar
 
-from .._batches import for_each
+from .._batches import for_each, in_parts
 from .._beneath import Beneath, Look
+from .._calling import batching
 from .._directories import IsIgnored, reason_of
 from .._files import OnProgress, Progress
 from .._parsing import parse_count
 from .._storage import Storage
-from ..driver import Entry, ObjectInfo
+from ..driver import Entry, ObjectInfo, StorageError
 from ._outcomes import MOST_CONCURRENCY
+from ._tree_batches import LOOKED_AT
 from ._tree_contents import Contents
 from ._tree_outcomes import TreeOutcome, TreeReport, TreeResult
 
@@ -38,6 +40,8 @@ class TreeTransfer:
     ) -> None:
         parse_count("concurrency", concurrency, least=1, most=MOST_CONCURRENCY)
         self.storage = storage
+        self.batching = batching(storage)  # None: each object is an operation of its own
+        self._known: dict[str, ObjectInfo | StorageError] = {}
         self.is_ignored = is_ignored
         self.report = report
         self.concurrency = concurrency
@@ -54,6 +58,27 @@ class TreeTransfer:
         """Find that out of objects whose size their files have, where contents are to be compared."""
         if self._contents is not None:
             await self._contents.read(beneath, entries)
+
+    def in_parts(self, things: Sequence[T]) -> Iterator[Sequence[T]]:
+        """As many at a time as `look_up` is to hold; all, where it does nothing."""
+        return in_parts(things, LOOKED_AT if self._is_looking_up else max(1, len(things)))
+
+    @property
+    def _is_looking_up(self) -> bool:
+        return self.batching is not None and self._contents is None
+
+    async def look_up(self, paths: Sequence[str]) -> None:
+        """Find out what is known of the objects that are compared next, where many are looked at in one step."""
+        if self.batching is not None and self._is_looking_up:
+            for some in in_parts(paths, self.batching.most):
+                self._known |= zip(some, await self.batching.head(some), strict=True)
+
+    async def head(self, path: str) -> ObjectInfo:
+        """What is known of one object."""
+        known = self._known.pop(path, None)
+        if isinstance(known, StorageError):
+            raise known
+        return await self.storage.head(path) if known is None else known
 
     def expect(self, total: int) -> None:
         """So many bytes are to be moved, or found to be there."""

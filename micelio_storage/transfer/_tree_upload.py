@@ -59,7 +59,9 @@ class TreeUpload(TreeTransfer):
         alike = [each for each in files if each.path in stored and stored[each.path].size == _size(each)]
         await self.read_contents(beneath, [stored[each.path] for each in alike])
         settled: set[str] = set()
-        await self.for_each(alike, partial(self._compare, settled))
+        for some in self.in_parts(alike):
+            await self.look_up([each.path for each in some])
+            await self.for_each(some, partial(self._compare, settled))
         left = [each for each in files if each.path not in settled]
         if self.report.dry_run:
             self.done(outcome_of(each.path, "copied", _size(each)) for each in left)
@@ -85,7 +87,7 @@ class TreeUpload(TreeTransfer):
     async def _is_as(self, path: str, look: Look) -> bool:
         same = self.has_same_bytes(path)
         if same is None:
-            same = found_metadata(look).items() <= (await self.storage.head(path)).metadata.items()
+            same = found_metadata(look).items() <= (await self.head(path)).metadata.items()
         return same
 
     async def _store_small(self, beneath: Beneath, files: Sequence[Found]) -> None:

@@ -1,10 +1,12 @@
-"""A driver around a driver: every member of the contract goes on to the one inside, until a wrapper overrides it."""
+"""A driver around a driver: every member of the contract (but for `batches`) goes on to the one inside, until a
+wrapper overrides it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from ..driver import (
+    Batches,
     BytesLike,
     Capabilities,
     Cleared,
@@ -41,6 +43,12 @@ class Forwarding:
     @property
     def capabilities(self) -> Capabilities:
         return self.inner.capabilities
+
+    @property
+    def batches(self) -> Batches | None:
+        """None, though the driver inside may have them: they would pass by what a wrapper does to each operation. One
+        that does nothing to `head`, `read` and `put` hands them on."""
+        return None
 
     async def open(self) -> None:
         await self.inner.open()

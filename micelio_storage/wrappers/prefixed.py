@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ..driver import (
     RESERVED_SEGMENT,
+    Batches,
     BytesLike,
     Capabilities,
     Cleared,
@@ -34,6 +35,21 @@ from ..driver import (
 from ._forwarding import Forwarding
 
 SEAL_SIZE = 8  # bytes of a cursor that say which prefix it belongs to
+
+
+class _PrefixedBatches:
+    """Those of another driver, of whose keys each is `below` its prefix."""
+
+    def __init__(self, inner: Batches, below: Callable[[Key], Key]) -> None:
+        self._inner = inner
+        self._below = below
+
+    @property
+    def most(self) -> int:
+        return self._inner.most
+
+    async def head(self, keys: Sequence[Key]) -> Sequence[ObjectInfo | StorageError]:
+        return await self._inner.head(list(map(self._below, keys)))
 
 
 class PrefixedDriver(Forwarding):
@@ -64,6 +80,11 @@ class PrefixedDriver(Forwarding):
             self._capabilities = replace(inner, max_key_bytes=inner.max_key_bytes - self._size)
             self._inner_capabilities = inner
         return self._capabilities
+
+    @property
+    def batches(self) -> Batches | None:
+        inner = self.inner.batches
+        return None if inner is None else _PrefixedBatches(inner, self._below)
 
     async def head(self, key: Key) -> ObjectInfo:
         return await self.inner.head(self._below(key))

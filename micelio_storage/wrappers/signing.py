@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from urllib.parse import parse_qsl, quote, urlencode
 
-from ..driver import AccessDeniedError, Capabilities, ConfigError, Driver, Key, PresignRequest, SignedUrl
+from ..driver import AccessDeniedError, Batches, Capabilities, ConfigError, Driver, Key, PresignRequest, SignedUrl
 from ._forwarding import Forwarding
 
 SHORTEST_KEY = 32  # characters: as many bytes as the digest has, even if each had but four bits of chance
@@ -170,6 +170,10 @@ class SigningDriver(Forwarding):
     def capabilities(self) -> Capabilities:
         """Those of the inner driver, and signed URLs."""
         return replace(self.inner.capabilities, signed_urls=True)
+
+    @property
+    def batches(self) -> Batches | None:
+        return self.inner.batches
 
     async def presign(self, key: Key, request: PresignRequest) -> SignedUrl:
         is_bound = request.method == "PUT" and request.content_type is not None

@@ -13,6 +13,7 @@ from anyio.to_thread import run_sync
 
 from micelio_storage import Storage
 from micelio_storage.driver import (
+    Batches,
     BytesLike,
     Capabilities,
     Cleared,
@@ -69,6 +70,8 @@ async def to_the_end(call: Callable[[], T], undo: Callable[[T], object]) -> T:
 
 class SyncDoorDriver:
     """What `make` makes, reached by calls without `await`."""
+
+    batches: Batches | None = None
 
     def __init__(self, make: Callable[[], Driver]) -> None:
         self._driver = make()

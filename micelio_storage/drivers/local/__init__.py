@@ -43,6 +43,7 @@ from .._lanes import Lane, Steps
 from .._libc import keep_freed_memory_if_asked
 from ._access import Access as Access
 from ._attributes import AttributeFiles, Keeping
+from ._batches import LocalBatches
 from ._errors import system_errors, translate
 from ._fast_reads import CachedReads
 from ._listing import Listings
@@ -87,6 +88,7 @@ class LocalDriver:
         setting: str = "the path",
     ) -> None:
         self.capabilities = Capabilities(nested_keys=False, checksums=True)
+        self.batches = LocalBatches(self._require_open)
         self._path = path
         self._durable = durable
         self._resolver: Resolver = resolver

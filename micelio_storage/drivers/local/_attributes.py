@@ -42,9 +42,13 @@ NAME = b"user.micelio"
 MOST_BYTES = 16384  # of JSON: eight times what the longest metadata and content type need
 _COARSER = (100, 1_000, 1_000_000, 1_000_000_000)  # ns
 _CRC = re.compile(r"[A-Za-z0-9+/]{11}=")
+# Attributes as most objects have them; metadata of plain values that cannot be too long, nor have a reserved name.
+_PLAIN_METADATA = rb'"(?!micelio-)[a-z0-9][a-z0-9_.-]{0,63}":"[A-Za-z0-9_.:/+-]{1,128}"'
 _PLAIN = re.compile(
-    rb'\{"%s":"([A-Za-z0-9+/]{11}=)","size":(0|[1-9][0-9]{0,18}),"t":"([A-Za-z0-9+/]{11})"\}' % ALGORITHM.encode()
+    rb'\{"%s":"([A-Za-z0-9+/]{11}=)","size":(0|[1-9][0-9]{0,18}),"t":"([A-Za-z0-9+/]{11})"'
+    rb'(?:,"metadata":\{(%s(?:,%s){0,7})\})?\}' % (ALGORITHM.encode(), _PLAIN_METADATA, _PLAIN_METADATA)
 )
+_PAIR = re.compile(r'"([^"]+)":"([^"]+)"')
 _NONE_KEPT = (errno.ENODATA, errno.ENOTSUP, errno.ENOSYS)
 _NOT_KEPT = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM)
 
@@ -97,9 +101,13 @@ DEFAULTS = Attributes()
 def decode(data: bytes) -> Attributes:
     """The attributes that `encode` wrote, or `IntegrityError`."""
     if plain := _PLAIN.fullmatch(data):  # as most are: a parser of JSON takes four times as long
-        crc, size, stamp = plain.groups()
-        checksum = f"{ALGORITHM}:{crc.decode()}"
-        return Attributes(checksum=checksum, size=int(size), stamp=_decode_stamp(stamp.decode()))
+        crc, size, stamp, pairs = plain.groups()
+        return Attributes(
+            metadata=dict(_PAIR.findall(pairs.decode())) if pairs else {},
+            checksum=f"{ALGORITHM}:{crc.decode()}",
+            size=int(size),
+            stamp=_decode_stamp(stamp.decode()),
+        )
     return _decode_json(data)
 
 

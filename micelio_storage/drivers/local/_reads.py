@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from ...driver import (
     ObjectReplacedError,
     ReadOptions,
     Span,
+    StorageError,
     UnavailableError,
     check_read_conditions,
     resolve_span,
@@ -30,9 +31,9 @@ from ...driver import (
 from .._checksums import Check, check_whole, combined
 from .._chunks import Chunks
 from ._attributes import DEFAULTS, AttributeFiles, Attributes, decode, read_from_inode
-from ._errors import system_errors
+from ._errors import system_errors, translate
 from ._fast_reads import CachedReads
-from ._root import MOST_RACES, Root, release
+from ._root import MOST_RACES, Nearby, Root, release
 from ._streaming import (
     CHUNK,
     FEW,
@@ -100,10 +101,32 @@ class Reads:
         release(descriptor)
         return Opened(info, span, data, None)
 
+    def head_many(self, keys: Sequence[Key]) -> Sequence[ObjectInfo | StorageError]:
+        """What is known of each object, or why it is not. Nothing of it is remembered, for so many would take the place
+        of what is in use."""
+        nearby = Nearby(self._root)
+        try:
+            return [self._head(key, nearby) for key in keys]
+        finally:
+            nearby.leave()
+
+    def _head(self, key: Key, nearby: Nearby) -> ObjectInfo | StorageError:
+        try:
+            descriptor, status, attributes = self._find_version(key, nearby)
+        except (OSError, StorageError) as error:
+            return translate(error)
+        release(descriptor)
+        return describe(key, status, attributes)
+
     def open_version(self, key: Key) -> tuple[int, os.stat_result, Attributes]:
         """A descriptor of the present version, its status and its attributes: all of the same version."""
+        descriptor, status, attributes = self._find_version(key, self._root)
+        self._cached.learn(status, attributes)
+        return descriptor, status, attributes
+
+    def _find_version(self, key: Key, place: Root | Nearby) -> tuple[int, os.stat_result, Attributes]:
         for _ in range(MOST_RACES):
-            descriptor, status = self._root.open_object(key)
+            descriptor, status = place.open_object(key)
             try:
                 kept = read_from_inode(descriptor)
                 files = None if kept else self._files()
@@ -111,7 +134,6 @@ class Reads:
                 if kept or not files or self._is_present(key, status):
                     attributes = decode(kept).of(status) if kept else DEFAULTS
                     if attributes.checksum is not None or is_version(os.fstat(descriptor), status):
-                        self._cached.learn(status, attributes)
                         return descriptor, status, attributes
             except BaseException:
                 release(descriptor)

@@ -91,14 +91,7 @@ class Root:
             if error.errno in NO_OBJECT:
                 raise self.nothing() from error
             raise
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise not_found()
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor, status
+        return descriptor, _regular(descriptor)
 
     def has(self, path: bytes) -> bool:
         """Whether there is such a directory."""
@@ -217,6 +210,40 @@ class Root:
                 release(here)
 
 
+class Nearby:
+    """Opens objects from the directory that the last one was in, which it stays in: of many that are in one, each is
+    reached by one step. What is not found there is looked for from the root, which knows why."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._path: str | None = None
+        self._directory: int | None = None
+
+    def open_object(self, key: Key) -> tuple[int, os.stat_result]:
+        """The same as `Root.open_object`."""
+        above, _, name = key.rpartition("/")
+        try:
+            if above != self._path:
+                self._enter(above)
+            if self._directory is not None:
+                descriptor = os.open(name.encode(), FILE_FLAGS, dir_fd=self._directory)
+                return descriptor, _regular(descriptor)
+        except OSError:
+            pass
+        return self._root.open_object(key)
+
+    def _enter(self, path: str) -> None:
+        self.leave()
+        self._directory = self._root.find_directory(path.encode())
+        self._path = path
+
+    def leave(self) -> None:
+        """Be in no directory."""
+        directory, self._directory, self._path = self._directory, None, None
+        if directory is not None:
+            release(directory)
+
+
 class OwnDirectory:
     """A directory of the driver's own, made if it is missing. Cleaners remove empty directories at any time; `remake`
     makes it anew."""
@@ -265,6 +292,18 @@ def _made(above: int, name: bytes, granting: Granting) -> int:
         raise ConfigError(
             f"{name.decode()!r} in the root is not a directory: remove it, or choose another root"
         ) from error
+
+
+def _regular(descriptor: int) -> os.stat_result:
+    """The status of an open regular file; what is none is closed."""
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise not_found()
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return status
 
 
 def _has_openat2(descriptor: int) -> bool:

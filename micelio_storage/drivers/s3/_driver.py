@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..._forking import leave_alone, when_forked
 from ..._shielding import run_to_completion
 from ...driver import (
+    Batches,
     BytesLike,
     Capabilities,
     Cleared,
@@ -54,6 +55,7 @@ class S3Driver:
     """
 
     name = "s3"
+    batches: Batches | None = None  # a request is of one object
 
     def __init__(
         self,

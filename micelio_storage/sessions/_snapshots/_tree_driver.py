@@ -13,6 +13,7 @@ from ..._storage import Storage
 from ..._streams import Reader
 from ..._turns import in_thread
 from ...driver import (
+    Batches,
     BytesLike,
     Capabilities,
     Cleared,
@@ -58,6 +59,7 @@ class TreeDriver:
     are not keys are not seen."""
 
     name = "snapshot"
+    batches: Batches | None = None
     capabilities = Capabilities(
         if_absent=False, if_match=False, if_match_streams=False, delete_if_match=False, metadata=False, checksums=True
     )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
+from ..._batches import in_parts
+from ..._calling import batching
 from ..._storage import Storage
-from ...driver import AlreadyExistsError, NotSupportedError
+from ...driver import AlreadyExistsError, NotFoundError, NotSupportedError, ObjectInfo, StorageError
 from .._expect import check, equal, expect, names, raises, version
 from .._scheduling import attempts, loop_cycles
 
+FEW = 7  # in three directories, by turns
 COUNT = 70  # more than are under way at once by default
 AFTERMATH = 3  # looks at the objects afterwards, for what comes back late
 
@@ -27,6 +31,38 @@ async def many_objects_are_stored_and_read_in_one_call(storage: Storage, prefix:
         equal((info.size, info.etag), (seen[key].size, seen[key].etag), f"size and ETag of {key.removeprefix(prefix)}")
         equal(info.size, len(written[key]), f"the size of {key.removeprefix(prefix)}")
     equal(await storage.put_many({}), {}, "what put_many returned for nothing")
+
+
+@check
+async def a_step_for_many_tells_of_each_what_its_own_call_would(storage: Storage, prefix: str) -> None:
+    """Where a driver takes many objects in one step, each has its own answer, in the order asked for; one that is
+    missing is missing alone, and its key is in the error."""
+    keys = [f"{prefix}{number % 3}/{number}" for number in range(FEW)]
+    for number, key in enumerate(keys):
+        metadata = {"number": str(number)} if storage.capabilities.metadata else None
+        await storage.put(key, version(number, number), metadata=metadata)
+    missing = [prefix + "0/missing", prefix + "missing/0", keys[0] + "/below"]
+    wanted = [*reversed(keys), *missing, keys[0]]
+    found = await _heads(storage, wanted)
+    equal(found[: len(keys)], [await storage.head(key) for key in reversed(keys)], "what a step tells of many")
+    equal(found[-1], await storage.head(keys[0]), "what a step tells of one that it was asked for twice")
+    for key, error in zip(missing, found[len(keys) :], strict=False):
+        expect(isinstance(error, NotFoundError), f"a step tells {error!r} of an object that is missing")
+        equal(getattr(error, "key", None), key, "the key in the error")
+
+
+async def _heads(storage: Storage, keys: Sequence[str]) -> list[ObjectInfo | StorageError]:
+    """By steps of the driver, if it has any."""
+    steps = batching(storage)
+    if steps is not None:
+        return [info for some in in_parts(keys, steps.most) for info in await steps.head(some)]
+    found: list[ObjectInfo | StorageError] = []
+    for key in keys:
+        try:
+            found.append(await storage.head(key))
+        except NotFoundError as error:
+            found.append(error)
+    return found
 
 
 @check
