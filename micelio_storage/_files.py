@@ -23,12 +23,15 @@ from .driver import BytesLike, InvalidArgumentError
 
 CHUNK = 1 << 20  # bytes read or written at a time, as in the local driver
 
+WRITTEN_AT_ONCE = 1 << 20  # bytes: a hop costs as much as writing 300 KiB; with 2 MiB no less of the processor
+
 _MOST_LINKS = 40  # that Linux follows in one name
 _DESCRIPTORS = re.compile(r"/proc/([0-9]+)(?:/task/[0-9]+)?/fd")
 
 OnProgress: TypeAlias = Callable[[int, int | None], object]
 """Called with the bytes that have been moved so far, and with how many there are (None: nobody knows)."""
 
+Run: TypeAlias = Callable[[Callable[[], Any]], asyncio.Future[Any]]
 _Mode: TypeAlias = Literal["rb", "xb"]
 
 
@@ -92,13 +95,44 @@ async def write_file(target: str, read: Callable[[], Awaitable[bytes]]) -> None:
     another's place, and its owner and mode. `find_target` has found the name."""
     part = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.part")
     async with opened(part, "xb", opener=partial(_create, target), at_the_end=partial(_remove, part)) as (file, run):
-        while chunk := await read():
-            rest = memoryview(chunk)
-            while rest:
-                rest = rest[await file.write(rest) :]
+        await write_chunks(read, file.fileno(), run)
         await run(partial(_take_after, file.fileno(), target))
         await run(partial(os.fsync, file.fileno()))
         await run(partial(os.replace, part, target))
+
+
+async def write_chunks(read: Callable[[], Awaitable[bytes]], descriptor: int, run: Run) -> None:
+    """Write what `read` gives, until that is nothing, to an open file: some chunks in a hop, while the next ones come.
+    If this fails or is cancelled, such a hop may still be under way: `opened` closes the file behind it."""
+    writing: asyncio.Future[None] | None = None
+    waiting: list[bytes] = []
+    size = 0
+    try:
+        while chunk := await read():
+            waiting.append(chunk)
+            size += len(chunk)
+            if size >= WRITTEN_AT_ONCE:
+                if writing is not None:
+                    await writing
+                writing, waiting, size = run(partial(_write_all, descriptor, waiting)), [], 0
+        if writing is not None:
+            await writing
+        if waiting:
+            await run(partial(_write_all, descriptor, waiting))
+    finally:
+        if writing is not None and not writing.cancel() and not writing.cancelled():
+            writing.exception()  # it was raised here already, or what is being raised came first
+
+
+def _write_all(descriptor: int, chunks: list[bytes]) -> None:
+    """In a thread: write all of them, however little the system takes at a time."""
+    views = [memoryview(chunk) for chunk in chunks]
+    while views:
+        done = os.writev(descriptor, views)
+        while views and done >= len(views[0]):
+            done -= len(views.pop(0))
+        if views:
+            views[0] = views[0][done:]
 
 
 def descriptor_named(path: str) -> tuple[str, int] | None:
@@ -122,7 +156,7 @@ async def opened(
     *,
     opener: Callable[[str, int], int] | None = None,
     at_the_end: Callable[[], None] | None = None,
-) -> AsyncIterator[tuple[AsyncFileIO, Callable[[Callable[[], Any]], Awaitable[Any]]]]:
+) -> AsyncIterator[tuple[AsyncFileIO, Run]]:
     """The file, and a way to run other functions on it, all one after the other.
 
     So nothing overtakes: what is done at the end comes after a step that a cancellation left behind.

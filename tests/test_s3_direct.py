@@ -17,7 +17,7 @@ from support.s3_servers import Server
 from support.s3_storage import KIB, MIB, driver_for
 
 from micelio_storage import Storage
-from micelio_storage.drivers._chunks import Chunks
+from micelio_storage.drivers._chunks import Chunks, Rooms
 from micelio_storage.drivers.s3.requests import _direct
 from micelio_storage.drivers.s3.requests._direct import CHUNK, LAST, DirectBody
 from micelio_storage.drivers.s3.requests._pace import Pace
@@ -59,7 +59,8 @@ class Line:
                 return
             room[: len(piece)] = piece
             self.arrived += len(piece)
-            self.reader.buffer_updated(len(piece))
+            self.reader.buffer_updated(len(piece))  # while the loop has the room, as asyncio's and uvloop's do
+            del room
 
     def start_timeout(self) -> None:
         assert self.read_timeout is None  # the body has its own
@@ -135,6 +136,17 @@ async def test_who_reads_slowly_has_little_of_it_in_memory() -> None:
     assert not line.reading
     assert line.arrived <= 3 * CHUNK
     assert len(await reading) == CHUNK
+
+
+async def test_a_chunk_that_is_full_is_handed_out_without_a_copy() -> None:
+    line, rooms = Line(5 * CHUNK), []
+    for _ in range(4):
+        reading = asyncio.ensure_future(line.body.readany())
+        await asyncio.sleep(0)
+        line.come(CHUNK)
+        chunk = await reading
+        rooms.append(any(file.getvalue() is chunk for file in line.pace.rooms()._given))
+    assert rooms == [True] * 4
 
 
 async def test_what_is_received_for_a_range_goes_to_its_place_and_wakes_its_reader_once() -> None:
@@ -224,7 +236,7 @@ async def test_nobody_waits_longer_than_the_time_that_is_given_for_the_next_byte
 
 
 def test_the_memory_of_chunks_that_nobody_has_is_used_again() -> None:
-    chunks, places = Chunks(1000), set()
+    chunks, places = Chunks(Rooms(1000)), set()
     chunk = b""
     for number in range(20):
         chunks.room()[:] = bytes([number]) * 1000
@@ -237,7 +249,7 @@ def test_the_memory_of_chunks_that_nobody_has_is_used_again() -> None:
 
 
 def test_chunks_that_somebody_has_are_left_alone() -> None:
-    chunks, kept = Chunks(10), []
+    chunks, kept = Chunks(Rooms(10)), []
     for number in range(20):
         chunks.room()[:] = bytes([number]) * 10
         kept.append(chunks.take(10) if number % 2 else memoryview(chunks.take(10)))
@@ -245,7 +257,7 @@ def test_chunks_that_somebody_has_are_left_alone() -> None:
 
 
 def test_a_part_of_a_chunk_is_a_copy_and_its_room_stays() -> None:
-    chunks = Chunks(10)
+    chunks = Chunks(Rooms(10))
     chunks.room()[:3] = b"abc"
     part = chunks.take(3)
     chunks.room()[:] = b"0123456789"

@@ -4,6 +4,7 @@ to others. That each is used, and that each is safe."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import os
 import weakref
@@ -19,7 +20,7 @@ from support.s3_storage import KIB, MIB, config_for, driver_for, session_for
 
 from micelio_storage import Storage
 from micelio_storage.drivers._checksums import combined, crc64nvme
-from micelio_storage.drivers.s3 import S3Driver
+from micelio_storage.drivers.s3 import S3Driver, _reads
 from micelio_storage.drivers.s3.requests import _exchange
 from micelio_storage.drivers.s3.requests._pace import IN_A_TURN, Pace, Unused
 from micelio_storage.drivers.s3.requests._transport import AT_ONCE
@@ -182,4 +183,44 @@ async def test_ranges_are_fetched_beside_an_answer_that_is_slow(
                 assert b"".join([chunk async for chunk in reader]) == data[offset:]
             assert sum(request.operation == "GetObject" for request in referee.log) in requests
             assert await storage.get("speed/a", offset=offset) == data[offset:]
+        await storage.delete("speed/a")
+
+
+@pytest.mark.parametrize(("by_others", "requests"), [(0, 4), (3 * MIB, 1)])
+async def test_no_ranges_are_fetched_beside_an_answer_that_is_slow_because_others_come_too(
+    small_parts_server: Server, monkeypatch: pytest.MonkeyPatch, by_others: int, requests: int
+) -> None:
+    """At 2 MiB a second at most, by a clock of whole seconds: too slow for a read that is alone."""
+    config = config_for(small_parts_server, part_size=MIB, conditions="all")
+    driver = S3Driver(config, session=session_for(small_parts_server), fast_enough=3 * MIB)
+    async with Storage(driver) as storage:
+        await storage.put("speed/a", bytes(6 * MIB))
+        referee = small_parts_server.referee
+        assert referee is not None
+        referee.log.clear()
+        async with storage.open_read("speed/a") as reader:
+            (download,) = driver._require_open().reads.downloads
+            clock = itertools.count()
+
+            def later() -> float:
+                download._reads.received += by_others
+                return float(next(clock))
+
+            monkeypatch.setattr(_reads, "monotonic", later)
+            while await anext(reader, b""):
+                pass
+        gets = sum(request.operation == "GetObject" for request in referee.log)
+        assert gets == 1 if requests == 1 else gets >= requests
+        await storage.delete("speed/a")
+
+
+async def test_reads_know_how_much_all_of_them_have_received(small_parts_server: Server) -> None:
+    driver = driver_for(small_parts_server, conditions="all")
+    async with Storage(driver) as storage:
+        await storage.put("speed/a", bytes(2 * MIB))
+        async with storage.open_read("speed/a") as one, storage.open_read("speed/a") as other:
+            (reads,) = {download._reads for download in driver._require_open().reads.downloads}
+            before = reads.received
+            await asyncio.gather(one.read(MIB), other.read(MIB))
+            assert reads.received >= before + 2 * MIB
         await storage.delete("speed/a")

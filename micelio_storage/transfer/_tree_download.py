@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from .._beneath import Beneath, Found, Look
 from .._directories import IsIgnored, Written, alike, is_among
-from .._files import opened
+from .._files import opened, write_chunks
 from .._turns import in_thread
 from ..driver import Entry, ObjectInfo, StorageError
 from ._tree_batches import HELD, IN_A_HOP, LOOKED_AT, SMALL
@@ -165,10 +165,7 @@ class _Target:
         async with transfer.storage.open_read(key) as reader:
             mtime_ns, executable = kept(reader.info)
             async with opened(key, "xb", opener=create, at_the_end=lambda: beneath.remove(part)) as (file, run):
-                async for chunk in reader:
-                    rest = memoryview(chunk)
-                    while rest:
-                        rest = rest[await file.write(rest) :]
+                await write_chunks(partial(anext, reader, b""), file.fileno(), run)
                 publish = partial(beneath.publish, part, key, file.fileno())
                 self.written.add(key, await run(partial(publish, mtime_ns=mtime_ns, executable=executable)))
 

@@ -29,7 +29,7 @@ from ...driver import (
     resolve_span,
 )
 from .._checksums import Check, check_whole, combined
-from .._chunks import Chunks
+from .._chunks import Rooms
 from ._attributes import DEFAULTS, AttributeFiles, Attributes, decode, read_from_inode
 from ._errors import system_errors, translate
 from ._fast_reads import CachedReads
@@ -186,7 +186,7 @@ class LocalDownload:
         self._ending: asyncio.Task[None] | None = None
         self._left = opened.span.size
         self._chunk_size = min(chunk_size or CHUNK, LARGEST_CHUNK)
-        self._chunks: Chunks | None = None
+        self._rooms: Rooms | None = None
         self._ready: list[bytes] = []  # the last one is the next
         self._asked = opened.span.start  # where the next batch begins
         self._flights: deque[tuple[asyncio.Task[Batch], int | None]] = deque()  # and the checksum it goes on from
@@ -304,10 +304,10 @@ class LocalDownload:
             at_once, size = int(is_awaited), self._chunk_size
         while len(self._flights) < at_once and self._asked < self.span.stop:
             pieces = min(size // self._chunk_size, MOST_PIECES) or 1
-            self._chunks = self._chunks or Chunks(self._chunk_size)
-            self._chunks.keep((at_once + 1) * pieces + 1)
+            self._rooms = self._rooms or Rooms(self._chunk_size)
+            self._rooms.keep((at_once + 1) * pieces + 1)
             span = Span(self._asked, min(self.span.stop, self._asked + pieces * self._chunk_size))
             crc = None if self._check is None else 0 if self._flights else self._check.crc
-            hop = read_at(file, span, self._chunk_size, crc, self._chunks, executor=self._executor)
+            hop = read_at(file, span, self._chunk_size, crc, self._rooms, executor=self._executor)
             self._flights.append((asyncio.ensure_future(hop), crc))
             self._asked = span.stop

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ...driver import BytesLike, Gathered, IntegrityError, Span
 from .._checksums import crc64nvme
-from .._chunks import Chunks
+from .._chunks import Rooms
 from .._libc import prefer_huge_pages, start_writeback
 from ._root import release
 
@@ -131,7 +131,7 @@ class SharedFile:
         self._users = 0
         self._changed = threading.Condition()
 
-    def read_at(self, span: Span, piece: int, crc: int | None, chunks: Chunks) -> Batch:
+    def read_at(self, span: Span, piece: int, crc: int | None, rooms: Rooms) -> Batch:
         """All bytes of the span, `piece` of them in a piece. The checksum goes on from the one given, if one is."""
         pieces: list[bytes] = []
         at = span.start
@@ -142,7 +142,7 @@ class SharedFile:
 
             while at < span.stop:
                 if span.stop - at >= piece >= REUSED:
-                    data = chunks.filled(fill)
+                    data = rooms.filled(fill)
                 else:
                     data = os.pread(descriptor, min(piece, span.stop - at), at)
                 if not data:

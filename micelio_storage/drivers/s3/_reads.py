@@ -35,6 +35,7 @@ from .._checksums import Check
 from .._chunks import Chunks
 from .._libc import prefer_huge_pages
 from .requests import _answers as answers
+from .requests._pace import CHUNK
 
 if TYPE_CHECKING:
     from ..._config import S3Config
@@ -42,10 +43,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Bytes a second that one answer has to bring, or the next ranges are fetched beside it. AWS gives some 90 MB/s each. A
-# store near by gives more in one: SeaweedFS 950 MiB/s against 430 in four ranges, nginx 1,330 against 1,200.
+# Bytes a second that the answers under way have to bring together, or the next ranges are fetched beside one of them.
+# AWS gives some 90 MB/s each. A store near by gives more in one: SeaweedFS 950 MiB/s against 430 in four ranges, nginx
+# 1,330 against 1,200. Ranges beside several answers that share the line or the processor bring nothing but memory.
 FAST_ENOUGH = 200 << 20
-COMES_AT_ONCE = 512 << 10  # bytes, at most
 FILLED_AT_ONCE = 4 << 20  # bytes of a whole range: what a cancelled read copies, to give it again
 SUMMED_AT_ONCE = 1 << 20  # bytes: 0.1 ms, while the processor has them at hand
 
@@ -58,6 +59,7 @@ class Reads:
         self.config = config
         self.fast_enough = fast_enough
         self.downloads: set[S3Download] = set()
+        self.received = 0  # bytes of all of them
         self._idle: dict[Stretch, None] = {}  # those with a connection that nobody reads from, longest first
 
     async def head(self, key: Key, **conditions: Any) -> ObjectInfo:
@@ -127,9 +129,10 @@ class Stretch:
         self._at = span.start
         self._stop = span.stop
         self._body = body
-        self._pace = reads.client.pace
+        self.pace = reads.client.pace
         self.taken = 0  # bytes
         self.waited = 0.0  # seconds, for them
+        self.beside = 0  # bytes that others took meanwhile
         if body is not None:
             reads.idle(self)
 
@@ -163,9 +166,9 @@ class Stretch:
         return None
 
     async def _next(self) -> bytes:
-        body, size = await self._answer(), min(COMES_AT_ONCE, self._stop - self._at)
-        if not self._pace.take_now(size):
-            await self._pace.take(size)  # behind it, a cancelled read loses data
+        body, size = await self._answer(), min(CHUNK, self._stop - self._at)
+        if not self.pace.take_now(size):
+            await self.pace.take(size)  # behind it, a cancelled read loses data
             self._look_at(body)
         data: bytes = await self._timed(body.content.readany())
         if len(data) > self._stop - self._at:
@@ -186,10 +189,11 @@ class Stretch:
         return self._body
 
     async def _timed(self, receiving: Awaitable[T]) -> T:
-        asked = monotonic()
+        asked, before = monotonic(), self._reads.received
         with self._reads.client.errors():
             received = await receiving
         self.waited += monotonic() - asked
+        self.beside += self._reads.received - before
         return received
 
     def _came(self, body: Any, count: int) -> None:
@@ -198,6 +202,7 @@ class Stretch:
             raise UnavailableError(f"{self._reads.client.place}: the response ended early")
         self._at += count
         self.taken += count
+        self._reads.received += count
         if self._at == self._stop:
             self._finish(body)
         else:
@@ -390,12 +395,13 @@ class S3Download:
         return self._ready.popleft() if self._ready else b""
 
     def _judge(self) -> None:
-        """After each part's worth of the first answer: leave the rest to ranges if it has come slowly."""
+        """After each part's worth of the first answer: leave the rest to ranges if it has come slowly, also with what
+        others received meanwhile."""
         first, part = self._first, self._reads.config.part_size
         if self._in_ranges or first.taken < part:
             return
-        self._in_ranges = first.waited * self._reads.fast_enough > first.taken
-        first.taken, first.waited = 0, 0.0
+        self._in_ranges = first.waited * self._reads.fast_enough > first.taken + first.beside
+        first.taken, first.beside, first.waited = 0, 0, 0.0
         if self._in_ranges:
             self._asked = first.end_behind(part)
 
@@ -437,7 +443,7 @@ class _Ahead:
         return self._pieces
 
     async def _collect(self) -> None:
-        chunks = Chunks(COMES_AT_ONCE)
+        chunks = Chunks(self._stretch.pace.rooms())
         try:
             while piece := await self._next(chunks):
                 self._pieces.append(piece)

@@ -14,9 +14,8 @@ from typing import Any
 import aiohttp
 
 from ..._chunks import Chunks
-from ._pace import Pace
+from ._pace import CHUNK, Pace
 
-CHUNK = 512 << 10  # bytes, at most, for who takes what comes. With 256 KiB a MiB takes 1.7 times the processor
 LAST = 16 << 10  # bytes at the end that are received aside, with room for one that does not belong to the body
 
 
@@ -34,7 +33,7 @@ class DirectBody(asyncio.BufferedProtocol):
         while data := stream.read_nowait():
             self._held.append(data)
         self._left = length - stream.total_bytes  # to come
-        self._chunks = Chunks(CHUNK)
+        self._chunks = Chunks(pace.rooms())
         self._takes_any = False  # whether who reads takes what comes, so that it goes into chunks
         self._room: memoryview | None = None  # where the next bytes go, behind all that is held
         self._filled = 0  # bytes of it, from its start on
@@ -91,7 +90,9 @@ class DirectBody(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where to receive to."""
-        if self._room is None and self._takes_any:
+        if self._takes_any and (self._room is None or self._filled == CHUNK):
+            if self._filled:
+                self._held.append(self._take_filled())
             self._room = self._chunks.room()
         room, most = self._room, min(self._left - LAST, self._pace.most_received())
         self._is_aside = room is None or self._filled == len(room) or most <= 0
@@ -110,12 +111,11 @@ class DirectBody(asyncio.BufferedProtocol):
             self._put(self._aside[:count])
         else:
             self._filled += count
-        if self._takes_any and self._room is not None and self._filled == len(self._room):
-            self._held.append(self._take_filled())
         self._moved = self._loop.time()
         if self._held or self._filled >= self._least or not self._left:
             is_awaited = self._tell(None)
-            if self._held and self._left and not is_awaited:
+            is_full = bool(self._held) or (self._takes_any and self._filled == CHUNK)
+            if is_full and self._left and not is_awaited:  # the chunk is not taken here: the loop still has it, so
                 self._transport.pause_reading()
         if not self._left:
             self._finish(beyond)

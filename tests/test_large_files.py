@@ -1,0 +1,268 @@
+"""Large files between a directory and a storage: several chunks in a hop, memory that is used again, and what becomes
+of a file when something breaks in its middle."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import fault_proxy
+from support.fault_proxy import Cut, Exchange, FaultProxy, Flip
+from support.s3_servers import Server
+from support.s3_storage import MIB, driver_for
+
+from micelio_storage import Storage, _files
+from micelio_storage._files import WRITTEN_AT_ONCE, opened, write_chunks
+from micelio_storage.drivers.s3.requests._pace import CHUNK, KEPT, Pace
+from micelio_storage.transfer import download_tree
+
+DATA = bytes(range(251)) * (5 * MIB // 251) + b"the end"
+
+
+async def written(path: Path, chunks: list[bytes], taken: list[bytes] | None = None) -> int:
+    """Write the chunks to the file; returns the number of hops. `taken` gets those that were asked for."""
+    left, hops = iter(chunks), 0
+
+    async def read() -> bytes:
+        await asyncio.sleep(0)
+        chunk = next(left, b"")
+        if taken is not None:
+            taken.append(chunk)
+        return chunk
+
+    async with opened(path, "xb") as (file, run):
+
+        def counted(function: Callable[[], Any]) -> asyncio.Future[Any]:
+            nonlocal hops
+            hops += 1
+            return run(function)
+
+        await write_chunks(read, file.fileno(), counted)
+    return hops
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "hops"),
+    [(CHUNK, 0, 0), (1, 1, 1), (CHUNK, 2, 1), (CHUNK, 9, 5), (3 * MIB, 2, 2), (MIB // 4, 9, 3)],
+)
+async def test_chunks_are_written_some_at_a_time(tmp_path: Path, size: int, count: int, hops: int) -> None:
+    chunks = [bytes([number]) * size for number in range(count)]
+    assert await written(tmp_path / "file", chunks) == hops
+    assert (tmp_path / "file").read_bytes() == b"".join(chunks)
+
+
+async def test_a_system_that_takes_little_at_a_time_gets_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def little(descriptor: int, views: list[memoryview]) -> int:
+        return os.write(descriptor, b"".join(views)[:300_001])
+
+    monkeypatch.setattr(_files.os, "writev", little)
+    chunks = [bytes([number]) * size for number, size in enumerate([10, CHUNK, 1, CHUNK, 300_001, 7])]
+    await written(tmp_path / "file", chunks)
+    assert (tmp_path / "file").read_bytes() == b"".join(chunks)
+
+
+async def test_no_more_is_read_than_is_being_written_and_comes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, writev = threading.Event(), os.writev
+
+    def slow(descriptor: int, views: list[memoryview]) -> int:
+        assert go_on.wait(10)
+        return writev(descriptor, views)
+
+    monkeypatch.setattr(_files.os, "writev", slow)
+    taken: list[bytes] = []
+    writing = asyncio.ensure_future(written(tmp_path / "file", [bytes(CHUNK)] * 20, taken))
+    async with asyncio.timeout(10):
+        while sum(map(len, taken)) < 2 * WRITTEN_AT_ONCE:
+            await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert sum(map(len, taken)) == 2 * WRITTEN_AT_ONCE
+    go_on.set()
+    await writing
+    assert (tmp_path / "file").stat().st_size == 20 * CHUNK
+
+
+@pytest.mark.parametrize("also_reading", [False, True])
+async def test_a_disk_that_is_full_in_the_middle_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, also_reading: bool
+) -> None:
+    unseen: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unseen.append(context))
+    failed = threading.Event()
+
+    def full(descriptor: int, views: list[memoryview]) -> int:
+        failed.set()
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(_files.os, "writev", full)
+
+    reads = 0
+
+    async def read() -> bytes:
+        nonlocal reads
+        reads += 1
+        if also_reading and reads == 3:  # the first hop is under way
+            while not failed.is_set():
+                await asyncio.sleep(0)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            raise ConnectionError("gone")
+        await asyncio.sleep(0)
+        return bytes(CHUNK)
+
+    async with opened(tmp_path / "file", "xb") as (file, run):
+        with pytest.raises(ConnectionError if also_reading else OSError, match="gone" if also_reading else "full"):
+            await write_chunks(read, file.fileno(), run)
+    gc.collect()
+    assert unseen == []
+
+
+async def test_a_file_whose_writing_is_cancelled_is_closed_behind_the_hop_that_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, writev = threading.Event(), threading.Event(), os.writev
+    done: list[int] = []
+
+    def slow(descriptor: int, views: list[memoryview]) -> int:
+        begun.set()
+        assert go_on.wait(10)
+        done.append(writev(descriptor, views))  # EBADF if it was closed
+        return done[-1]
+
+    monkeypatch.setattr(_files.os, "writev", slow)
+    writing = asyncio.ensure_future(written(tmp_path / "file", [bytes(CHUNK)] * 20))
+    while not begun.is_set():
+        await asyncio.sleep(0)
+    writing.cancel()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not writing.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert done == [WRITTEN_AT_ONCE]
+
+
+async def test_readers_at_the_same_time_share_memory_and_give_it_back_with_the_last() -> None:
+    pace = Pace()
+    rooms = pace.rooms()
+    assert pace.rooms() is rooms
+    held = [rooms.give(rooms.free()) for _ in range(2 * KEPT)]
+    assert len({id(chunk) for chunk in held}) == 2 * KEPT
+    del held
+    remembered = list(rooms._given)
+    assert len(remembered) == KEPT
+    assert [rooms.free() for _ in range(KEPT)] == remembered[::-1]
+    assert rooms.free() not in remembered
+    del remembered
+    del rooms
+    assert pace._rooms is not None
+    assert pace._rooms() is None
+
+
+# -- through the door
+
+
+@asynccontextmanager
+async def behind(
+    server: Server, rule: Callable[[Exchange], fault_proxy.Fault | None]
+) -> AsyncIterator[tuple[Storage, FaultProxy]]:
+    """A storage whose large answers a proxy breaks, once the object is stored."""
+    host, port = server.endpoint.removeprefix("http://").split(":")
+    with fault_proxy.running(host, int(port)) as proxy:
+        async with Storage(driver_for(server, conditions="all", endpoint=proxy.endpoint)) as storage:
+            await storage.put("large/file", DATA)
+            proxy.rule = rule
+            yield storage.under("large"), proxy
+            proxy.rule = lambda _: None
+            await storage.delete("large/file")
+
+
+def first_answer(fault: fault_proxy.Fault) -> Callable[[Exchange], fault_proxy.Fault | None]:
+    """The fault strikes the first GET of the object."""
+    faults = [fault]
+
+    def rule(exchange: Exchange) -> fault_proxy.Fault | None:
+        return faults.pop() if exchange.method == "GET" and "large/file" in exchange.target and faults else None
+
+    return rule
+
+
+def parts(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+@pytest.mark.every_loop
+async def test_a_large_file_is_whole_though_its_connection_broke_in_the_middle(
+    small_parts_server: Server, tmp_path: Path
+) -> None:
+    async with behind(small_parts_server, first_answer(Cut("answer", at=2 * MIB + 5))) as (storage, _):
+        assert (await download_tree(storage, tmp_path / "back")).complete
+    assert (tmp_path / "back/file").read_bytes() == DATA
+
+
+async def test_a_large_file_with_a_wrong_bit_does_not_appear(small_parts_server: Server, tmp_path: Path) -> None:
+    async with behind(small_parts_server, first_answer(Flip("answer", at=3 * MIB))) as (storage, _):
+        report = await download_tree(storage, tmp_path / "back")
+    assert (report.failed, report.unsolved[0].path) == (1, "file")
+    assert "checksum" in str(report.unsolved[0].reason)
+    assert parts(tmp_path / "back") == []
+
+
+async def test_a_large_object_that_is_replaced_while_it_is_read_does_not_become_a_file(
+    small_parts_server: Server, tmp_path: Path
+) -> None:
+    loop, answers = asyncio.get_running_loop(), 0
+
+    def replaced_before_the_second(exchange: Exchange) -> fault_proxy.Fault | None:
+        """In the proxy's thread."""
+        nonlocal answers
+        if exchange.method != "GET" or "large/file" not in exchange.target:
+            return None
+        answers += 1
+        if answers == 2:
+            asyncio.run_coroutine_threadsafe(other.put("large/file", DATA[::-1]), loop).result(10)
+        return Cut("answer", at=MIB) if answers == 1 else None
+
+    async with (
+        Storage(driver_for(small_parts_server, conditions="all")) as other,
+        behind(small_parts_server, replaced_before_the_second) as (storage, _),
+    ):
+        report = await download_tree(storage, tmp_path / "back")
+    assert (answers, report.failed) == (2, 1)
+    assert "replaced" in str(report.unsolved[0].reason)
+    assert parts(tmp_path / "back") == []
+
+
+async def test_a_cancelled_download_of_a_large_file_leaves_nothing(
+    small_parts_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, writev = threading.Event(), threading.Event(), os.writev
+
+    def slow(descriptor: int, views: list[memoryview]) -> int:
+        begun.set()
+        assert go_on.wait(10)
+        return writev(descriptor, views)
+
+    monkeypatch.setattr(_files.os, "writev", slow)
+    async with behind(small_parts_server, lambda _: None) as (storage, _):
+        downloading = asyncio.ensure_future(download_tree(storage, tmp_path / "back"))
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        downloading.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await downloading
+    assert parts(tmp_path / "back") == []
