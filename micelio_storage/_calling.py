@@ -7,13 +7,14 @@ from typing import TypeAlias, TypeVar
 
 from ._batches import for_each
 from ._call import Call, parse_deadline
+from ._content_types import content_type_of
 from ._errors import NotFoundError, StorageError, raise_together
 from ._hooks import Hook
 from ._info import ObjectInfo
 from ._keys import Key, Prefix, check_length
 from ._opening import Openable
-from ._parsing import parse_count
-from ._types import DeleteOptions, ListOptions, Page
+from ._parsing import parse_count, parse_metadata
+from ._types import DeleteOptions, ListOptions, Page, WriteOptions
 from .driver import Batches
 
 MANY_AT_ONCE = 64  # operations: as many as one batch of writes on disk takes
@@ -107,10 +108,13 @@ class Calling(Openable):
 
     async def _outcomes(self, name: str, texts: Sequence[str], step: Step[T]) -> list[T | StorageError]:
         """What a step of the driver gives for each key, each error as one of a call of its own."""
-        with self._call(name, None, None):
-            parsed = [self._key_or_error(text) for text in texts]
-            done = iter(await step([key for key in parsed if isinstance(key, Key)]))
-            outcomes = [next(done) if isinstance(key, Key) else key for key in parsed]
+        try:
+            with self._call(name, None, None):
+                parsed = [self._key_or_error(text) for text in texts]
+                done = iter(await step([key for key in parsed if isinstance(key, Key)]))
+                outcomes = [next(done) if isinstance(key, Key) else key for key in parsed]
+        except StorageError as error:  # of all of them: it is closed, or has no thread
+            return [error for _ in texts]
         for text, outcome in zip(texts, outcomes, strict=True):
             if isinstance(outcome, StorageError):
                 outcome.add_context(name, self._place + text, self._driver.name)
@@ -138,6 +142,18 @@ class Batching:
     async def head(self, keys: Sequence[str]) -> Sequence[ObjectInfo | StorageError]:
         """What `Storage.head` gives for each, or raises."""
         return await self._storage._outcomes("head", keys, self._batches.head)  # noqa: SLF001  # it is a part of it
+
+    async def put(self, objects: Mapping[str, tuple[bytes, Mapping[str, str]]]) -> Sequence[StorageError | None]:
+        """Do what `Storage.put` does with each, bytes and metadata; None for what is stored."""
+
+        async def step(keys: Sequence[Key]) -> Sequence[StorageError | None]:
+            return await self._batches.put([(key, objects[key][0], _options(key, objects[key][1])) for key in keys])
+
+        return await self._storage._outcomes("put", list(objects), step)  # noqa: SLF001  # it is a part of it
+
+
+def _options(key: Key, metadata: Mapping[str, str]) -> WriteOptions:
+    return WriteOptions(content_type=content_type_of(key), metadata=parse_metadata(metadata))
 
 
 def batching(storage: Calling) -> Batching | None:

@@ -234,6 +234,11 @@ class Batches(Protocol):
         """What `Driver.head` gives for each."""
         ...
 
+    async def put(self, objects: Sequence[tuple[Key, BytesLike, WriteOptions]]) -> Sequence[StorageError | None]:
+        """Do what `Driver.put` does with each, of whose keys none comes twice: None for what is stored. When cancelled,
+        each object is the old one or the new one, and stays so."""
+        ...
+
 
 class Driver(Protocol):
     """A back end. Every member is required."""

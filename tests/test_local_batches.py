@@ -4,13 +4,17 @@ what sees single operations sees them still."""
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import os
 import shutil
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -23,18 +27,24 @@ from micelio_storage import (
     NotFoundError,
     ObjectInfo,
     Operation,
+    OutOfSpaceError,
     Storage,
     StorageError,
     open_storage,
 )
+from micelio_storage._beneath import Beneath
 from micelio_storage._calling import batching
 from micelio_storage.driver import Key
-from micelio_storage.drivers.local import LocalDriver
-from micelio_storage.drivers.local._attributes import NAME, _decode_json, decode
+from micelio_storage.drivers.local import LocalDriver, _writes
+from micelio_storage.drivers.local._attributes import NAME, Keeping, _decode_json, decode
+from micelio_storage.drivers.local._batched_writes import _Batch
 from micelio_storage.drivers.local._batches import AT_ONCE
+from micelio_storage.drivers.local._locks import SHARDS
 from micelio_storage.drivers.local._reads import Reads
 from micelio_storage.drivers.local._root import Root
+from micelio_storage.drivers.local._writes import Writes
 from micelio_storage.transfer import TreeReport, download_tree, upload_tree
+from micelio_storage.transfer._tree_batches import HELD
 from micelio_storage.wrappers._forwarding import Forwarding
 
 COUNT = 2 * AT_ONCE + 10  # files: more than two batches
@@ -79,6 +89,17 @@ def meanwhile(patch: pytest.MonkeyPatch, owner: type, name: str, act: Any) -> It
         yield
 
 
+def count(patch: pytest.MonkeyPatch, made: Counter[str], module: ModuleType, name: str) -> None:
+    """How often a function of the system is called."""
+    call = getattr(module, name)
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        made[name] += 1
+        return call(*arguments, **options)
+
+    patch.setattr(module, name, counting)
+
+
 @pytest.mark.asyncio(loop_factories=["asyncio"])
 async def test_what_is_unchanged_is_found_out_in_a_few_hops(storage: Storage, tree: Path, tmpfs: Path) -> None:
     await upload_tree(tree, storage)
@@ -86,7 +107,7 @@ async def test_what_is_unchanged_is_found_out_in_a_few_hops(storage: Storage, tr
     for again in (upload_tree(tree, storage), download_tree(storage, tmpfs / "back")):
         with counted_hops() as hops:
             assert counts(await again) == {"unchanged": COUNT}
-        assert hops.count <= 4 + 2 * COUNT / AT_ONCE, "a hop for each step, and for entering, looking, and the listing"
+        assert hops.count <= 6 + 4 * COUNT / AT_ONCE, "a hop for each step, and for entering, looking, and the listing"
 
 
 async def test_a_look_at_one_of_many_takes_four_system_calls(
@@ -95,13 +116,7 @@ async def test_a_look_at_one_of_many_takes_four_system_calls(
     await upload_tree(tree, storage)
     made: Counter[str] = Counter()
     for name in ("open", "fstat", "getxattr", "close", "stat"):
-        call = getattr(os, name)
-
-        def counting(*arguments: Any, _call: Any = call, _name: str = name, **options: Any) -> Any:
-            made[_name] += 1
-            return _call(*arguments, **options)
-
-        monkeypatch.setattr(os, name, counting)
+        count(monkeypatch, made, os, name)
     await heads(storage, [f"0/{number:04}" for number in range(0, AT_ONCE, 3)])
     monkeypatch.undo()
     each = {name: round(number / len(range(0, AT_ONCE, 3)), 1) for name, number in made.items()}
@@ -224,6 +239,221 @@ async def test_a_wrapper_that_knows_nothing_of_batches_is_not_passed_by(tree: Pa
         await upload_tree(tree, storage)
         assert counts(await upload_tree(tree, storage)) == {"unchanged": COUNT}
     assert watching.seen == COUNT
+
+
+# -- stored together
+
+
+async def test_many_are_stored_in_a_few_hops_with_fewer_system_calls(
+    storage: Storage, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock and the directory are those of several files; the file itself takes seven calls."""
+    await storage.put("warm", b"")
+    made: Counter[str] = Counter()
+    for name in ("open", "write", "utime", "fstat", "setxattr", "close", "rename", "unlink"):
+        count(monkeypatch, made, os, name)
+    count(monkeypatch, made, fcntl, "flock")
+    objects = {f"{number % 3}/{number}": (b"%d" % number, {"n": str(number)}) for number in range(AT_ONCE)}
+    steps = batching(storage)
+    assert steps is not None
+    assert set(await steps.put(objects)) == {None}
+    monkeypatch.undo()
+    of_each = {name: number / AT_ONCE for name, number in made.items()}
+    assert {name: of_each.pop(name) for name in ("write", "utime", "setxattr", "rename")} == {
+        "write": 1,
+        "utime": 1,
+        "setxattr": 1,
+        "rename": 1,
+    }
+    assert sum(of_each.values()) <= 3 + 5 * SHARDS / AT_ONCE + 0.2, of_each
+    assert {key: await storage.get(key) for key in objects} == {key: data for key, (data, _) in objects.items()}
+    with counted_hops() as hops:
+        assert counts(await upload_tree(tree, storage)) == {"copied": COUNT}
+    assert hops.count <= 6 + 4 * COUNT / AT_ONCE
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("keeping", ["auto", "file"])
+async def test_what_is_stored_together_is_as_if_stored_alone(
+    tree: Path, tmpfs: Path, durable: bool, keeping: Keeping
+) -> None:
+    async with Storage(LocalDriver(tmpfs / "root", durable=durable, keeping=keeping)) as storage:
+        await upload_tree(tree, storage.under("together"))
+        for path in ("0/0000", "1/0001"):
+            look = (tree / path).stat()
+            await storage.put(f"alone/{path}", (tree / path).read_bytes(), metadata={"mtime-ns": str(look.st_mtime_ns)})
+            data, info = await storage.get_with_info(f"together/{path}")
+            other, alone = await storage.get_with_info(f"alone/{path}")
+            assert data == other
+            assert replace(info, etag="", modified=alone.modified) == replace(alone, etag="")
+            assert info.etag == (await storage.head(f"together/{path}")).etag
+        etags = [entry.etag async for entry in storage.list("together/")]
+        assert len(set(etags)) == len(etags) == COUNT
+    assert list((tmpfs / "root/.micelio/staging").iterdir()) == []
+
+
+async def test_what_cannot_be_stored_is_reported_and_the_rest_is_stored(
+    storage: Storage, tree: Path, tmpfs: Path
+) -> None:
+    await storage.put("1", b"an object where a directory would be")
+    (tmpfs / "root/0").mkdir()
+    (tmpfs / "root/0/0000").symlink_to(tmpfs / "outside")
+    (tmpfs / "root/0/0003/empty/too").mkdir(parents=True)
+    report = await upload_tree(tree, storage)
+    ones = len(range(1, COUNT, 3))
+    assert counts(report) == {"copied": COUNT - ones, "failed": ones, "skipped": 1}, (
+        "the link is skipped in the listing"
+    )
+    assert {each.path.partition("/")[0] for each in report.unsolved if each.result == "failed"} == {"1"}
+    assert await storage.get("0/0003") == b"3"
+    assert not (tmpfs / "outside").exists()
+
+
+async def test_directories_that_vanish_meanwhile_are_made_again(
+    storage: Storage, tree: Path, tmpfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a delete of the last object removes them, between their being opened and used."""
+    make, removed = Root.make_directory, set[bytes]()
+
+    def making(self: Root, path: bytes) -> int:
+        descriptor = make(self, path)
+        if path and path not in removed:
+            removed.add(path)
+            (tmpfs / "root" / os.fsdecode(path)).rmdir()
+        return descriptor
+
+    monkeypatch.setattr(Root, "make_directory", making)
+    assert counts(await upload_tree(tree, storage)) == {"copied": COUNT}
+    assert len(removed) == 3
+    assert len([entry async for entry in storage.list()]) == COUNT
+
+
+async def test_staging_files_that_a_cleaner_takes_are_written_again(
+    storage: Storage, tmpfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = _Batch.publish
+
+    def publishing(self: _Batch) -> Any:
+        for path in list((tmpfs / "root/.micelio/staging").glob("*/*"))[::2]:
+            path.unlink()
+        return publish(self)
+
+    monkeypatch.setattr(_Batch, "publish", publishing)
+    steps = batching(storage)
+    assert steps is not None
+    assert await steps.put({f"{number}": (b"%d" % number, {}) for number in range(10)}) == [None] * 10
+    assert [await storage.get(f"{number}") for number in range(10)] == [b"%d" % number for number in range(10)]
+
+
+@pytest.mark.parametrize("after", [0, 5, 40])
+async def test_a_batch_that_is_cancelled_stores_no_more_and_leaves_nothing(
+    storage: Storage, tmpfs: Path, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await storage.put("warm", b"")
+    enter, entered = _Batch._enter, 0
+    begun, go_on = threading.Event(), threading.Event()
+
+    def entering(self: _Batch, number: int) -> bool:
+        nonlocal entered
+        if entered == after:
+            begun.set()
+            assert go_on.wait(10)
+        entered += 1
+        return enter(self, number)
+
+    monkeypatch.setattr(_Batch, "_enter", entering)
+    steps = batching(storage)
+    assert steps is not None
+    task = asyncio.ensure_future(steps.put({f"in/{number}": (b"", {}) for number in range(AT_ONCE)}))
+    await asyncio.to_thread(begun.wait, 10)
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done(), "what a thread is doing is waited for"
+    go_on.set()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    stored = {entry.key: entry.etag async for entry in storage.list("in/")}
+    assert len(stored) == entered < AT_ONCE, "those that shared the lock with the one under way, and no more"
+    await storage.put("later", b"")  # in the same thread
+    assert {entry.key: entry.etag async for entry in storage.list("in/")} == stored
+    assert await storage._driver.unfinished() == []
+    assert [name for name in open_descriptors() if name.endswith("/root/in")] == []
+
+
+async def test_a_batch_that_is_cancelled_before_anything_is_published_leaves_no_directory(
+    storage: Storage, tmpfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await storage.put("warm", b"")
+    monkeypatch.setattr(_Batch, "_enter", lambda self, number: self._directory("made/for") < 0)
+    monkeypatch.setattr(Writes, "put", lambda *_: _refuse())
+    steps = batching(storage)
+    assert steps is not None
+    errors = await steps.put({"made/for/nothing": (b"", {}), "made/for/less": (b"", {})})
+    assert [type(error) for error in errors] == [OutOfSpaceError, OutOfSpaceError]
+    assert errors[0] is not None
+    assert (errors[0].operation, errors[0].key) == ("put", "made/for/nothing")
+    assert not (tmpfs / "root/made").exists()
+
+
+def _refuse() -> Iterator[None]:
+    raise OSError(errno.ENOSPC, "No space left on device")
+    yield
+
+
+async def test_a_condition_on_an_object_excludes_a_batch_that_writes_it(
+    storage: Storage, tmpfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look and the write of whoever insists on a version, no batch gets in."""
+    seen = await storage.put("in/1", b"old")
+    check, looking, go_on = _writes.check_if_match, threading.Event(), threading.Event()
+
+    def slowly(*arguments: Any) -> None:
+        check(*arguments)
+        looking.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr(_writes, "check_if_match", slowly)
+    steps = batching(storage)
+    assert steps is not None
+    conditional = asyncio.ensure_future(storage.put("in/1", b"successor", if_match=seen.etag))
+    await asyncio.to_thread(looking.wait, 10)
+    batch = asyncio.ensure_future(steps.put({f"in/{number}": (b"batch", {}) for number in range(3)}))
+    await asyncio.wait([batch], timeout=0.05)
+    assert not batch.done()
+    assert await storage.get("in/1") == b"old"
+    go_on.set()
+    await conditional
+    assert await batch == [None, None, None]
+    assert await storage.get("in/1") == b"batch"
+
+
+async def test_many_are_read_ahead_of_a_slow_disk_by_two_batches_at_most(
+    storage: Storage, tmpfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmpfs / "large").mkdir()
+    for number in range(64):
+        (tmpfs / f"large/{number}").write_bytes(bytes(HELD // 8))
+    held = most = 0
+    read, stage = Beneath.read, _Batch._stage
+
+    def reading(self: Beneath, path: str, limit: int) -> Any:
+        nonlocal held, most
+        held += HELD // 8
+        most = max(most, held)
+        return read(self, path, limit)
+
+    def staging(self: _Batch, *arguments: Any) -> None:
+        nonlocal held
+        held -= HELD // 8
+        stage(self, *arguments)
+
+    monkeypatch.setattr(Beneath, "read", reading)
+    monkeypatch.setattr(_Batch, "_stage", staging)
+    assert counts(await upload_tree(tmpfs / "large", storage)) == {"copied": 64}
+    assert HELD <= most <= 2.5 * HELD
+
+
+# -- what the inode says
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from ._tree_transfer import (
     outcome_of,
 )
 
+STORING = 2  # batches: one is stored while the next is read
 READS = 3  # of a file that changes while it is read
 
 
@@ -92,12 +93,24 @@ class TreeUpload(TreeTransfer):
 
     async def _store_small(self, beneath: Beneath, files: Sequence[Found]) -> None:
         reading = _Reading(beneath, files)
+        at_once, most = (self.concurrency, 1) if self.batching is None else (STORING, self.batching.most)
 
         async def work(_: int) -> None:
-            while (read := await reading.take()) is not None:
-                await self._store_one(beneath, read.found, read)
+            while read := await reading.take(most):
+                await self._store_read(beneath, read)
 
-        await self.for_each(range(min(self.concurrency, len(files))), work)
+        await self.for_each(range(min(at_once, len(files))), work)
+
+    async def _store_read(self, beneath: Beneath, read: Sequence[_Read]) -> None:
+        """In one step what is whole, the others one by one."""
+        whole = {each.found.path: each for each in read if each.is_whole} if self.batching is not None else {}
+        if self.batching is not None and whole:
+            objects = {path: (each.data or b"", found_metadata(each.look)) for path, each in whole.items() if each.look}
+            errors = await self.batching.put(objects)
+            self.done(map(_outcome, whole.values(), errors))
+        for each in read:
+            if each.found.path not in whole:
+                await self._store_one(beneath, each.found, each)
 
     async def _store_one(self, beneath: Beneath, found: Found, read: _Read | None = None) -> None:
         try:
@@ -147,6 +160,11 @@ class _Read(NamedTuple):
     look: Look | None = None
     error: Exception | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all bytes of a small file, of one moment."""
+        return self.data is not None and self.look is not None
+
     def outcome(self) -> tuple[bytes | None, Look]:
         """Bytes and look, or the error."""
         if self.error is not None or self.look is None:
@@ -165,18 +183,18 @@ class _Reading:
         self._held = 0  # bytes of these
         self._turn = asyncio.Lock()
 
-    async def take(self) -> _Read | None:
-        """The next file; None behind the last."""
+    async def take(self, most: int) -> Sequence[_Read]:
+        """The next files; none behind the last."""
         while True:
             if self._read and (self._turn.locked() or not self._is_low()):
-                read = self._read.popleft()
-                self._held -= len(read.data or b"")
-                return read
+                taken = [self._read.popleft() for _ in range(min(most, len(self._read)))]
+                self._held -= sum(len(read.data or b"") for read in taken)
+                return taken
             async with self._turn:
                 if self._is_low():
                     self._add(await in_thread(self._read_some))
             if not self._read and not self._files:
-                return None
+                return ()
 
     def _is_low(self) -> bool:
         return bool(self._files) and len(self._read) < IN_A_HOP // 2 and self._held < HELD // 2
@@ -221,6 +239,13 @@ async def _unchanged(beneath: Beneath, path: str, look: Look) -> AsyncGenerator[
         yield chunk
     if look != await in_thread(partial(beneath.look, path)):
         raise _ChangedError
+
+
+def _outcome(read: _Read, error: StorageError | None) -> TreeOutcome:
+    """Of a file that was to be stored with others."""
+    if error is not None:
+        return failed(read.found.path, error, _size(read.found))
+    return outcome_of(read.found.path, "copied", len(read.data or b""))
 
 
 def _size(found: Found) -> int:

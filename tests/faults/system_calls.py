@@ -28,6 +28,7 @@ from support.processes import start, wait_for
 
 from faults.shim import ALWAYS, DIRECTORIES, FAIL, FILES, KILL, KINDS, TEAR, Shim, compiled
 from micelio_storage import OutOfSpaceError, Storage, StorageError, UnavailableError
+from micelio_storage._calling import batching
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.local._errors import system_errors
 
@@ -95,6 +96,15 @@ async def _put_if_match(storage: Storage, _: Path) -> None:
     await storage.put(KEY, NEW, if_match=seen.etag, metadata=labels(NEW))
 
 
+async def _put_together(storage: Storage, _: Path) -> None:
+    """By a step for many objects, of which there is one: it goes the same way."""
+    steps = batching(storage)
+    assert steps is not None
+    (error,) = await steps.put({NEW_KEY: (NEW, labels(NEW))})
+    if error is not None:
+        raise error
+
+
 async def _write_in_place(_: Storage, file: Path) -> None:
     """What simple stores do, with this library's errors: it shows that the trials see what is torn."""
     path = file.parent / "root" / KEY
@@ -122,6 +132,7 @@ CHANGES: dict[str, Change] = {
     "upload_file": Change(lambda s, path: s.upload_file(path, KEY, metadata=labels(LARGE)), KEY, LARGE),
     "delete_prefix": Change(lambda s, _: s.delete_prefix("a/"), KEY, None),
 }
+TOGETHER = {"put of many": Change(_put_together, NEW_KEY, NEW)}  # where nothing is synced
 READS = {"read": Change(lambda s, _: state(s), KEY, OLD)}
 NAIVE = {"in place": Change(_write_in_place, KEY, NEW)}
 
@@ -130,7 +141,7 @@ class Trials:
     """One change, tried again and again in one place."""
 
     def __init__(self, shim: Shim, place: Path, name: str, report: Report, options: dict[str, Any]) -> None:
-        self.change = (CHANGES | READS | NAIVE)[name]
+        self.change = (CHANGES | TOGETHER | READS | NAIVE)[name]
         self.root = place / "root"
         self.file = place / "file"
         self.file.write_bytes(LARGE)
@@ -142,7 +153,8 @@ class Trials:
 
     def storage(self) -> Storage:
         keeping, resolver = self.options.get("keeping", "auto"), self.options.get("resolver", "auto")
-        return Storage(LocalDriver(self.root, keeping=keeping, resolver=resolver))
+        durable = self._name not in TOGETHER
+        return Storage(LocalDriver(self.root, durable=durable, keeping=keeping, resolver=resolver))
 
     def say(self, trial: str, wrong: Iterable[str]) -> None:
         self.report.wrong += [f"{self._name}, {trial}: {text}" for text in wrong]

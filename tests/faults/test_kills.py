@@ -20,7 +20,7 @@ from support.processes import kill, start, wait_for
 
 from faults.scale import scaled
 from faults.shim import CHANGING
-from faults.system_calls import run
+from faults.system_calls import TOGETHER, run
 from micelio_storage import LocalConfig, NotFoundError, Storage, open_storage
 from micelio_storage.drivers.local import LocalDriver
 
@@ -39,6 +39,13 @@ def test_a_process_killed_at_any_call_leaves_the_old_object_or_the_new_and_no_fi
     report = run("kill", tmpfs, kinds=CALLS[:most], keeping=keeping)
     assert report.wrong == []
     assert report.tries["kills"] > 80
+
+
+@pytest.mark.case("D11")
+def test_a_process_killed_at_any_call_of_a_step_for_many_leaves_the_old_object_or_the_new(tmpfs: Path) -> None:
+    report = run("kill", tmpfs, *TOGETHER, kinds=CALLS)
+    assert report.wrong == []
+    assert report.tries["kills"] > 10
 
 
 @pytest.mark.case("D11")

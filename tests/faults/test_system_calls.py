@@ -19,7 +19,7 @@ from support.processes import start, wait_for
 
 from faults.scale import scaled
 from faults.shim import ALWAYS, DIRECTORIES, FILES, HALF, KINDS
-from faults.system_calls import CHANGES, READS, TYPES, few_descriptors, run
+from faults.system_calls import CHANGES, READS, TOGETHER, TYPES, few_descriptors, run
 from micelio_storage import LocalConfig, OutOfSpaceError, Storage, StorageError, UnavailableError, open_storage
 from micelio_storage.drivers.local import LocalDriver
 from micelio_storage.drivers.local._errors import translate
@@ -182,6 +182,18 @@ def test_a_full_disk_a_quota_and_a_stale_handle_are_what_they_are_at_every_call(
         report = run("fail", tmpfs, *names, error=error, kinds=kinds, keeping=keeping)
         assert report.wrong == []
         assert report.tries["errors"] > 10
+
+
+@pytest.mark.case("D9", "D10")
+def test_whichever_call_fails_of_a_step_for_many_it_is_done_otherwise_or_nothing_is_left(tmpfs: Path) -> None:
+    report = run("fail", tmpfs, *TOGETHER, error="EIO")
+    assert report.wrong == []
+    assert {"create", "write", "setxattr", "rename", "lock"} <= {kind for kind in KINDS if report.tries[kind]}
+    assert sum(report.tries[kind] for kind in KINDS) > 20 > report.tries["errors"]
+    for trial, options in {"starve": {}, "fail": {"error": "EIO", "dying": True}}.items():
+        report = run(trial, tmpfs, *TOGETHER, **options)
+        assert report.wrong == []
+        assert report.tries["errors"] >= 2
 
 
 def test_waiting_helps_with_a_stale_handle_but_not_with_a_quota() -> None:

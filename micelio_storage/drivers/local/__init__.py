@@ -43,6 +43,7 @@ from .._lanes import Lane, Steps
 from .._libc import keep_freed_memory_if_asked
 from ._access import Access as Access
 from ._attributes import AttributeFiles, Keeping
+from ._batched_writes import BatchedWrites
 from ._batches import LocalBatches
 from ._errors import system_errors, translate
 from ._fast_reads import CachedReads
@@ -88,7 +89,7 @@ class LocalDriver:
         setting: str = "the path",
     ) -> None:
         self.capabilities = Capabilities(nested_keys=False, checksums=True)
-        self.batches = LocalBatches(self._require_open)
+        self.batches = LocalBatches(self._require_open, self.put)
         self._path = path
         self._durable = durable
         self._resolver: Resolver = resolver
@@ -251,6 +252,7 @@ class _Opened:
         self.cached = cached
         self.reads = Reads(root, self.files, self.cached)
         self.writes = Writes(root, self.store, self.reads, self.cached, durable=durable)
+        self.batched_writes = None if durable else BatchedWrites(root, self.store, self.writes)
         self.listings = Listings(root)
         self.read_lane = Lane("reads", most_workers=MOST_WORKERS)
         self.write_lane = Lane("writes", most_workers=MOST_WORKERS)

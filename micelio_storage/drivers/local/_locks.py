@@ -76,7 +76,7 @@ class Locks:
     def take(self, key: Key, *, alone: bool) -> Steps[Lock]:
         """Steps that end when the key's lock is held, alone or with others who do not look before they write. Their
         result is to be released when done. Who waits holds none: there may be hundreds of them."""
-        (lock,) = yield from self._take({_shard(key)}, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        (lock,) = yield from self._take({shard_of(key)}, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         return lock
 
     def share(self, shard: int) -> Steps[Lock]:
@@ -86,7 +86,7 @@ class Locks:
 
     def take_both(self, one: Key, other: Key) -> Steps[list[Lock]]:
         """The same for two keys, alone: one lock or two. Who waits for the second does not keep the first."""
-        return (yield from self._take({_shard(one), _shard(other)}, fcntl.LOCK_EX))
+        return (yield from self._take({shard_of(one), shard_of(other)}, fcntl.LOCK_EX))
 
     def _take(self, shards: set[int], how: int) -> Steps[list[Lock]]:
         pause = FIRST_PAUSE
@@ -152,7 +152,8 @@ def release_all(locks: list[Lock]) -> None:
         lock.release()
 
 
-def _shard(key: Key) -> int:
+def shard_of(key: Key) -> int:
+    """Which lock is the key's."""
     return zlib.crc32(key.encode()) % SHARDS
 
 

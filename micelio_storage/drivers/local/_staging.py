@@ -55,6 +55,11 @@ class Staged:
         os.close(self.descriptor)
         self.name, self.descriptor = None, -1
 
+    def close(self) -> None:
+        """Close it, and keep its name."""
+        descriptor, self.descriptor = self.descriptor, -1
+        os.close(descriptor)
+
     def discard(self) -> None:
         """Close it, and remove it unless it was renamed. Idempotent."""
         self._live.discard(self)

@@ -146,6 +146,23 @@ class Writes:
     def publish(self, staged: Staged, key: Key, options: WriteOptions, size: int, checksum: str) -> Steps[ObjectInfo]:
         """Make the staged file the object, or raise and change nothing. `checksum` is that of all its `size` bytes."""
         store = self._store()
+        status, attributes, encoded = self.describe(staged, store, key, options, size, checksum)
+        if self._durable:
+            yield SyncFile(staged.descriptor)
+        parent = yield from self._put_in_place(store, staged, key, options.condition, status, encoded)
+        try:
+            if self._durable:
+                yield from self._sync_path(key.parent.encode(), parent, synced=store.files is not None)
+        finally:
+            release(parent)
+        if self._cached.enabled:
+            self._cached.learn(os.fstat(staged.descriptor), attributes)
+        return describe(key, status, attributes)
+
+    def describe(
+        self, staged: Staged, store: Store, key: Key, options: WriteOptions, size: int, checksum: str
+    ) -> tuple[os.stat_result, Attributes, bytes]:
+        """Give a staged file the time of a version, and its inode what is known of the object, if it keeps that."""
         time = self._stamps.next()
         os.utime(staged.descriptor, ns=(time, time))
         status = os.fstat(staged.descriptor)
@@ -162,17 +179,7 @@ class Writes:
         encoded = attributes.encode()
         if store.in_inode:
             write_to_inode(staged.descriptor, encoded)
-        if self._durable:
-            yield SyncFile(staged.descriptor)
-        parent = yield from self._put_in_place(store, staged, key, options.condition, status, encoded)
-        try:
-            if self._durable:
-                yield from self._sync_path(key.parent.encode(), parent, synced=store.files is not None)
-        finally:
-            release(parent)
-        if self._cached.enabled:
-            self._cached.learn(os.fstat(staged.descriptor), attributes)
-        return describe(key, status, attributes)
+        return status, attributes, encoded
 
     def delete(self, keys: Sequence[Key], if_match: str | None) -> Steps[dict[Key, StorageError]]:
         """Remove objects; returns the failures."""

@@ -166,6 +166,7 @@ class DoesWhatItDenies(MemoryDriver):
 @fails(
     "a_key_below_an_object_stands_beside_it_or_conflicts",
     "a_key_above_objects_stands_beside_them_or_conflicts",
+    "a_step_that_stores_many_stores_each_as_its_own_call_would",
 )
 class NestsWhatItDenies(MemoryDriver):
     """Says that "a" and "a/b" conflict, and keeps both."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal
@@ -14,7 +14,6 @@ from ...driver import (
     ObjectInfo,
     RangeError,
     ReadOptions,
-    StorageError,
     WriteOptions,
     not_found,
 )
@@ -36,37 +35,6 @@ class EndsRangesOneLate(MemoryDriver):
     async def read(self, key: Key, options: ReadOptions) -> MemoryDownload:
         length = None if options.length is None else options.length + 1
         return await super().read(key, replace(options, length=length))
-
-
-class _Steps:
-    """Many objects in one step of a memory."""
-
-    most = 100
-
-    def __init__(self, driver: MemoryDriver) -> None:
-        self._driver = driver
-
-    async def head(self, keys: Sequence[Key]) -> Sequence[ObjectInfo | StorageError]:
-        return [await self._head(key) for key in keys]
-
-    async def _head(self, key: Key) -> ObjectInfo | StorageError:
-        try:
-            return await self._driver.head(key)
-        except StorageError as error:
-            return error
-
-
-@fails("a_step_for_many_tells_of_each_what_its_own_call_would")
-class AnswersInOrderOfKeys(MemoryDriver):
-    """Tells of many objects in the order in which it found them."""
-
-    class _Sorting(_Steps):
-        async def head(self, keys: Sequence[Key]) -> Sequence[ObjectInfo | StorageError]:
-            return await super().head(sorted(keys))
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.batches = self._Sorting(self)
 
 
 @fails("an_offset_behind_the_end_is_a_range_error")

@@ -100,6 +100,7 @@ class LeavesStagingBehind(MemoryDriver):
     "the_others_of_a_group_are_cancelled_cleanly",
     "a_deadline_in_the_middle_of_a_write_is_told_truly",
     "a_cancelled_put_of_many_leaves_whole_objects",
+    "a_cancelled_step_leaves_whole_objects",
 )
 class WritesLater(MemoryDriver):
     """Puts by a task (or a thread) that nobody stops: a write that was cancelled comes back."""
@@ -138,6 +139,7 @@ class DeletesLater(MemoryDriver):
     "a_cancelled_condition_holds_nobody_up",
     "a_cancelled_update_counts_once_or_not_at_all",
     "many_cancelled_at_once_leave_the_others_alone",
+    "a_cancelled_step_leaves_whole_objects",
 )
 class SwallowsCancellation(MemoryDriver):
     """Goes on with a put that was cancelled, and returns as if it had not been."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from ..._batches import in_parts
 from ..._calling import batching
 from ..._storage import Storage
-from ...driver import AlreadyExistsError, NotFoundError, NotSupportedError, ObjectInfo, StorageError
+from ...driver import (
+    AlreadyExistsError,
+    KeyConflictError,
+    NotFoundError,
+    NotSupportedError,
+    ObjectInfo,
+    StorageError,
+)
 from .._expect import check, equal, expect, names, raises, version
 from .._scheduling import attempts, loop_cycles
 
@@ -63,6 +70,63 @@ async def _heads(storage: Storage, keys: Sequence[str]) -> list[ObjectInfo | Sto
         except NotFoundError as error:
             found.append(error)
     return found
+
+
+@check
+async def a_step_that_stores_many_stores_each_as_its_own_call_would(storage: Storage, prefix: str) -> None:
+    """Where a driver stores many objects in one step, each has its own bytes, type and metadata; one that cannot be
+    stored keeps none of the others from being stored, and its key is in the error."""
+    metadata = storage.capabilities.metadata
+    await storage.put(prefix + "0", b"an object")
+    objects = {
+        f"{prefix}{number % 3}/{number}.txt": (version(number, number + 1), {"number": str(number)} if metadata else {})
+        for number in range(FEW)
+    }
+    errors = dict(zip(objects, await _put(storage, objects), strict=True))
+    refused = {} if storage.capabilities.nested_keys else {key for key in objects if key.startswith(prefix + "0/")}
+    equal({key for key, error in errors.items() if error is not None}, set(refused), "the keys that were refused")
+    for key, error in errors.items():
+        if error is not None:
+            expect(isinstance(error, KeyConflictError), f"a key below an object's is refused by {error!r}")
+            equal(error.key, key, "the key in the error")
+            continue
+        data, info = await storage.get_with_info(key)
+        equal((data, dict(info.metadata)), objects[key], "bytes and metadata of what was stored with others")
+        equal(info.content_type, "text/plain", "the content type of what was stored with others")
+    wanted = sorted({prefix + "0", *(objects.keys() - refused)})
+    equal(await names(storage, prefix), [key.removeprefix(prefix) for key in wanted], "what is there")
+
+
+async def _put(storage: Storage, objects: Mapping[str, tuple[bytes, Mapping[str, str]]]) -> list[StorageError | None]:
+    """By steps of the driver, if it has any."""
+    steps = batching(storage)
+    if steps is not None:
+        parts = [dict(some) for some in in_parts(list(objects.items()), steps.most)]
+        return [error for some in parts for error in await steps.put(some)]
+    errors: list[StorageError | None] = []
+    for key, (data, metadata) in objects.items():
+        try:
+            await storage.put(key, data, metadata=metadata)
+        except KeyConflictError as error:
+            errors.append(error)
+        else:
+            errors.append(None)
+    return errors
+
+
+@check
+async def a_cancelled_step_leaves_whole_objects(storage: Storage, prefix: str) -> None:
+    """Of objects that are stored in one step, each is the old one or the new one, and stays so."""
+    keys = [f"{prefix}{number % 3}/{number}" for number in range(FEW)]
+    old, new = ({key: (version(which, 100), dict[str, str]()) for key in keys} for which in (1, 2))
+    for cut in attempts():
+        await _put(storage, old)
+        await cut(partial(_put, storage, new))
+        left = await storage.get_many(keys)
+        expect(set(left.values()) <= {version(1, 100), version(2, 100)}, f"{cut}: an object is neither old nor new")
+        for _ in range(AFTERMATH):
+            await loop_cycles(5)
+            expect(await storage.get_many(keys) == left, f"{cut}: an object changes after the step was cancelled")
 
 
 @check
