@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 from ._batches import for_each
@@ -142,6 +143,12 @@ class Batching:
     async def head(self, keys: Sequence[str]) -> Sequence[ObjectInfo | StorageError]:
         """What `Storage.head` gives for each, or raises."""
         return await self._storage._outcomes("head", keys, self._batches.head)  # noqa: SLF001  # it is a part of it
+
+    async def get(self, keys: Sequence[str], largest: int) -> Sequence[tuple[bytes, ObjectInfo] | StorageError | None]:
+        """What `Storage.get_with_info` gives for each, or raises; None for one that is to be read by it, for it has
+        more bytes than `largest`, or does not stay as it is."""
+        step = partial(self._batches.get, largest=largest)
+        return await self._storage._outcomes("get", keys, step)  # noqa: SLF001  # it is a part of it
 
     async def put(self, objects: Mapping[str, tuple[bytes, Mapping[str, str]]]) -> Sequence[StorageError | None]:
         """Do what `Storage.put` does with each, bytes and metadata; None for what is stored."""

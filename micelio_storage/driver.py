@@ -234,6 +234,11 @@ class Batches(Protocol):
         """What `Driver.head` gives for each."""
         ...
 
+    async def get(self, keys: Sequence[Key], largest: int) -> Sequence[tuple[bytes, ObjectInfo] | StorageError | None]:
+        """All bytes of each, and what is known of the version that they are of. None for one that has more bytes than
+        `largest`, or does not stay as it is: it is to be read by `Driver.read`."""
+        ...
+
     async def put(self, objects: Sequence[tuple[Key, BytesLike, WriteOptions]]) -> Sequence[StorageError | None]:
         """Do what `Driver.put` does with each, of whose keys none comes twice: None for what is stored. When cancelled,
         each object is the old one or the new one, and stays so."""

@@ -44,7 +44,7 @@ from micelio_storage.drivers.local._reads import Reads
 from micelio_storage.drivers.local._root import Root
 from micelio_storage.drivers.local._writes import Writes
 from micelio_storage.transfer import TreeReport, download_tree, upload_tree
-from micelio_storage.transfer._tree_batches import HELD
+from micelio_storage.transfer._tree_batches import HELD, SMALL
 from micelio_storage.wrappers._forwarding import Forwarding
 
 COUNT = 2 * AT_ONCE + 10  # files: more than two batches
@@ -451,6 +451,103 @@ async def test_many_are_read_ahead_of_a_slow_disk_by_two_batches_at_most(
     monkeypatch.setattr(_Batch, "_stage", staging)
     assert counts(await upload_tree(tmpfs / "large", storage)) == {"copied": 64}
     assert HELD <= most <= 2.5 * HELD
+
+
+# -- read together
+
+
+async def test_many_are_read_in_a_few_hops_with_five_system_calls(
+    storage: Storage, tree: Path, tmpfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await upload_tree(tree, storage)
+    keys = [f"0/{number:04}" for number in range(0, AT_ONCE, 3)]
+    steps = batching(storage)
+    assert steps is not None
+    await steps.get(keys, 100)
+    made: Counter[str] = Counter()
+    for name in ("open", "fstat", "getxattr", "pread", "close", "stat"):
+        count(monkeypatch, made, os, name)
+    await steps.get(keys, 100)
+    monkeypatch.undo()
+    each = {name: round(number / len(keys), 1) for name, number in made.items()}
+    assert each == {"open": 1, "fstat": 1, "getxattr": 1, "pread": 1, "close": 1}
+    with counted_hops() as hops:
+        assert counts(await download_tree(storage, tmpfs / "back")) == {"copied": COUNT}
+    assert hops.count <= 8 + 4 * COUNT / AT_ONCE
+    assert {path.name: path.read_bytes() for path in (tmpfs / "back").rglob("*/*")} == {
+        path.name: path.read_bytes() for path in tree.rglob("*/*")
+    }
+
+
+async def test_what_rots_or_vanishes_is_reported_and_the_rest_is_written(
+    storage: Storage, tree: Path, tmpfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await upload_tree(tree, storage)
+    rotten, gone = tmpfs / "root/0/0003", tmpfs / "root/1/0001"
+    status = rotten.stat()
+    rotten.write_bytes(b"4")
+    os.utime(rotten, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    with meanwhile(monkeypatch, Reads, "get_many", lambda *_: gone.unlink(missing_ok=True)):
+        report = await download_tree(storage, tmpfs / "back")
+    assert counts(report) == {"copied": COUNT - 2, "failed": 2}
+    reasons = {outcome.path: str(outcome.reason) for outcome in report.unsolved}
+    assert "checksum" in reasons["0/0003"]
+    assert "no such object" in reasons["1/0001"]
+    assert not (tmpfs / "back/0/0003").exists()
+
+
+async def test_an_object_that_another_program_edits_is_read_as_it_is(storage: Storage, tmpfs: Path) -> None:
+    """Its checksum says nothing any more, as for a read of its own."""
+    await storage.put("in/a", b"ours")
+    (tmpfs / "root/in/a").write_bytes(b"theirs")
+    steps = batching(storage)
+    assert steps is not None
+    (read,) = await steps.get(["in/a"], 100)
+    assert isinstance(read, tuple)
+    assert read == await storage.get_with_info("in/a")
+    assert read[0] == b"theirs"
+
+
+async def test_objects_that_have_become_large_are_read_alone(
+    storage: Storage, tree: Path, tmpfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await upload_tree(tree, storage)
+    large = bytes(SMALL + 1)
+
+    def grow(*_: object) -> None:
+        (tmpfs / "root/2/0002").write_bytes(large)
+
+    with meanwhile(monkeypatch, Reads, "get_many", grow):
+        assert counts(await download_tree(storage, tmpfs / "back")) == {"copied": COUNT}
+    assert (tmpfs / "back/2/0002").read_bytes() == large
+
+
+async def test_a_download_that_is_cancelled_in_the_middle_of_a_batch_leaves_whole_files(
+    storage: Storage, tree: Path, tmpfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await upload_tree(tree, storage)
+    begun, go_on, read = threading.Event(), threading.Event(), 0
+
+    def wait(*_: object) -> None:
+        nonlocal read
+        read += 1
+        if read == AT_ONCE + 20:
+            begun.set()
+            assert go_on.wait(10)
+
+    with meanwhile(monkeypatch, Reads, "_get", wait):
+        task = asyncio.ensure_future(download_tree(storage, tmpfs / "back"))
+        await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        go_on.set()
+    there = [path for path in (tmpfs / "back").rglob("*/*") if path.is_file()]
+    assert all(path.read_bytes() == b"%d" % int(path.name) for path in there)
+    assert [name for name in open_descriptors() if "/back" in name] == []
+    report = await download_tree(storage, tmpfs / "back")
+    assert counts(report).get("unchanged", 0) == len(there)
+    assert report.complete
 
 
 # -- what the inode says

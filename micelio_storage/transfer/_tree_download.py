@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from .._batches import in_parts
 from .._beneath import Beneath, Found, Look
+from .._calling import Batching
 from .._directories import IsIgnored, Written, alike, is_among
 from .._files import opened, write_chunks
 from .._turns import in_thread
 from ..driver import Entry, ObjectInfo, StorageError
-from ._tree_batches import HELD, IN_A_HOP, LOOKED_AT, SMALL
+from ._tree_batches import HELD, IN_A_HOP, LOOKED_AT, SMALL, batches
 from ._tree_outcomes import TreeOutcome
 from ._tree_transfer import (
     LARGE_AT_ONCE,
@@ -22,6 +24,8 @@ from ._tree_transfer import (
     kept,
     outcome_of,
 )
+
+FETCHING = 2  # batches: one is fetched while the one before is written
 
 
 class TreeDownload(TreeTransfer):
@@ -59,7 +63,11 @@ class TreeDownload(TreeTransfer):
             self.done(outcome_of(entry.key, "copied", entry.size) for entry in wanted)
             return
         writing = _Writing(self, self._target)
-        await self.for_each([entry for entry in wanted if entry.size <= SMALL], writing.fetch)
+        small = [entry for entry in wanted if entry.size <= SMALL]
+        if self.batching is None:
+            await self.for_each(small, writing.fetch)
+        else:
+            await self.for_each(list(batches(small)), partial(writing.fetch_many, self.batching), FETCHING)
         await writing.finish()
         await self.for_each([entry for entry in wanted if entry.size > SMALL], self._stream, LARGE_AT_ONCE)
 
@@ -189,6 +197,23 @@ class _Writing:
             return
         self._fetched.append(_Fetched(entry, data, info))
         self._held += len(data)
+        await self._write_if_full()
+
+    async def fetch_many(self, batching: Batching, entries: Sequence[Entry]) -> None:
+        """Fetch some objects in one step."""
+        for some in in_parts(entries, batching.most):
+            fetched = await batching.get([entry.key for entry in some], SMALL)
+            for entry, outcome in zip(some, fetched, strict=True):
+                if isinstance(outcome, StorageError):
+                    self._transfer.done([failed(entry.key, outcome, entry.size)])
+                elif outcome is None:
+                    await self.fetch(entry)
+                else:
+                    self._fetched.append(_Fetched(entry, *outcome))
+                    self._held += len(outcome[0])
+            await self._write_if_full()
+
+    async def _write_if_full(self) -> None:
         while self._is_full():
             async with self._turn:
                 if self._is_full():

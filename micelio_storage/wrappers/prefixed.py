@@ -51,6 +51,9 @@ class _PrefixedBatches:
     async def head(self, keys: Sequence[Key]) -> Sequence[ObjectInfo | StorageError]:
         return await self._inner.head(list(map(self._below, keys)))
 
+    async def get(self, keys: Sequence[Key], largest: int) -> Sequence[tuple[bytes, ObjectInfo] | StorageError | None]:
+        return await self._inner.get(list(map(self._below, keys)), largest)
+
     async def put(self, objects: Sequence[tuple[Key, BytesLike, WriteOptions]]) -> Sequence[StorageError | None]:
         return await self._inner.put([(self._below(key), data, options) for key, data, options in objects])
 

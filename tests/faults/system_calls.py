@@ -105,6 +105,15 @@ async def _put_together(storage: Storage, _: Path) -> None:
         raise error
 
 
+async def _read_together(storage: Storage, _: Path) -> None:
+    steps = batching(storage)
+    assert steps is not None
+    for found in (*await steps.head(list(BEFORE)), *await steps.get(list(BEFORE), len(LARGE))):
+        if isinstance(found, StorageError):
+            raise found
+        assert found is not None
+
+
 async def _write_in_place(_: Storage, file: Path) -> None:
     """What simple stores do, with this library's errors: it shows that the trials see what is torn."""
     path = file.parent / "root" / KEY
@@ -133,7 +142,7 @@ CHANGES: dict[str, Change] = {
     "delete_prefix": Change(lambda s, _: s.delete_prefix("a/"), KEY, None),
 }
 TOGETHER = {"put of many": Change(_put_together, NEW_KEY, NEW)}  # where nothing is synced
-READS = {"read": Change(lambda s, _: state(s), KEY, OLD)}
+READS = {"read": Change(lambda s, _: state(s), KEY, OLD), "read of many": Change(_read_together, KEY, OLD)}
 NAIVE = {"in place": Change(_write_in_place, KEY, NEW)}
 
 

@@ -41,6 +41,11 @@ class LocalBatches:
         with system_errors():
             return await opened.copy_lane.run(opened.reads.head_many, keys)
 
+    async def get(self, keys: Sequence[Key], largest: int) -> Sequence[tuple[bytes, ObjectInfo] | StorageError | None]:
+        opened = self._opened()
+        with system_errors():
+            return await opened.copy_lane.run(opened.reads.get_many, keys, largest)
+
     async def put(self, objects: Sequence[Object]) -> Sequence[StorageError | None]:
         opened = self._opened()
         with system_errors(opened.path):

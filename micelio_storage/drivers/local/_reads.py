@@ -118,6 +118,31 @@ class Reads:
         release(descriptor)
         return describe(key, status, attributes)
 
+    def get_many(self, keys: Sequence[Key], largest: int) -> Sequence[tuple[bytes, ObjectInfo] | StorageError | None]:
+        """The bytes of each object and what is known of it, or why not; None for what is to be read alone."""
+        nearby = Nearby(self._root)
+        try:
+            return [self._get(key, largest, nearby) for key in keys]
+        finally:
+            nearby.leave()
+
+    def _get(self, key: Key, largest: int, nearby: Nearby) -> tuple[bytes, ObjectInfo] | StorageError | None:
+        try:
+            descriptor, status, attributes = self._find_version(key, nearby)
+            try:
+                if status.st_size > largest:
+                    return None
+                data = _read_span(descriptor, Span(0, status.st_size))
+            finally:
+                release(descriptor)
+            info = describe(key, status, attributes)
+            check_whole(data, info.checksum)
+        except IntegrityError:
+            return None  # the other way finds out whether it is rot, or another program's writing
+        except (OSError, StorageError) as error:
+            return translate(error)
+        return data, info
+
     def open_version(self, key: Key) -> tuple[int, os.stat_result, Attributes]:
         """A descriptor of the present version, its status and its attributes: all of the same version."""
         descriptor, status, attributes = self._find_version(key, self._root)

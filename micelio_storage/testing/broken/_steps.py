@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from ...driver import Batches, BytesLike, Key, ObjectInfo, StorageError, WriteOptions
+from ...driver import Batches, BytesLike, Key, ObjectInfo, ReadOptions, StorageError, WriteOptions
 from ...drivers.memory import MemoryDriver
 from .._scheduling import loop_cycles
 from ._breaking import fails
 
 LATE = 10  # cycles of the loop after which a write comes that nobody waits for
 Object = tuple[Key, BytesLike, WriteOptions]
+Read = tuple[bytes, ObjectInfo]
 
 
 class _Steps:
@@ -30,6 +31,16 @@ class _Steps:
             return await self.driver.head(key)
         except StorageError as error:
             return error
+
+    async def get(self, keys: Sequence[Key], largest: int) -> Sequence[Read | StorageError | None]:
+        return [await self.get_one(key, largest) for key in keys]
+
+    async def get_one(self, key: Key, largest: int) -> Read | StorageError | None:
+        try:
+            download = await self.driver.read(key, ReadOptions())
+        except StorageError as error:
+            return error
+        return (await download.readall(), download.info) if download.info.size <= largest else None
 
     async def put(self, objects: Sequence[Object]) -> Sequence[StorageError | None]:
         return [await self.put_one(*one) for one in objects]
@@ -53,6 +64,34 @@ class AnswersInOrderOfKeys(MemoryDriver):
     def __init__(self) -> None:
         super().__init__()
         self.batches: Batches | None = self._Sorting(self)
+
+
+@fails("a_step_that_reads_many_gives_each_its_own_bytes")
+class LeavesOutOfManyWhatIsMissing(MemoryDriver):
+    """Gives the bytes of the objects that are there, and does not say which these are."""
+
+    class _Shorter(_Steps):
+        async def get(self, keys: Sequence[Key], largest: int) -> Sequence[Read | StorageError | None]:
+            found = [one for one in await super().get(keys, largest) if not isinstance(one, StorageError)]
+            return [*found, *found[: len(keys) - len(found)]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: Batches | None = self._Shorter(self)
+
+
+@fails("a_step_that_reads_many_gives_each_its_own_bytes")
+class CutsWhatIsTooLarge(MemoryDriver):
+    """Gives the beginning of an object that is larger than was asked for."""
+
+    class _Cutting(_Steps):
+        async def get_one(self, key: Key, largest: int) -> Read | StorageError | None:
+            read = await super().get_one(key, 1 << 30)
+            return (read[0][:largest], read[1]) if isinstance(read, tuple) else read
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: Batches | None = self._Cutting(self)
 
 
 @fails("a_step_that_stores_many_stores_each_as_its_own_call_would")

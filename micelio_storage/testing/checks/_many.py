@@ -73,6 +73,29 @@ async def _heads(storage: Storage, keys: Sequence[str]) -> list[ObjectInfo | Sto
 
 
 @check
+async def a_step_that_reads_many_gives_each_its_own_bytes(storage: Storage, prefix: str) -> None:
+    """Where a driver reads many objects in one step, each comes with what is known of its version, in the order asked
+    for; one that is larger than is wanted is left to a call of its own, and one that is missing is missing alone."""
+    keys = [f"{prefix}{number % 3}/{number}" for number in range(FEW)]
+    for number, key in enumerate(keys):
+        await storage.put(key, version(number, 100 + number))
+    steps = batching(storage)
+    if steps is None:
+        found = [await storage.get_with_info(key) for key in reversed(keys)]
+        equal([len(data) for data, _ in found], [info.size for _, info in found], "sizes of objects read one by one")
+        return
+    missing = prefix + "1/missing"
+    largest = 100 + FEW - 2
+    read = list(await steps.get([*reversed(keys), missing, keys[0]], largest))
+    equal(read[0], None, f"what a step gives of an object of more than {largest} bytes")
+    wanted = [await storage.get_with_info(key) for key in reversed(keys[:-1])]
+    equal(read[1:-2], wanted, "what a step reads of many")
+    equal(read[-1], wanted[-1], "what a step reads of one that it was asked for twice")
+    expect(isinstance(read[-2], NotFoundError), f"a step gives {read[-2]!r} of an object that is missing")
+    equal(getattr(read[-2], "key", None), missing, "the key in the error")
+
+
+@check
 async def a_step_that_stores_many_stores_each_as_its_own_call_would(storage: Storage, prefix: str) -> None:
     """Where a driver stores many objects in one step, each has its own bytes, type and metadata; one that cannot be
     stored keeps none of the others from being stored, and its key is in the error."""
