@@ -17,14 +17,19 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 if TYPE_CHECKING:
     from aiofiles.threadpool.binary import AsyncFileIO
 
+from ._buffers import Rooms, Roomy, See
 from ._shielding import run_to_completion, wait_uncancelled
+from ._streams import abort, commit
 from ._turns import in_turn
-from .driver import BytesLike, InvalidArgumentError
+from .driver import BytesLike, InvalidArgumentError, ObjectInfo, Upload
 
 CHUNK = 1 << 20  # bytes read or written at a time, as in the local driver
 
+FILLED_AT_ONCE = 4 << 20  # bytes: 1.5 ms, which is how long a cancellation may have to wait
+SEEN_AT_ONCE = 512 << 10  # bytes that the processor still has at hand when they have been read
 WRITTEN_AT_ONCE = 1 << 20  # bytes: a hop costs as much as writing 300 KiB; with 2 MiB no less of the processor
 
+_READ_AHEAD = 4  # chunks that an upload may have in hand
 _MOST_LINKS = 40  # that Linux follows in one name
 _DESCRIPTORS = re.compile(r"/proc/([0-9]+)(?:/task/[0-9]+)?/fd")
 
@@ -35,20 +40,104 @@ Run: TypeAlias = Callable[[Callable[[], Any]], asyncio.Future[Any]]
 _Mode: TypeAlias = Literal["rb", "xb"]
 
 
-async def file_chunks(
-    path: str | os.PathLike[str],
-    on_progress: OnProgress | None = None,
-    opener: Callable[[str, int], int] | None = None,
-) -> AsyncGenerator[BytesLike, None]:
-    """The bytes of a file, a chunk at a time."""
-    async with opened(path, "rb", opener=opener or open_regular) as (file, run):
-        progress = None
-        if on_progress is not None:
-            progress = Progress(on_progress, await run(partial(_size_of, file.fileno())))
-        while chunk := await file.read(CHUNK):
-            yield chunk
-            if progress is not None:
-                progress.add(len(chunk))
+class FileSource:
+    """The bytes of a regular file, to be stored: read straight into an upload's own room where it has some, or chunk by
+    chunk into memory that is used again. `finish` is awaited before they are published, and may raise."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        on_progress: OnProgress | None = None,
+        *,
+        opener: Callable[[str, int], int] | None = None,
+        finish: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        self._path = path
+        self._on_progress = on_progress
+        self._opener = opener or open_regular
+        self._finish = finish
+
+    def __aiter__(self) -> AsyncIterator[BytesLike]:
+        """For whoever takes it as any other stream."""
+        return self._chunks()
+
+    async def _chunks(self) -> AsyncGenerator[BytesLike, None]:
+        async with self._reading() as read:
+            while chunk := await read.chunk():
+                yield chunk
+        await self._end()
+
+    async def store(self, start: Callable[[], Awaitable[Upload]]) -> ObjectInfo:
+        """Write all of it and publish; on any failure leave nothing. The upload starts when the file is open."""
+        upload: Upload | None = None
+        try:
+            async with self._reading() as read:
+                upload = await start()
+                if isinstance(upload, Roomy):
+                    await upload.write_from(read.fill)
+                else:
+                    while chunk := await read.chunk():
+                        await upload.write(chunk)
+            await self._end()
+        except BaseException:
+            if upload is not None:
+                await abort(upload)
+            raise
+        return await commit(upload)
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[_Read]:
+        async with opened(self._path, "rb", opener=self._opener) as (file, run):
+            progress = Progress(None, None)
+            if self._on_progress is not None:
+                progress = Progress(self._on_progress, await run(partial(_size_of, file.fileno())))
+            yield _Read(file.fileno(), run, progress)
+
+    async def _end(self) -> None:
+        if self._finish is not None:
+            await self._finish()
+
+
+class _Read:
+    """An open file, read from its start to its end."""
+
+    def __init__(self, descriptor: int, run: Run, progress: Progress) -> None:
+        self._descriptor = descriptor
+        self._run = run
+        self._progress = progress
+        self._rooms = Rooms(CHUNK, _READ_AHEAD)
+        self._given = 0  # bytes whose progress is told when the next ones are asked for: those have been taken
+
+    async def fill(self, room: memoryview, see: See) -> int:
+        """A `Fill`."""
+        self._tell()
+        self._given = await self._run(partial(_fill, self._descriptor, room[:FILLED_AT_ONCE], see))
+        return self._given
+
+    async def chunk(self) -> bytes:
+        """The next bytes; b"" behind the last."""
+        self._tell()
+        chunk: bytes = await self._run(partial(self._rooms.filled, partial(_read_some, self._descriptor)))
+        self._given = len(chunk)
+        return chunk
+
+    def _tell(self) -> None:
+        if self._given:
+            self._progress.add(self._given)
+
+
+def _read_some(descriptor: int, room: memoryview) -> int:
+    """In a thread."""
+    return os.readv(descriptor, [room])
+
+
+def _fill(descriptor: int, room: memoryview, see: See) -> int:
+    """In a thread: as much as fits, or as there is."""
+    filled = 0
+    while filled < len(room) and (count := _read_some(descriptor, room[filled : filled + SEEN_AT_ONCE])):
+        see(room[filled : filled + count])
+        filled += count
+    return filled
 
 
 class Progress:

@@ -17,7 +17,7 @@ from ._errors import (
     InvalidArgumentError,
     NotFoundError,
 )
-from ._files import OnProgress, Progress, file_chunks, find_target, write_file
+from ._files import FileSource, OnProgress, Progress, find_target, write_file
 from ._hooks import Hook
 from ._info import ObjectInfo
 from ._keys import Key, Prefix
@@ -113,6 +113,8 @@ class Storage(Calling):
         with self._call("put", key, deadline) as call:
             parsed = self._parse(key)
             options = parse_write_options(parsed, how)
+            if isinstance(data, FileSource):
+                return call.wrote(await data.store(partial(self._driver.upload, parsed, options)))
             source = as_source(data)
             if on_progress is not None:
                 source = _watched(source, on_progress)
@@ -236,7 +238,7 @@ class Storage(Calling):
             parsed = self._parse(key)
             options = parse_write_options(parsed, how)
             start = partial(self._driver.upload, parsed, options)
-            return call.wrote(await upload_chunks(file_chunks(path, on_progress), start))
+            return call.wrote(await FileSource(path, on_progress).store(start))
 
     async def download_file(
         self,

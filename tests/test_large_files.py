@@ -7,6 +7,7 @@ import asyncio
 import errno
 import gc
 import os
+import random
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,13 +17,16 @@ from typing import Any
 import pytest
 from support import fault_proxy
 from support.fault_proxy import Cut, Exchange, FaultProxy, Flip
+from support.leftovers import open_descriptors
 from support.s3_servers import Server
 from support.s3_storage import MIB, driver_for
 
 from micelio_storage import Storage, _files
 from micelio_storage._files import WRITTEN_AT_ONCE, opened, write_chunks
+from micelio_storage.drivers.s3 import _multipart
+from micelio_storage.drivers.s3._multipart import Multipart
 from micelio_storage.drivers.s3.requests._pace import CHUNK, KEPT, Pace
-from micelio_storage.transfer import download_tree
+from micelio_storage.transfer import download_tree, upload_tree
 
 DATA = bytes(range(251)) * (5 * MIB // 251) + b"the end"
 
@@ -266,3 +270,176 @@ async def test_a_cancelled_download_of_a_large_file_leaves_nothing(
         with pytest.raises(asyncio.CancelledError):
             await downloading
     assert parts(tmp_path / "back") == []
+
+
+# -- to S3
+
+
+class Flights:
+    """How many parts are under way, of all uploads, and were at most; and how many buffers were made."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = self.most = self.buffers = 0
+        send, make = Multipart._send, _multipart.private_room
+
+        async def counted(multipart: Multipart, *arguments: Any) -> None:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            try:
+                await send(multipart, *arguments)
+            finally:
+                self.now -= 1
+
+        def made(size: int) -> Any:
+            self.buffers += size > 1
+            return make(size)
+
+        monkeypatch.setattr(Multipart, "_send", counted)
+        monkeypatch.setattr(_multipart, "private_room", made)
+
+
+def large_files(directory: Path, count: int, size: int = 6 * MIB + 17) -> dict[str, bytes]:
+    directory.mkdir()
+    files = {f"{number}.bin": random.Random(number).randbytes(size) for number in range(count)}
+    for name, data in files.items():
+        (directory / name).write_bytes(data)
+    return files
+
+
+@pytest.mark.parametrize(
+    ("files", "fast_part", "least", "most"),
+    [
+        (4, 0, 2, 7),  # four, and three more of who began before the others
+        (4, 1e12, 8, 16),
+        (1, 0, 2, 4),
+    ],
+)
+async def test_files_that_are_uploaded_together_share_the_parts_under_way_unless_these_are_slow(
+    small_parts_server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: int,
+    fast_part: float,
+    least: int,
+    most: int,
+) -> None:
+    monkeypatch.setattr(_multipart, "FAST_PART", fast_part)
+    flights = Flights(monkeypatch)
+    wanted = large_files(tmp_path / "tree", files)
+    async with Storage(driver_for(small_parts_server, part_size=MIB, conditions="all")) as storage:
+        assert (await upload_tree(tmp_path / "tree", storage.under("large"))).copied == files
+        found = {name: await storage.get(f"large/{name}") for name in wanted}
+        await storage.delete_prefix("large/")
+    assert found == wanted
+    assert least <= flights.most <= most
+    assert flights.buffers <= 4 * files  # none is filled ahead
+
+
+@pytest.mark.parametrize("checksums", ["auto", "off"])
+@pytest.mark.parametrize("size", [0, 1, MIB, MIB + 1, 2 * MIB, 5 * MIB - 1])
+async def test_a_file_of_any_size_is_stored_as_it_is(
+    small_parts_server: Server, tmp_path: Path, size: int, checksums: Any
+) -> None:
+    data = random.Random(size).randbytes(size)
+    (tmp_path / "file").write_bytes(data)
+    told: list[tuple[int, int | None]] = []
+    async with Storage(driver_for(small_parts_server, part_size=MIB, conditions="all", checksums=checksums)) as storage:
+        info = await storage.upload_file(tmp_path / "file", "a", on_progress=lambda *moved: told.append(moved))
+        assert (info.size, await storage.get("a")) == (size, data)
+        await storage.delete("a")
+    assert told[-1:] == ([(size, size)] if size else [])
+    assert told == sorted(set(told))
+
+
+@pytest.mark.every_loop
+@pytest.mark.parametrize("fault", [Cut("body", at=500_000), Flip("body", at=500_000), Cut("answer")])
+async def test_a_file_is_stored_as_it_is_though_a_part_was_lost_or_spoilt_on_its_way(
+    small_parts_server: Server, tmp_path: Path, fault: fault_proxy.Fault
+) -> None:
+    wanted = large_files(tmp_path / "tree", 2)
+    faults = [fault]
+
+    def rule(exchange: Exchange) -> fault_proxy.Fault | None:
+        return faults.pop() if "partNumber=3" in exchange.target and faults else None
+
+    host, port = small_parts_server.endpoint.removeprefix("http://").split(":")
+    with fault_proxy.running(host, int(port), rule) as proxy:
+        driver = driver_for(small_parts_server, part_size=MIB, conditions="all", endpoint=proxy.endpoint)
+        async with Storage(driver) as storage:
+            assert (await upload_tree(tmp_path / "tree", storage.under("large"))).complete
+            assert {name: await storage.get(f"large/{name}") for name in wanted} == wanted
+            await storage.delete_prefix("large/")
+    assert faults == []
+
+
+@pytest.mark.every_loop
+@pytest.mark.parametrize("part", [1, 3])
+async def test_a_cancelled_upload_of_a_large_file_leaves_nothing(
+    small_parts_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    """While a thread reads into a part."""
+    large_files(tmp_path / "tree", 1)
+    begun, go_on, readv, reads = threading.Event(), threading.Event(), os.readv, 0
+
+    def slow(descriptor: int, views: list[memoryview]) -> int:
+        nonlocal reads
+        reads += 1
+        if reads == 2 * part:  # it takes two to fill one
+            begun.set()
+            assert go_on.wait(10)
+        return readv(descriptor, views)
+
+    monkeypatch.setattr(_files.os, "readv", slow)
+    async with Storage(driver_for(small_parts_server, part_size=MIB, conditions="all")) as storage:
+        uploading = asyncio.ensure_future(upload_tree(tmp_path / "tree", storage.under("large")))
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        uploading.cancel()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await uploading
+        assert not await storage.exists("large/0.bin")
+        assert (await upload_tree(tmp_path / "tree", storage.under("large"))).copied == 1
+        await storage.delete_prefix("large/")
+    referee = small_parts_server.referee
+    assert referee is not None
+    assert list(referee.uploads("bucket")) == []
+    assert [name for name in open_descriptors() if "0.bin" in name] == []
+
+
+async def test_a_large_file_that_changes_while_it_is_stored_is_stored_again(
+    small_parts_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data,) = large_files(tmp_path / "tree", 1).values()
+    reads, readv = 0, os.readv
+
+    def changing(descriptor: int, views: list[memoryview]) -> int:
+        nonlocal reads
+        reads += 1
+        if reads == 5:
+            (tmp_path / "tree/0.bin").write_bytes(data[::-1])
+        return readv(descriptor, views)
+
+    monkeypatch.setattr(_files.os, "readv", changing)
+    async with Storage(driver_for(small_parts_server, part_size=MIB, conditions="all")) as storage:
+        assert (await upload_tree(tmp_path / "tree", storage.under("large"))).copied == 1
+        assert await storage.get("large/0.bin") == data[::-1]
+        await storage.delete_prefix("large/")
+
+
+@pytest.mark.parametrize("size", [3, 3 * MIB])
+async def test_a_file_that_cannot_be_read_is_not_stored(
+    small_parts_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    (tmp_path / "file").write_bytes(bytes(size))
+
+    def broken(descriptor: int, views: list[memoryview]) -> int:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(_files.os, "readv", broken)
+    async with Storage(driver_for(small_parts_server, part_size=MIB, conditions="all")) as storage:
+        with pytest.raises(OSError, match="the disk is broken"):
+            await storage.upload_file(tmp_path / "file", "a")
+        assert not await storage.exists("a")

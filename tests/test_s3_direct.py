@@ -17,7 +17,8 @@ from support.s3_servers import Server
 from support.s3_storage import KIB, MIB, driver_for
 
 from micelio_storage import Storage
-from micelio_storage.drivers._chunks import Chunks, Rooms
+from micelio_storage._buffers import Rooms
+from micelio_storage.drivers._chunks import Chunks
 from micelio_storage.drivers.s3.requests import _direct
 from micelio_storage.drivers.s3.requests._direct import CHUNK, LAST, DirectBody
 from micelio_storage.drivers.s3.requests._pace import Pace

@@ -8,7 +8,7 @@ from functools import partial
 from hashlib import md5
 
 from .._beneath import Beneath
-from .._files import file_chunks
+from .._files import FileSource
 from .._storage import Storage
 from .._turns import in_thread
 from ..driver import Entry, NotSupportedError, StorageError
@@ -62,7 +62,7 @@ def _read_small(beneath: Beneath, entries: Sequence[Entry]) -> dict[str, bool | 
 async def _read_large(beneath: Beneath, entry: Entry) -> bool | Exception:
     digest = md5(usedforsecurity=False)
     try:
-        async for chunk in file_chunks(entry.key, opener=lambda _path, _flags: beneath.open(entry.key)):
+        async for chunk in FileSource(entry.key, opener=lambda _path, _flags: beneath.open(entry.key)):
             await in_thread(partial(digest.update, chunk))
     except (StorageError, OSError) as error:
         return error

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
 from .._beneath import Beneath, Found, Look
-from .._files import file_chunks
+from .._files import FileSource
 from .._keys import Key
 from .._turns import in_thread
-from ..driver import BytesLike, Entry, InvalidKeyError, NotFoundError, PreconditionFailedError, StorageError
+from ..driver import Entry, InvalidKeyError, NotFoundError, PreconditionFailedError, StorageError
 from ._tree_batches import HELD, IN_A_HOP, SMALL
 from ._tree_outcomes import TreeOutcome
 from ._tree_transfer import (
@@ -233,12 +233,14 @@ class _ChangedError(Exception):
     """The file changed while it was read."""
 
 
-async def _unchanged(beneath: Beneath, path: str, look: Look) -> AsyncGenerator[BytesLike, None]:
+def _unchanged(beneath: Beneath, path: str, look: Look) -> FileSource:
     """The bytes of a large file, all of them as they were at the look."""
-    async for chunk in file_chunks(path, opener=lambda _path, _flags: beneath.open(path)):
-        yield chunk
-    if look != await in_thread(partial(beneath.look, path)):
-        raise _ChangedError
+
+    async def finish() -> None:
+        if look != await in_thread(partial(beneath.look, path)):
+            raise _ChangedError
+
+    return FileSource(path, opener=lambda _path, _flags: beneath.open(path), finish=finish)
 
 
 def _outcome(read: _Read, error: StorageError | None) -> TreeOutcome:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 
+from ..._buffers import Rooms
 from ..._shielding import wait_uncancelled
 from ...driver import (
     ClosedError,
@@ -29,7 +30,6 @@ from ...driver import (
     resolve_span,
 )
 from .._checksums import Check, check_whole, combined
-from .._chunks import Rooms
 from ._attributes import DEFAULTS, AttributeFiles, Attributes, decode, read_from_inode
 from ._errors import system_errors, translate
 from ._fast_reads import CachedReads

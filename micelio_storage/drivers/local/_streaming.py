@@ -18,9 +18,9 @@ from functools import partial
 from threading import Event
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from ..._buffers import Rooms
 from ...driver import BytesLike, Gathered, IntegrityError, Span
 from .._checksums import crc64nvme
-from .._chunks import Rooms
 from .._libc import prefer_huge_pages, start_writeback
 from ._root import release
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..._buffers import private_room
+from ..._buffers import Fill, private_room
 from ..._shielding import unseen_by_anyio, wait_uncancelled
 from ...driver import (
     BytesLike,
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 MOST_PARTS = 10_000  # the limit of S3
 PARTS_OF_A_SIZE = 1000  # after so many the size doubles: parts of 8 MiB reach 8 TiB with 10,000, where S3 ends at 5
+# Bytes a second that a part has to bring, or more of them are sent beside it though other files are uploaded too: four
+# connections fill a line of half a gigabit then. More would have two buffers more for each file, and be no faster.
+FAST_PART = 16 << 20
 ABORT_TIME = 10.0  # seconds that an abort may take: it runs shielded from cancellations
 TAKEN_AT_ONCE = 256 << 10  # bytes copied and summed in one step
 ABORTS = RetryPolicy(attempts=5)  # while parts that were under way keep the upload alive
@@ -72,6 +76,7 @@ class Multipart:
         self._failure: BaseException | None = None
         self._summed = summed
         self.sent = 0  # parts
+        self.is_slow = False  # whether the last part that arrived took long
 
     async def _begin(self) -> None:
         """Ask the store for an upload. If this is cancelled, the answer is waited for all the same, to end it then."""
@@ -105,7 +110,7 @@ class Multipart:
             await asyncio.wait([self._beginning])  # cancelled, it is left to `abort`
         if not self._beginning.cancelled():
             self._beginning.result()
-        await self._land(at_once)
+        await self.land(at_once)
         self.sent += 1
         if self.sent > MOST_PARTS:
             raise StorageError(f"the object has more than {MOST_PARTS} parts: set a larger part_size")
@@ -113,7 +118,7 @@ class Multipart:
         self._flights.add(task)
         task.add_done_callback(self._landed)
 
-    async def _land(self, at_once: int) -> None:
+    async def land(self, at_once: int) -> None:
         """Wait until fewer parts are under way; raise if one has failed."""
         while len(self._flights) >= at_once and self._failure is None:
             await asyncio.wait(self._flights, return_when=asyncio.FIRST_COMPLETED)
@@ -127,7 +132,9 @@ class Multipart:
 
     async def _send(self, number: int, part: BytesLike, checksum: int, done: Callable[[], object]) -> None:
         sums: answers.Parameters = {answers.CHECKSUM: checksum_text(checksum)} if self._summed else {}
+        begun = monotonic()
         answer = await self._client.call("upload_part", body=part, **self._of_part(number), **sums)
+        self.is_slow = (monotonic() - begun) * FAST_PART > len(part)
         self._keep(number, answer)
         done()
 
@@ -146,7 +153,7 @@ class Multipart:
 
     async def all_landed(self) -> None:
         """Wait until all parts are at the store; raise if one has failed."""
-        await self._land(1)
+        await self.land(1)
 
     async def complete(self, size: int, checksum: int | None) -> ObjectInfo:
         """Publish all parts as the object."""
@@ -226,8 +233,23 @@ class _Buffer:
         if summed:
             self.crc = crc64nvme(data, self.crc)
 
+    async def fill(self, fill: Fill, size: int, *, summed: bool) -> bool:
+        """Have it filled further, up to so many bytes in all; False behind the last that there are."""
+        room = memoryview(self._memory)[self.filled : size]
+        count = await fill(room, self._sum if summed else _ignore)
+        self.filled += count
+        return count > 0
+
+    def _sum(self, data: memoryview) -> None:
+        """In a thread."""
+        self.crc = crc64nvme(data, self.crc)
+
     def view(self) -> memoryview:
         return memoryview(self._memory)[: self.filled]
+
+
+def _ignore(_data: memoryview) -> None:
+    """Of what nobody wants a checksum."""
 
 
 class S3Upload:
@@ -270,6 +292,18 @@ class S3Upload:
         await self._send(view[:size], await self._writes.sums.of(view[:size]) if summed else 0, lambda: None)
         return view[size:]
 
+    async def write_from(self, fill: Fill) -> None:
+        """Take all that `fill` brings, each part where it is sent from. What is read from a file can be read when it is
+        to be sent, so no part is filled ahead, and files that are uploaded together share the parts under way."""
+        self._writes.files.add(self)
+        more = True
+        while more:
+            self._check_open()
+            if self._room() == 0:
+                await self._flush()
+            summed = self._writes.client.checksums
+            more = await self._buffer.fill(fill, self._part_size(), summed=summed)
+
     async def commit(self) -> ObjectInfo:
         self._check_open()
         if self._multipart.sent == 0:
@@ -298,6 +332,7 @@ class S3Upload:
             self._forget(self)
 
     def _drop_buffers(self) -> None:
+        self._writes.files.discard(self)
         self._writes.unused.add([self._buffer, *self._spare])
         self._buffer, self._spare = _Buffer(1), []
 
@@ -319,13 +354,20 @@ class S3Upload:
             self._spare.append(full)
 
         await self._send(full.view(), full.crc, done)
+        if self in self._writes.files:
+            await self._multipart.land(self._at_once())
         same_size = part_size(self._multipart.sent, self._writes.config.part_size) == self._part_size()
         self._buffer = self._spare.pop() if self._spare and same_size else _Buffer(self._part_size())
 
     async def _send(self, part: BytesLike, checksum: int, done: Callable[[], object]) -> None:
-        config = self._writes.config
-        at_once = max(1, config.concurrency * config.part_size // self._part_size())
+        at_once = self._at_once()
         self._checksum = combined(self._checksum, checksum, len(part))
         self._size += len(part)
         await self._multipart.send(part, checksum, at_once=at_once, done=done)
         self._check_open()
+
+    def _at_once(self) -> int:
+        """How many parts may be under way."""
+        config, files = self._writes.config, self._writes.files
+        sharing = len(files) if self in files and not self._multipart.is_slow else 1
+        return max(1, config.concurrency * config.part_size // self._part_size() // sharing)

@@ -59,6 +59,7 @@ class Writes:
         self.sums = sums
         self.capabilities = Capabilities()
         self.unused = Unused()
+        self.files = set[object]()  # uploads that read theirs when it is to be sent
 
     async def put(self, key: Key, data: BytesLike, options: WriteOptions) -> ObjectInfo:
         """Store the object in one request."""

@@ -7,7 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable
 
-from ..._chunks import Rooms
+from ...._buffers import Rooms
 
 # Bytes copied, summed or handed to sockets before everything else on the loop runs: about 0.1 ms. Eight objects written
 # and eight read at once make the loop 3-4 ms late (p99); with a MiB in a turn 5-9, and no quicker.
