@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
+from ._ahead import Ahead
 from ._batches import for_each
 from ._call import Call, parse_deadline
 from ._content_types import content_type_of
@@ -14,7 +17,7 @@ from ._hooks import Hook
 from ._info import ObjectInfo
 from ._keys import Key, Prefix, check_length
 from ._opening import Openable
-from ._parsing import parse_count, parse_metadata
+from ._parsing import parse_count, parse_list_options, parse_metadata
 from ._types import DeleteOptions, ListOptions, Page, WriteOptions
 from .driver import Batches
 
@@ -130,6 +133,34 @@ class Calling(Openable):
     def _add_context(self, name: str, failures: Mapping[Key, StorageError]) -> None:
         for key, error in failures.items():
             error.add_context(name, self._place + key, self._driver.name)
+
+
+async def pages_of(
+    storage: Calling,
+    prefix: str = "",
+    *,
+    start_after: str | None = None,
+    delimiter: Literal["/"] | None = None,
+    foreign: bool = False,
+    deadline: float | None = None,
+) -> AsyncGenerator[Page, None]:
+    """All pages of a listing, each one call. While one is looked at, from the second on, a driver may have the next one
+    come: to be closed (`aclosing`) by whoever may leave it."""
+    begun, cursor, more = time.monotonic_ns(), None, True
+    async with aclosing(Ahead()) as ahead:
+        while more:
+            options = partial(
+                parse_list_options,
+                cursor=cursor,
+                start_after=start_after,
+                delimiter=delimiter,
+                foreign=foreign,
+                begun=begun,
+                ahead=ahead,
+            )
+            page = await storage._page(prefix, deadline, options)  # noqa: SLF001  # of this module
+            yield page
+            cursor, more, start_after = page.cursor, page.cursor is not None, None
 
 
 class Batching:

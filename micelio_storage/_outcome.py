@@ -51,7 +51,22 @@ def status_of(error: BaseException | None) -> Status:
 counting: ContextVar[Outcome | None] = ContextVar("micelio_outcome", default=None)
 
 
-def count_attempt() -> None:
-    """For drivers: one more request is sent to the store for the call under way."""
-    if (outcome := counting.get()) is not None:
-        outcome.attempts = (outcome.attempts or 0) + 1
+def count_attempt(count: int = 1) -> None:
+    """For drivers: one more request is sent to the store for the call under way, or so many were."""
+    if count and (outcome := counting.get()) is not None:
+        outcome.attempts = (outcome.attempts or 0) + count
+
+
+class Uncounted:
+    """For drivers: requests that are sent before the call is there that wants them."""
+
+    def __init__(self) -> None:
+        self._outcome = Outcome()
+
+    def begin(self) -> None:
+        """Those of this task, from now on, are of no call yet."""
+        counting.set(self._outcome)
+
+    def count(self) -> None:
+        """They are the present call's."""
+        count_attempt(self._outcome.attempts or 0)

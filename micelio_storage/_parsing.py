@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
+from ._ahead import Ahead
 from ._content_types import content_type_of
 from ._errors import InvalidArgumentError
 from ._info import HTTP_HEADERS
@@ -260,6 +261,7 @@ def parse_list_options(
     delimiter: Literal["/"] | None = None,
     foreign: bool = False,
     begun: int | None = None,
+    ahead: Ahead | None = None,
 ) -> ListOptions:
     """Which page, as a call was told."""
     parse_count("limit", limit, least=1, most=MAX_PAGE)
@@ -273,5 +275,11 @@ def parse_list_options(
         raise InvalidArgumentError("delimiter must be '/' or None")
     after = None if start_after is None else Prefix.parse(start_after)
     return ListOptions(
-        limit=limit, cursor=cursor, start_after=after, delimiter=delimiter, foreign=foreign is True, begun=begun
+        limit=limit,
+        cursor=cursor,
+        start_after=after,
+        delimiter=delimiter,
+        foreign=foreign is True,
+        begun=begun,
+        ahead=ahead,
     )

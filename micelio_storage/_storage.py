@@ -4,15 +4,15 @@ and nothing here knows which driver it is."""
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Literal, Unpack
 
 from ._batches import for_each
 from ._call import Lifecycle, parse_deadline
-from ._calling import MANY_AT_ONCE, Calling
+from ._calling import MANY_AT_ONCE, Calling, pages_of
 from ._errors import (
     InvalidArgumentError,
     NotFoundError,
@@ -319,27 +319,21 @@ class Storage(Calling):
         """`async for entry`: all objects whose keys begin with `prefix` (as text: "a" begins "ab"), in UTF-8 byte order
         of their keys, behind `start_after` if given. Nothing is listed where nothing is. What is written after it began
         may be in it or not."""
-        begun, cursor, more = time.monotonic_ns(), None, True
-        while more:
-            options = partial(parse_list_options, cursor=cursor, start_after=start_after, begun=begun)
-            page = await self._page(prefix, deadline, options)
-            for entry in page.entries:
-                yield entry
-            cursor, more, start_after = page.cursor, page.cursor is not None, None
+        async with aclosing(pages_of(self, prefix, start_after=start_after, deadline=deadline)) as pages:
+            async for page in pages:
+                for entry in page.entries:
+                    yield entry
 
     async def list_folded(
         self, prefix: str = "", *, delimiter: Literal["/"] = "/", deadline: float | None = None
     ) -> AsyncGenerator[Entry | str, None]:
         """`async for`: one level, as in a directory. An `Entry` for each key that begins with `prefix` and has no more
         "/" behind it, and a str that ends in "/" for all that go on behind the same one; in UTF-8 byte order."""
-        begun, cursor, more = time.monotonic_ns(), None, True
-        while more:
-            options = partial(parse_list_options, cursor=cursor, delimiter=delimiter, begun=begun)
-            page = await self._page(prefix, deadline, options)
-            lines: list[Entry | str] = [*page.entries, *page.prefixes]
-            for line in sorted(lines, key=lambda line: line if isinstance(line, str) else line.key):
-                yield line
-            cursor, more = page.cursor, page.cursor is not None
+        async with aclosing(pages_of(self, prefix, delimiter=delimiter, deadline=deadline)) as pages:
+            async for page in pages:
+                lines: list[Entry | str] = [*page.entries, *page.prefixes]
+                for line in sorted(lines, key=lambda line: line if isinstance(line, str) else line.key):
+                    yield line
 
     async def list_page(
         self,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, Self, TypeAlias, TypedDict
 
+from ._ahead import Ahead
 from ._errors import (
     AlreadyExistsError,
     InvalidArgumentError,
@@ -169,7 +170,10 @@ class ListOptions:
     `foreign`, the page names all that it leaves out; these names do not count towards the limit.
 
     `begun` is when the listing began of which this is a page, by `time.monotonic_ns`: what was written later need not
-    be in it, so a driver may go on with what it has read since. None: at this moment."""
+    be in it, so a driver may go on with what it has read since. None: at this moment.
+
+    `ahead` is where a driver may keep what it does for the next page while this one is looked at. None for a page that
+    is asked for by itself."""
 
     limit: int = MAX_PAGE
     cursor: str | None = None
@@ -177,6 +181,7 @@ class ListOptions:
     delimiter: Literal["/"] | None = None
     foreign: bool = False
     begun: int | None = None
+    ahead: Ahead | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

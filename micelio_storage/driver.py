@@ -12,10 +12,12 @@ What it cannot do it declares in `capabilities` *and* refuses with `NotSupported
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from ._ahead import Ahead, Held
 from ._buffers import Gathered
 from ._content_types import content_type_of
 from ._errors import (
@@ -43,7 +45,7 @@ from ._errors import (
 )
 from ._info import DEFAULT_CONTENT_TYPE, HTTP_HEADERS, HttpHeaders, ObjectInfo, headers_of
 from ._keys import MAX_KEY_BYTES, NO_PREFIX, RESERVED_SEGMENT, Key, Prefix, is_key_segment
-from ._outcome import count_attempt
+from ._outcome import Uncounted, count_attempt
 from ._parsing import encode_metadata, parse_content_type, parse_header, parse_metadata
 from ._shielding import publishing, run_to_completion, wait_uncancelled
 from ._signed_urls import SignedUrl
@@ -94,6 +96,7 @@ __all__ = [
     "RESERVED_METADATA",
     "RESERVED_SEGMENT",
     "AccessDeniedError",
+    "Ahead",
     "AlreadyExistsError",
     "AmbiguousWriteError",
     "Batches",
@@ -111,6 +114,7 @@ __all__ = [
     "Entry",
     "FileSlice",
     "Gathered",
+    "Held",
     "HttpHeaders",
     "IfAbsent",
     "IfMatch",
@@ -136,6 +140,7 @@ __all__ = [
     "Span",
     "StorageError",
     "UnavailableError",
+    "Uncounted",
     "Upload",
     "WriteOptions",
     "already_exists",
@@ -341,17 +346,18 @@ async def list_and_delete(driver: Driver, prefix: Prefix, spared: Sequence[str] 
     below = tuple(f"{name}/" for name in spared)
     count, skipped, foreign, failures = 0, 0, list[str](), dict[Key, StorageError]()
     begun, cursor, more = time.monotonic_ns(), None, True
-    while more and len(failures) < MOST_FAILURES:
-        keys: list[Key] = []
-        while more and len(keys) < DELETED_AT_ONCE:
-            page = await driver.list_page(prefix, ListOptions(cursor=cursor, begun=begun))
-            found = [entry.key for entry in page.entries]
-            left = {key for key in found if key in spared or key.startswith(below)}
-            keys += [key for key in found if key not in left]
-            skipped += page.skipped + len(left)
-            foreign = foreign or [*page.foreign, *map(escape_name, left)][:1]
-            cursor, more = page.cursor, page.cursor is not None
-        failed = await driver.delete(keys, DeleteOptions()) if keys else {}
-        failures |= failed
-        count += len(keys) - len(failed)
+    async with contextlib.aclosing(Ahead()) as ahead:
+        while more and len(failures) < MOST_FAILURES:
+            keys: list[Key] = []
+            while more and len(keys) < DELETED_AT_ONCE:
+                page = await driver.list_page(prefix, ListOptions(cursor=cursor, begun=begun, ahead=ahead))
+                found = [entry.key for entry in page.entries]
+                left = {key for key in found if key in spared or key.startswith(below)}
+                keys += [key for key in found if key not in left]
+                skipped += page.skipped + len(left)
+                foreign = foreign or [*page.foreign, *map(escape_name, left)][:1]
+                cursor, more = page.cursor, page.cursor is not None
+            failed = await driver.delete(keys, DeleteOptions()) if keys else {}
+            failures |= failed
+            count += len(keys) - len(failed)
     return Cleared(count=count, skipped=skipped, foreign=foreign, failures=failures)

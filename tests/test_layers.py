@@ -20,6 +20,7 @@ CORE = (
         "_batches",
         "_outcome",
         "_keys",
+        "_ahead",
         "_types",
         "_signed_urls",
         "_buffers",

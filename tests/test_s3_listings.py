@@ -4,6 +4,7 @@ says, whatever is done to them, and that the loop is left to others in between."
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import Any
 from xml.etree.ElementTree import ParseError, fromstring
 
@@ -19,7 +20,7 @@ from micelio_storage.drivers.s3.requests import _xml
 from micelio_storage.drivers.s3.requests._contents import MARK, Lines
 from micelio_storage.drivers.s3.requests._failures import NotS3Error
 from micelio_storage.drivers.s3.requests._pace import Pace
-from micelio_storage.drivers.s3.requests._xml import decode_names, read_listing
+from micelio_storage.drivers.s3.requests._xml import decode_names, read_listing, receive_listing
 
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
 HEAD += "<Name>b</Name><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>"
@@ -87,18 +88,25 @@ class Content:
 class Client:
     """One answer."""
 
+    errors = nullcontext
+
     def __init__(self, content: Content, pace: Pace) -> None:
         self.content = content
         self.pace = pace
 
     async def call(self, *_: object, **parameters: object) -> Any:
-        return await read_listing(self.content, self.pace)
+        return await receive_listing(self.content, self.pace)
+
+
+async def read(data: bytes) -> Any:
+    """What a body says."""
+    return await read_listing(await receive_listing(Content(data), Pace()), Pace())
 
 
 def outcome(data: bytes) -> Any:
     """What is read, or None if it is refused."""
     try:
-        return asyncio.run(read_listing(Content(data), Pace()))
+        return asyncio.run(read(data))
     except NotS3Error:
         return None
 

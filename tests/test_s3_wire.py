@@ -34,7 +34,7 @@ from micelio_storage.drivers.s3.requests._failures import NotS3Error
 from micelio_storage.drivers.s3.requests._pace import Pace
 from micelio_storage.drivers.s3.requests._short_road import ShortRoad
 from micelio_storage.drivers.s3.requests._signing import Credentials, Signer, encoded_path
-from micelio_storage.drivers.s3.requests._xml import read_answer, read_listing, read_refusal
+from micelio_storage.drivers.s3.requests._xml import read_answer, read_listing, read_refusal, receive_listing
 
 pytestmark = pytest.mark.every_loop
 
@@ -211,7 +211,7 @@ async def read(text: str) -> dict[str, Any]:
     content = aiohttp.StreamReader(BaseProtocol(loop), 1 << 16, loop=loop)
     content.feed_data(text.encode())
     content.feed_eof()
-    return await read_listing(content, Pace())
+    return await read_listing(await receive_listing(content, Pace()), Pace())
 
 
 async def test_a_listing_is_read_as_the_sdk_reads_it() -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .._calling import pages_of
 from .._errors import NotFoundError
 from .._keys import is_session_id, parse_session_id
 from .._storage import Storage
@@ -88,12 +89,10 @@ class Session:
     async def usage(self) -> Usage:
         """How much the session stores at this moment."""
         files = size = skipped = 0
-        cursor, more, storage = None, True, self.files
-        while more:
-            page = await storage.list_page(cursor=cursor)
-            files, size = files + len(page.entries), size + sum(entry.size for entry in page.entries)
-            skipped += page.skipped
-            cursor, more = page.cursor, page.cursor is not None
+        async with aclosing(pages_of(self.files)) as pages:
+            async for page in pages:
+                files, size = files + len(page.entries), size + sum(entry.size for entry in page.entries)
+                skipped += page.skipped
         return Usage(files=files, bytes=size, skipped=skipped)
 
     async def exists(self) -> bool:
@@ -207,8 +206,9 @@ class Session:
 
 async def list_sessions(storage: Storage) -> AsyncGenerator[str, None]:
     """The ids of all sessions that store something, in order. What else there is below `sessions/` is skipped."""
-    async for line in storage.list_folded(ROOT):
-        if isinstance(line, str):
-            name = line.removeprefix(ROOT).removesuffix("/")
-            if is_session_id(name):
-                yield name
+    async with aclosing(storage.list_folded(ROOT)) as lines:
+        async for line in lines:
+            if isinstance(line, str):
+                name = line.removeprefix(ROOT).removesuffix("/")
+                if is_session_id(name):
+                    yield name

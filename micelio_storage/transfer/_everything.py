@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
+from .._calling import pages_of
 from .._storage import Storage
 from ..driver import Entry
 
@@ -12,11 +14,9 @@ NO_KEY = "its name is not a key: the program that stored it can rename it"
 
 async def everything(storage: Storage, prefix: str) -> AsyncGenerator[Entry | str, None]:
     """An entry for each object, and the escaped name of each that is left out."""
-    cursor, more = None, True
-    while more:
-        page = await storage.list_page(prefix, cursor=cursor, foreign=True)
-        for entry in page.entries:
-            yield entry
-        for name in page.foreign:
-            yield name
-        cursor, more = page.cursor, page.cursor is not None
+    async with aclosing(pages_of(storage, prefix, foreign=True)) as pages:
+        async for page in pages:
+            for entry in page.entries:
+                yield entry
+            for name in page.foreign:
+                yield name

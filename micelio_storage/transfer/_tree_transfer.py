@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from time import monotonic
 from typing import TypeAlias, TypeVar
 
 from .._batches import for_each, in_parts
 from .._beneath import Beneath, Look
-from .._calling import batching
+from .._calling import batching, pages_of
 from .._directories import IsIgnored, reason_of
 from .._files import OnProgress, Progress
 from .._parsing import parse_count
@@ -100,14 +101,12 @@ class TreeTransfer:
     async def listed(self) -> dict[str, Entry]:
         """All objects, but for those that are ignored; names that are not keys are in the report."""
         entries: dict[str, Entry] = {}
-        cursor, more = None, True
-        while more:
-            page = await self.storage.list_page(cursor=cursor)
-            entries |= {entry.key: entry for entry in page.entries if not self.is_ignored(entry.key)}
-            if page.skipped:
-                reason = f"{page.skipped} objects have names that are not keys"
-                self.report.add(outcome_of(page.foreign[0] if page.foreign else "?", "skipped", reason=reason))
-            cursor, more = page.cursor, page.cursor is not None
+        async with aclosing(pages_of(self.storage)) as pages:
+            async for page in pages:
+                entries |= {entry.key: entry for entry in page.entries if not self.is_ignored(entry.key)}
+                if page.skipped:
+                    reason = f"{page.skipped} objects have names that are not keys"
+                    self.report.add(outcome_of(page.foreign[0] if page.foreign else "?", "skipped", reason=reason))
         return entries
 
 

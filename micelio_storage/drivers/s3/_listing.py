@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...driver import (
+    Ahead,
     Entry,
     InvalidKeyError,
     Key,
@@ -14,17 +15,20 @@ from ...driver import (
     Page,
     Prefix,
     UnavailableError,
+    Uncounted,
     cursor_after,
     escape_name,
     parse_cursor,
 )
 from .requests import _answers as answers
+from .requests._client import give_up, result_of
 from .requests._pace import IN_A_TURN, Pace
-from .requests._xml import decode_names
+from .requests._xml import read_listing, token_of
 
 if TYPE_CHECKING:
     from .requests._client import Answer, Client
 
+_LIST = "list_objects_v2"
 MADE_AT_ONCE = 200  # entries: about 0.4 ms
 
 _values = itemgetter("Key", "Size", "LastModified")
@@ -40,7 +44,11 @@ async def list_page(client: Client, prefix: Prefix, options: ListOptions) -> Pag
     left_out: list[str] = []
     count = 0
     while True:
-        answer = decode_names(await client.call("list_objects_v2", **_parameters(prefix, options, token, after)))
+        asked = _parameters(prefix, options, token, after)
+        answer = await _answer(client, asked, options.ahead)
+        if options.ahead is not None and token and (guess := token_of(answer)) and guess not in passed:
+            options.ahead.hold(_Next(client, asked | {"ContinuationToken": guess}))
+        answer = await _read(client, answer)
         following = answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else None
         if following in passed:
             raise UnavailableError("the listing never ends: the store says that more follows, but not where")
@@ -51,6 +59,55 @@ async def list_page(client: Client, prefix: Prefix, options: ListOptions) -> Pag
             return replace(page, skipped=count, foreign=left_out)
         passed.add(following)
         token = following
+
+
+async def ask_page(client: Client, **asked: Any) -> Answer:
+    """A page as the SDK gives it."""
+    return await _read(client, await client.call(_LIST, **asked))
+
+
+async def _answer(client: Client, asked: answers.Parameters, ahead: Ahead | None) -> Answer:
+    """What the store says, whether it was asked before or is asked now."""
+    held = ahead.take() if ahead is not None else None
+    if isinstance(held, _Next) and held.is_of(client, asked):
+        return await held.answer()
+    if held is not None:  # another page was asked for, or the driver was closed and opened again
+        await held.aclose()
+    return await client.call(_LIST, **asked)
+
+
+async def _read(client: Client, answer: Answer) -> Answer:
+    with client.errors():
+        return await read_listing(answer, client.pace)
+
+
+class _Next:
+    """The request for the next page, under way while the page before it is read and looked at: then neither the store
+    nor its client waits for the other."""
+
+    def __init__(self, client: Client, asked: answers.Parameters) -> None:
+        self._client = client
+        self._asked = asked
+        self._attempts = Uncounted()
+        self._task = client.begin(self._ask())
+
+    async def _ask(self) -> Answer:
+        self._attempts.begin()
+        return await self._client.call(_LIST, **self._asked)
+
+    def is_of(self, client: Client, asked: answers.Parameters) -> bool:
+        """Whether it asks just that."""
+        return self._client is client and self._asked == asked
+
+    async def answer(self) -> Answer:
+        """What has come of it, or comes."""
+        try:
+            return await result_of(self._task)
+        finally:
+            self._attempts.count()
+
+    async def aclose(self) -> None:
+        await give_up(self._task)
 
 
 def _parameters(prefix: Prefix, options: ListOptions, token: str, after: str) -> answers.Parameters:

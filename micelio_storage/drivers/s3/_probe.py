@@ -25,6 +25,7 @@ from ...driver import (
     UnavailableError,
 )
 from ._capabilities import ALL_CONDITIONS, NO_CONDITIONS
+from ._listing import ask_page
 from .requests import _answers as answers
 from .requests._retries import RetryPolicy
 
@@ -87,7 +88,7 @@ async def probe(client: Client, prefix: str, stored: answers.Parameters | None =
 async def _expect_bucket(client: Client, prefix: str) -> None:
     """Raise unless the bucket is there. SeaweedFS makes one for whoever writes to it under a mistyped name."""
     try:
-        await client.call("list_objects_v2", Prefix=prefix, MaxKeys=1)
+        await ask_page(client, Prefix=prefix, MaxKeys=1)
     except ConfigError:
         raise
     except StorageError as error:

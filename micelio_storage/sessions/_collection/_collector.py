@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from ..._batches import for_each_of
+from ..._calling import pages_of
 from ..._errors import InvalidArgumentError, NotSupportedError, StorageError
 from ..._storage import Storage
 from .._snapshots._records import SNAPSHOTS, is_id
@@ -108,14 +110,12 @@ async def collect(
 
 async def list_families(storage: Storage) -> AsyncGenerator[str, None]:
     """The ids of all families of the storage."""
-    cursor, more = None, True
-    while more:
-        page = await storage.list_page(f"{SNAPSHOTS}/", cursor=cursor, delimiter="/")
-        for prefix in page.prefixes:
-            name = prefix.removeprefix(f"{SNAPSHOTS}/").removesuffix("/")
-            if is_id(name):
-                yield name
-        cursor, more = page.cursor, page.cursor is not None
+    async with aclosing(pages_of(storage, f"{SNAPSHOTS}/", delimiter="/")) as pages:
+        async for page in pages:
+            for prefix in page.prefixes:
+                name = prefix.removeprefix(f"{SNAPSHOTS}/").removesuffix("/")
+                if is_id(name):
+                    yield name
 
 
 def _require_seconds(name: str, value: object) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -147,8 +148,9 @@ class _Sweep:
         """The sessions, and what one listing of all their objects found, which takes a request for a thousand of these.
         Where that says enough, the outcome is told at once. A store that lists in no order has the sessions alone."""
         if not self._storage.capabilities.ordered:
-            async for name in list_sessions(self._storage):
-                yield name, None
+            async with aclosing(list_sessions(self._storage)) as names:
+                async for name in names:
+                    yield name, None
             return
         async for name, found in folded_sessions(self._storage, Found):
             step = None if found.has_record else settle(Seen(), found, self._retention, self._now)

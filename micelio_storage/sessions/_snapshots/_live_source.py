@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 
 from ..._batches import for_each
+from ..._calling import pages_of
 from ..._errors import NotFoundError, ObjectReplacedError, PreconditionFailedError
 from ..._info import ObjectInfo, headers_of
 from ..._storage import Storage
@@ -74,15 +75,14 @@ class LiveSource:
 
     async def _list(self, *, tell: bool) -> Mapping[str, Entry]:
         listed: dict[str, Entry] = {}
-        cursor, more, skipped = None, True, 0
-        while more:
-            page = await self._files.list_page(cursor=cursor)
-            listed.update((str(entry.key), entry) for entry in page.entries)
-            if page.skipped and tell and not skipped:
-                name = page.foreign[0] if page.foreign else "?"
-                self._taken.left.append(Left(path=name, reason="this and other names in the storage are not keys"))
-            skipped += page.skipped
-            cursor, more = page.cursor, page.cursor is not None
+        skipped = 0
+        async with aclosing(pages_of(self._files)) as pages:
+            async for page in pages:
+                listed.update((str(entry.key), entry) for entry in page.entries)
+                if page.skipped and tell and not skipped:
+                    name = page.foreign[0] if page.foreign else "?"
+                    self._taken.left.append(Left(path=name, reason="this and other names in the storage are not keys"))
+                skipped += page.skipped
         return listed
 
     def _is_held(self, listed: Entry, held: TreeEntry | None) -> bool:

@@ -18,6 +18,7 @@ from ...._shielding import run_to_completion
 from ....driver import AccessDeniedError, ConfigError, StorageError, UnavailableError
 from ..._lanes import Lane
 from .._driver import make_client
+from .._listing import ask_page
 from ..requests._answers import parse_time
 from ._findings import Finding, answer_behind, headers_of, not_told, refusal, shown
 
@@ -176,7 +177,7 @@ class _Examination:
         client = self._get_client()
         failure: StorageError | None = None
         try:
-            answer = await client.call("list_objects_v2", Prefix=self._below, MaxKeys=1)
+            answer = await ask_page(client, Prefix=self._below, MaxKeys=1)
         except StorageError as error:
             failure, answer = error, answer_behind(error)
             if not answer:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from ....driver import AccessDeniedError, NotFoundError, StorageError, WriteOptions
+from .._listing import ask_page
 from .._probe import CLEANING_TIME, probe
 from ..requests import _answers as answers
 from ._findings import Finding, refusal, shown
@@ -291,7 +292,7 @@ class Trial:
         return [str(line["Key"]) for line in await self._lines(prefix)]
 
     async def _lines(self, prefix: str) -> list[Any]:
-        answer = await self._client.call("list_objects_v2", Prefix=prefix)
+        answer = await ask_page(self._client, Prefix=prefix)
         lines: list[Any] = answer.get("Contents", [])
         return lines
 

@@ -187,15 +187,21 @@ class Client:
         task = asyncio.ensure_future(answering)
         self._requests[task] = patience() > 0
         try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            await run_to_completion(_end(task, patience(), undo))
-            raise
+            return await _result(task, undo, patience)
         finally:
             del self._requests[task]
-        if task.cancelled():
-            raise ClosedError("the driver was closed in the meantime")
-        return task.result()
+
+    def begin(self, answering: Answering) -> asyncio.Task[Answer]:
+        """Have an answer come that is wanted later, or never: for `result_of`, or `give_up`. Closing the driver ends it
+        as it ends all requests."""
+        task = asyncio.ensure_future(answering)
+        self._requests[task] = False
+        task.add_done_callback(self._has_come)
+        return task
+
+    def _has_come(self, task: asyncio.Task[Answer]) -> None:
+        del self._requests[task]
+        _look_at(task)
 
     def _may_do_without(self) -> bool:
         """Go on without checksums, if the configuration leaves that to the store. What was sent with one may be sent
@@ -365,7 +371,31 @@ class Client:
             return await self._attempt(attempt, operation, parameters, None)
 
 
-def _look_at(task: asyncio.Task[None]) -> None:
+async def result_of(task: asyncio.Task[Answer]) -> Answer:
+    """What comes of a request that has begun. Cancelled, it ends that."""
+    return await _result(task, None, lambda: 0)
+
+
+async def give_up(task: asyncio.Task[Answer]) -> None:
+    """End a request that nobody wants. On another loop than its own, and on none, it is left as it is."""
+    if not task.done() and task.get_loop() is asyncio._get_running_loop():  # noqa: SLF001  # None where none is
+        await run_to_completion(_end(task, 0, None))
+
+
+async def _result(
+    task: asyncio.Task[Answer], undo: Callable[[Answer], object] | None, patience: Callable[[], float]
+) -> Answer:
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        await run_to_completion(_end(task, patience(), undo))
+        raise
+    if task.cancelled():
+        raise ClosedError("the driver was closed in the meantime")
+    return task.result()
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
     """So that asyncio does not call an error unseen whose first caller is gone."""
     if not task.cancelled():
         task.exception()

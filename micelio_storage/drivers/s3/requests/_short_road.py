@@ -24,7 +24,7 @@ from ._failures import BrokenOffError, RefusalError, WayError
 from ._retries import NOT_DONE
 from ._signing import UNSIGNED, Credentials, Signer, encoded, encoded_path
 from ._transport import Answered, Transport
-from ._xml import READ, read_answer, read_listing, read_refusal, sums_of, write_completion, write_deletion
+from ._xml import READ, read_answer, read_refusal, receive_listing, sums_of, write_completion, write_deletion
 
 Answer: TypeAlias = dict[str, Any]
 
@@ -190,8 +190,8 @@ class ShortRoad:
         *,
         checksums: bool,
     ) -> Answer:
-        """The answer as the SDK would give it, or the error; `NotPlainError` where the SDK has to go on. `more` are
-        headers that it would be given beside the parameters."""
+        """The answer as the SDK would give it (a listing's is left for `read_listing`), or the error; `NotPlainError`
+        where the SDK has to go on. `more` are headers that it would be given beside the parameters."""
         address = self._address
         if address is None or not parameters.keys() <= _KNOWN:
             raise NotPlainError
@@ -244,7 +244,7 @@ class ShortRoad:
             if (size := count_in(headers.get("content-length", ""))) is not None:
                 answer["ContentLength"] = size
         if operation == "list_objects_v2":
-            answer |= await self._read_listing(response)
+            answer |= await self._receive_listing(response)
         if operation == "get_object":
             if isinstance(response, Reply):
                 response.receive_directly(self._transport.pace)
@@ -254,9 +254,9 @@ class ShortRoad:
         answer["ResponseMetadata"] = {"HTTPStatusCode": status, "HTTPHeaders": headers, "RetryAttempts": 0}
         return answer
 
-    async def _read_listing(self, response: Answered) -> Answer:
+    async def _receive_listing(self, response: Answered) -> Answer:
         try:
-            return await read_listing(response.content, self._transport.pace)
+            return await receive_listing(response.content, self._transport.pace)
         except aiohttp.ClientError as error:
             raise NotPlainError(BrokenOffError(str(response.url), error)) from error
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +25,9 @@ from ._pace import IN_A_TURN, Pace
 
 Answer: TypeAlias = dict[str, Any]
 
+UNREAD = "Unread"  # a listing's bytes
+_LISTING = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<ListBucketResult[\s>]")
+_TOKEN, _TOKEN_END = b"<NextContinuationToken>", b"</NextContinuationToken>"
 _FED_AT_ONCE = 8 << 10  # bytes of a listing, parsed in about 0.5 ms
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _ROOTS = {"create_multipart_upload": "InitiateMultipartUploadResult", "delete_objects": "DeleteResult"}
@@ -106,12 +110,37 @@ def read_refusal(data: bytes, headers: Mapping[str, str], status: int) -> Answer
     return {"Error": said, "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": dict(headers)}}
 
 
-async def read_listing(content: Any, pace: Pace) -> Answer:
-    """The answer to ListObjectsV2, as the SDK gives it, but only what is used of it."""
+async def receive_listing(content: Any, pace: Pace) -> Answer:
+    """The answer to ListObjectsV2, still to be read: so the next page can be asked for before. What does not even begin
+    as one is read at once, and refused."""
     pieces = []
     while piece := await content.readany():
         pieces.append(piece)
     data = b"".join(pieces)
+    return {UNREAD: data} if _LISTING.match(data) else await _read_listing(data, pace)
+
+
+def token_of(answer: Answer) -> str | None:
+    """The token of the next page in a listing that need not be read for that, if it has a plain one. What is read later
+    may say otherwise."""
+    if (data := answer.get(UNREAD)) is None:
+        return answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
+    at, end = data.rfind(_TOKEN), data.rfind(_TOKEN_END)
+    if not 0 <= at < end or b"<IsTruncated>true<" not in data:
+        return None
+    try:
+        return fromstring(data[at : end + len(_TOKEN_END)]).text  # noqa: S314  # as the SDK does
+    except ParseError:
+        return None
+
+
+async def read_listing(answer: Answer, pace: Pace) -> Answer:
+    """The answer to ListObjectsV2, as the SDK gives it, but only what is used of it."""
+    data = answer.pop(UNREAD, None)
+    return decode_names(answer if data is None else answer | await _read_listing(data, pace))
+
+
+async def _read_listing(data: bytes, pace: Pace) -> Answer:
     lines, found = Lines(data), list[Line]()
     while some := list(islice(lines, LINES_AT_ONCE)):
         await pace.take(IN_A_TURN)
@@ -124,7 +153,7 @@ async def read_listing(content: Any, pace: Pace) -> Answer:
     if answer.pop("root", "") != "ListBucketResult":
         raise NotS3Error("the response is not a listing")
     del answer["marks"]
-    return decode_names(answer)
+    return answer
 
 
 async def _parse_listing(data: bytes, pace: Pace) -> Answer:
