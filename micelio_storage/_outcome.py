@@ -64,7 +64,7 @@ class Uncounted:
         self._outcome = Outcome()
 
     def begin(self) -> None:
-        """Those of this task, from now on, are of no call yet."""
+        """Those of this context, from now on, are of no call yet."""
         counting.set(self._outcome)
 
     def count(self) -> None:

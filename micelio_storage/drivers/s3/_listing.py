@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextvars import copy_context
 from dataclasses import replace
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
@@ -48,6 +50,7 @@ async def list_page(client: Client, prefix: Prefix, options: ListOptions) -> Pag
         answer = await _answer(client, asked, options.ahead)
         if options.ahead is not None and token and (guess := token_of(answer)) and guess not in passed:
             options.ahead.hold(_Next(client, asked | {"ContinuationToken": guess}))
+            await asyncio.sleep(0)  # it is sent before this page is read, and not 1.4 of a page's 24 ms later
         answer = await _read(client, answer)
         following = answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else None
         if following in passed:
@@ -89,11 +92,11 @@ class _Next:
         self._client = client
         self._asked = asked
         self._attempts = Uncounted()
-        self._task = client.begin(self._ask())
+        self._task = copy_context().run(self._begin)
 
-    async def _ask(self) -> Answer:
+    def _begin(self) -> asyncio.Task[Answer]:
         self._attempts.begin()
-        return await self._client.call(_LIST, **self._asked)
+        return self._client.begin(_LIST, **self._asked)
 
     def is_of(self, client: Client, asked: answers.Parameters) -> bool:
         """Whether it asks just that."""

@@ -181,21 +181,19 @@ class Client:
         patience: Callable[[], float],
     ) -> Answer:
         """What comes of the request. Cancelled, it is given so much patience."""
+        return await _result(self._begin(answering, late, patience() > 0), undo, patience)
+
+    def begin(self, operation: str, **parameters: Any) -> asyncio.Task[Answer]:
+        """The request for what is wanted later, or never: for `result_of`, or `give_up`. Closing the driver ends it as
+        it ends all of them."""
+        return self._begin(self._send(Attempt(checksums=self.checksums), operation, parameters, None), False, False)
+
+    def _begin(self, answering: Answering, late: bool, publishes: bool) -> asyncio.Task[Answer]:
         if self._closed or (self._refusing and not late):
             answering.close()
             raise ClosedError("the driver is closed")
         task = asyncio.ensure_future(answering)
-        self._requests[task] = patience() > 0
-        try:
-            return await _result(task, undo, patience)
-        finally:
-            del self._requests[task]
-
-    def begin(self, answering: Answering) -> asyncio.Task[Answer]:
-        """Have an answer come that is wanted later, or never: for `result_of`, or `give_up`. Closing the driver ends it
-        as it ends all requests."""
-        task = asyncio.ensure_future(answering)
-        self._requests[task] = False
+        self._requests[task] = publishes
         task.add_done_callback(self._has_come)
         return task
 
