@@ -318,7 +318,8 @@ class Storage(Calling):
     ) -> AsyncGenerator[Entry, None]:
         """`async for entry`: all objects whose keys begin with `prefix` (as text: "a" begins "ab"), in UTF-8 byte order
         of their keys, behind `start_after` if given. Nothing is listed where nothing is. What is written after it began
-        may be in it or not."""
+        may be in it or not. On S3, from the second thousand on, the next is under way: to leave it early may cost one
+        request more."""
         async with aclosing(pages_of(self, prefix, start_after=start_after, deadline=deadline)) as pages:
             async for page in pages:
                 for entry in page.entries:
