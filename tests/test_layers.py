@@ -14,6 +14,7 @@ PACKAGE = Path(micelio_storage.__file__).parent
 # The core, each module knowing only those before it.
 CORE = (
     *(
+        "_later",
         "_info",
         "_content_types",
         "_errors",

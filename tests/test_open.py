@@ -432,3 +432,21 @@ print(asyncio.run(main()), *(name for name in sys.argv[1:] if name in sys.module
     heavy = ["anyio", "aiofiles", "awscrt", "botocore", "difflib", "micelio_storage.sessions", "platformdirs"]
     done = subprocess.run([sys.executable, "-c", program, *heavy], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+def test_a_process_that_moves_a_directory_imports_neither_archives_nor_what_they_need(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").write_bytes(b"bytes")
+    program = f"""
+import asyncio, sys
+from micelio_storage import LocalConfig, open_storage
+from micelio_storage.transfer import download_tree, upload_tree
+async def main():
+    async with open_storage(LocalConfig(path={str(tmp_path / "root")!r}, durable=False)) as storage:
+        await upload_tree({str(tmp_path / "tree")!r}, storage)
+        return (await download_tree(storage, {str(tmp_path / "back")!r})).copied
+print(asyncio.run(main()), *(name for name in sys.argv[1:] if name in sys.modules))
+"""
+    heavy = ["anyio", "aiofiles", "tarfile", "zipfile", "micelio_storage.sessions", "pathspec"]
+    done = subprocess.run([sys.executable, "-c", program, *heavy], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("1\n", "")

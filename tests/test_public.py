@@ -38,7 +38,6 @@ def test_a_door_exports_what_its_all_says_in_order(door: ModuleType) -> None:
     imported_for_itself = {
         "TYPE_CHECKING",
         "annotations",
-        "import_module",
         "Protocol",
         "AsyncIterator",
         "Mapping",

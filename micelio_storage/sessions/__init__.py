@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .. import _later
 from ._document import Document
 from ._events._event_log import EventLog
 from ._events._segments import Event, EventsTrimmedError
@@ -71,12 +71,7 @@ _PLACES = {
     "_snapshots._snapshot": ("ChangeKind", "Snapshot", "SnapshotChange"),
     "_snapshots._workspace": ("SaveWhen", "Workspace"),
 }
-_LATER = {name: place for place, names in _PLACES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f".{_LATER[name]}", __name__), name)
-    globals()[name] = value
-    return value
+    return _later.imported(globals(), _PLACES, name)

@@ -153,13 +153,16 @@ class PrefixedDriver(Forwarding):
         foreign = [name[shown:] for name in page.foreign]
         left_out = 0
         for entry in page.entries:
-            try:
-                key = Key.parse(entry.key[skip:])
-            except InvalidKeyError:  # such as ".micelio/x", which is reserved at the top alone
-                left_out += 1
-                foreign.append(escape_name(entry.key[skip:]))
-            else:
-                entries.append(Entry(key=key, size=entry.size, etag=entry.etag, modified=entry.modified))
+            name = entry.key[skip:]
+            if not name or name[0] == ".":  # such as ".micelio/x", which is reserved at the top alone
+                try:
+                    Key.parse(name)
+                except InvalidKeyError:
+                    left_out += 1
+                    foreign.append(escape_name(name))
+                    continue
+            key = Key.of_segments(name)
+            entries.append(Entry(key=key, size=entry.size, etag=entry.etag, modified=entry.modified))
         for folded in page.prefixes:
             try:
                 prefixes.append(Prefix.parse(folded[skip:]))
