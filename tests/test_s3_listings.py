@@ -20,7 +20,7 @@ from micelio_storage.drivers.s3.requests import _xml
 from micelio_storage.drivers.s3.requests._contents import MARK, Lines
 from micelio_storage.drivers.s3.requests._failures import NotS3Error
 from micelio_storage.drivers.s3.requests._pace import Pace
-from micelio_storage.drivers.s3.requests._xml import decode_names, read_listing, receive_listing
+from micelio_storage.drivers.s3.requests._xml import decode_names, read_listing, receive_listing, token_of
 
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
 HEAD += "<Name>b</Name><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>"
@@ -211,3 +211,27 @@ def test_the_short_way_to_a_key_takes_no_other(text: str) -> None:
         found = None
     assert found == expected
     assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "token"),
+    [
+        (("", ""), "t"),
+        ((">t<", ">a&amp;b/+=<"), "a&b/+="),
+        (("<IsTruncated>true", "<IsTruncated>false"), None),
+        (("NextContinuationToken", "Other"), None),
+        ((">t<", "><"), None),
+        ((">t<", ">&nothing;<"), None),
+        (("</NextContinuationToken>", ""), None),
+    ],
+)
+async def test_the_token_of_a_page_is_found_before_the_page_is_read(change: tuple[str, str], token: str | None) -> None:
+    text = (HEAD + AMAZONS.format(key="a", second=1) + TAIL).replace(*change)
+    answer = await receive_listing(Content(text.encode()), Pace())
+    assert "Contents" not in answer
+    assert token_of(answer) == token
+
+
+async def test_what_does_not_begin_as_a_listing_is_refused_with_its_answer() -> None:
+    with pytest.raises(NotS3Error):
+        await receive_listing(Content(b"<html><NextContinuationToken>t</NextContinuationToken></html>"), Pace())
