@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -99,6 +99,27 @@ async def test_steps_that_pause_let_others_go_on(lane: Lane) -> None:
 
     await asyncio.gather(lane.finish(wait_for_it()), lane.run(order.append, "other"))
     assert order == ["other", "waited"]
+
+
+@pytest.mark.asyncio(loop_factories=["asyncio"])
+async def test_the_loop_is_told_once_of_what_waits_for_it(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often the worker could tell it meanwhile, while other operations of the batch go on."""
+    loop, told = asyncio.get_running_loop(), 0
+    call = loop.call_soon_threadsafe
+
+    def telling(function: Callable[[], object]) -> object:
+        nonlocal told
+        told += 1
+        return call(loop.call_later, 0.02, function)  # a loop that is busy
+
+    def in_many_steps() -> Steps[str]:
+        for _ in range(100):
+            yield None
+        return "done"
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", telling)
+    assert await asyncio.gather(lane.run(str, 1), lane.finish(in_many_steps()), lane.run(str, 2)) == ["1", "done", "2"]
+    assert told <= 2
 
 
 async def test_closing_waits_for_what_is_under_way_and_refuses_what_comes_after() -> None:

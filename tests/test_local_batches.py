@@ -373,7 +373,7 @@ async def test_a_batch_that_is_cancelled_stores_no_more_and_leaves_nothing(
     await asyncio.wait([task])
     assert task.cancelled()
     stored = {entry.key: entry.etag async for entry in storage.list("in/")}
-    assert len(stored) == entered < AT_ONCE, "those that shared the lock with the one under way, and no more"
+    assert len(stored) == entered < AT_ONCE, "up to the next moment at which it looks whether it is wanted"
     await storage.put("later", b"")  # in the same thread
     assert {entry.key: entry.etag async for entry in storage.list("in/")} == stored
     assert await storage._driver.unfinished() == []

@@ -140,6 +140,7 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         self._done: deque[_Job[Any]] = deque()
+        self._told = False  # the loop, that it has something to deliver
         self._workers: list[threading.Thread] = []
         self._pending: list[_Job[Any]] = []
         self._under_way = 0
@@ -338,9 +339,11 @@ class Lane:
         return True
 
     def _tell(self) -> bool:
-        """Have what is done delivered; False when the loop is gone, and all who waited with it."""
+        """Have what is done delivered, unless that is about to happen; False when the loop is gone, and all who waited
+        with it."""
         try:
-            if self._done:
+            if self._done and (not self._told or self._loop.is_closed()):
+                self._told = True
                 self._loop.call_soon_threadsafe(self._deliver)
         except RuntimeError:
             if not self._loop.is_closed():
@@ -349,6 +352,7 @@ class Lane:
         return True
 
     def _deliver(self) -> None:
+        self._told = False  # first: what is done from here on is either seen below or told anew
         while self._done:
             job = self._done.popleft()
             if job.ended:

@@ -22,7 +22,7 @@ from ._store import Store, StoreOf
 from ._writes import Writes, write_all
 
 MOST_DIRECTORIES = 64  # held open at a time
-STAGED_AT_ONCE = 32  # files between two chances to cancel: about 2 ms
+IN_A_ROW = 32  # files between two chances to cancel: 1-2 ms
 
 Object = tuple[Key, BytesLike, WriteOptions]
 
@@ -70,7 +70,7 @@ class _Batch:
     def stage(self) -> Steps[None]:
         """Write all of them to files of their own, which are closed; those that have conditions are left."""
         for number, (key, data, options) in enumerate(self._objects):
-            if number % STAGED_AT_ONCE == STAGED_AT_ONCE - 1:
+            if number % IN_A_ROW == IN_A_ROW - 1:
                 yield None
             if options.condition is None:
                 self._stage(number, key, data, options)
@@ -90,6 +90,7 @@ class _Batch:
         by_lock: dict[int, list[int]] = {}
         for number in self._staged:
             by_lock.setdefault(shard_of(self._objects[number][0]), []).append(number)
+        entered = 0
         for shard, numbers in by_lock.items():
             lock = yield from self._store.locks.share(shard)
             try:
@@ -99,7 +100,10 @@ class _Batch:
                 yield Published(last=False)
             finally:
                 lock.release()
-            yield None
+            entered += len(numbers)
+            if entered >= IN_A_ROW:
+                entered = 0
+                yield None
         done = {number for numbers in by_lock.values() for number in numbers} - self._staged.keys()
         return [number for number in range(len(self._objects)) if number not in done]
 
