@@ -170,6 +170,7 @@ class Batching:
         self._storage = storage
         self._batches = batches
         self.most = batches.most  # objects in one step
+        self.at_once = batches.at_once  # steps
 
     async def head(self, keys: Sequence[str]) -> Sequence[ObjectInfo | StorageError]:
         """What `Storage.head` gives for each, or raises."""

@@ -235,6 +235,11 @@ class Batches(Protocol):
         """How many objects one step takes."""
         ...
 
+    @property
+    def at_once(self) -> int:
+        """How many steps of `put` gain by being under way at the same time."""
+        ...
+
     async def head(self, keys: Sequence[Key]) -> Sequence[ObjectInfo | StorageError]:
         """What `Driver.head` gives for each."""
         ...

@@ -427,7 +427,7 @@ async def test_a_condition_on_an_object_excludes_a_batch_that_writes_it(
     assert await storage.get("in/1") == b"batch"
 
 
-async def test_many_are_read_ahead_of_a_slow_disk_by_two_batches_at_most(
+async def test_what_is_read_is_stored_before_more_is_read(
     storage: Storage, tmpfs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmpfs / "large").mkdir()
@@ -450,7 +450,7 @@ async def test_many_are_read_ahead_of_a_slow_disk_by_two_batches_at_most(
     monkeypatch.setattr(Beneath, "read", reading)
     monkeypatch.setattr(_Batch, "_stage", staging)
     assert counts(await upload_tree(tmpfs / "large", storage)) == {"copied": 64}
-    assert HELD <= most <= 2.5 * HELD
+    assert HELD <= most <= 1.2 * HELD
 
 
 # -- read together

@@ -25,8 +25,6 @@ from ._tree_transfer import (
     outcome_of,
 )
 
-FETCHING = 2  # batches: one is fetched while the one before is written
-
 
 class TreeDownload(TreeTransfer):
     """What `download_tree` does."""
@@ -67,7 +65,8 @@ class TreeDownload(TreeTransfer):
         if self.batching is None:
             await self.for_each(small, writing.fetch)
         else:
-            await self.for_each(list(batches(small)), partial(writing.fetch_many, self.batching), FETCHING)
+            for some in batches(small):
+                await writing.fetch_many(self.batching, some)
         await writing.finish()
         await self.for_each([entry for entry in wanted if entry.size > SMALL], self._stream, LARGE_AT_ONCE)
 

@@ -25,7 +25,6 @@ from ._tree_transfer import (
     outcome_of,
 )
 
-STORING = 2  # batches: one is stored while the next is read
 READS = 3  # of a file that changes while it is read
 
 
@@ -93,7 +92,7 @@ class TreeUpload(TreeTransfer):
 
     async def _store_small(self, beneath: Beneath, files: Sequence[Found]) -> None:
         reading = _Reading(beneath, files)
-        at_once, most = (self.concurrency, 1) if self.batching is None else (STORING, self.batching.most)
+        at_once, most = (self.concurrency, 1) if self.batching is None else (self.batching.at_once, self.batching.most)
 
         async def work(_: int) -> None:
             while read := await reading.take(most):

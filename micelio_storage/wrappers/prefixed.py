@@ -48,6 +48,10 @@ class _PrefixedBatches:
     def most(self) -> int:
         return self._inner.most
 
+    @property
+    def at_once(self) -> int:
+        return self._inner.at_once
+
     async def head(self, keys: Sequence[Key]) -> Sequence[ObjectInfo | StorageError]:
         return await self._inner.head(list(map(self._below, keys)))
 

@@ -89,7 +89,7 @@ class LocalDriver:
         setting: str = "the path",
     ) -> None:
         self.capabilities = Capabilities(nested_keys=False, checksums=True)
-        self.batches = LocalBatches(self._require_open, self.put)
+        self.batches = LocalBatches(self._require_open, self.put, durable=durable)
         self._path = path
         self._durable = durable
         self._resolver: Resolver = resolver

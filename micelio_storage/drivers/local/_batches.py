@@ -31,8 +31,13 @@ class LocalBatches:
     most = AT_ONCE
 
     def __init__(
-        self, opened: Callable[[], Opened], put: Callable[[Key, BytesLike, WriteOptions], Awaitable[object]]
+        self,
+        opened: Callable[[], Opened],
+        put: Callable[[Key, BytesLike, WriteOptions], Awaitable[object]],
+        *,
+        durable: bool,
     ) -> None:
+        self.at_once = 2 if durable else 1  # while one waits for the disk; else both want the interpreter's lock
         self._opened = opened
         self._put = put
 

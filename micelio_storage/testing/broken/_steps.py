@@ -18,7 +18,7 @@ Read = tuple[bytes, ObjectInfo]
 class _Steps:
     """Many objects in one step of a memory."""
 
-    most = 100
+    most, at_once = 100, 1
 
     def __init__(self, driver: MemoryDriver) -> None:
         self.driver = driver
