@@ -25,9 +25,10 @@ from micelio_storage import Storage, _files
 from micelio_storage._files import WRITTEN_AT_ONCE, opened, write_chunks
 from micelio_storage.drivers.s3 import _multipart
 from micelio_storage.drivers.s3._multipart import Multipart
-from micelio_storage.drivers.s3.requests._pace import CHUNK, KEPT, Pace
+from micelio_storage.drivers.s3.requests._pace import KEPT, Pace
 from micelio_storage.transfer import download_tree, upload_tree
 
+PIECE = MIB // 2  # two are written in a hop
 DATA = bytes(range(251)) * (5 * MIB // 251) + b"the end"
 
 
@@ -55,7 +56,7 @@ async def written(path: Path, chunks: list[bytes], taken: list[bytes] | None = N
 
 @pytest.mark.parametrize(
     ("size", "count", "hops"),
-    [(CHUNK, 0, 0), (1, 1, 1), (CHUNK, 2, 1), (CHUNK, 9, 5), (3 * MIB, 2, 2), (MIB // 4, 9, 3)],
+    [(PIECE, 0, 0), (1, 1, 1), (PIECE, 2, 1), (PIECE, 9, 5), (3 * MIB, 2, 2), (MIB // 4, 9, 3)],
 )
 async def test_chunks_are_written_some_at_a_time(tmp_path: Path, size: int, count: int, hops: int) -> None:
     chunks = [bytes([number]) * size for number in range(count)]
@@ -70,7 +71,7 @@ async def test_a_system_that_takes_little_at_a_time_gets_all_of_it(
         return os.write(descriptor, b"".join(views)[:300_001])
 
     monkeypatch.setattr(_files.os, "writev", little)
-    chunks = [bytes([number]) * size for number, size in enumerate([10, CHUNK, 1, CHUNK, 300_001, 7])]
+    chunks = [bytes([number]) * size for number, size in enumerate([10, PIECE, 1, PIECE, 300_001, 7])]
     await written(tmp_path / "file", chunks)
     assert (tmp_path / "file").read_bytes() == b"".join(chunks)
 
@@ -86,7 +87,7 @@ async def test_no_more_is_read_than_is_being_written_and_comes_next(
 
     monkeypatch.setattr(_files.os, "writev", slow)
     taken: list[bytes] = []
-    writing = asyncio.ensure_future(written(tmp_path / "file", [bytes(CHUNK)] * 20, taken))
+    writing = asyncio.ensure_future(written(tmp_path / "file", [bytes(PIECE)] * 20, taken))
     async with asyncio.timeout(10):
         while sum(map(len, taken)) < 2 * WRITTEN_AT_ONCE:
             await asyncio.sleep(0)
@@ -95,7 +96,7 @@ async def test_no_more_is_read_than_is_being_written_and_comes_next(
     assert sum(map(len, taken)) == 2 * WRITTEN_AT_ONCE
     go_on.set()
     await writing
-    assert (tmp_path / "file").stat().st_size == 20 * CHUNK
+    assert (tmp_path / "file").stat().st_size == 20 * PIECE
 
 
 @pytest.mark.parametrize("also_reading", [False, True])
@@ -124,7 +125,7 @@ async def test_a_disk_that_is_full_in_the_middle_is_told_once(
                 await asyncio.sleep(0)
             raise ConnectionError("gone")
         await asyncio.sleep(0)
-        return bytes(CHUNK)
+        return bytes(PIECE)
 
     async with opened(tmp_path / "file", "xb") as (file, run):
         with pytest.raises(ConnectionError if also_reading else OSError, match="gone" if also_reading else "full"):
@@ -146,7 +147,7 @@ async def test_a_file_whose_writing_is_cancelled_is_closed_behind_the_hop_that_i
         return done[-1]
 
     monkeypatch.setattr(_files.os, "writev", slow)
-    writing = asyncio.ensure_future(written(tmp_path / "file", [bytes(CHUNK)] * 20))
+    writing = asyncio.ensure_future(written(tmp_path / "file", [bytes(PIECE)] * 20))
     while not begun.is_set():
         await asyncio.sleep(0)
     writing.cancel()
