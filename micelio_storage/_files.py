@@ -190,9 +190,12 @@ async def write_file(target: str, read: Callable[[], Awaitable[bytes]]) -> None:
         await run(partial(os.replace, part, target))
 
 
-async def write_chunks(read: Callable[[], Awaitable[bytes]], descriptor: int, run: Run) -> None:
+async def write_chunks(
+    read: Callable[[], Awaitable[bytes]], descriptor: int, run: Run, see: Callable[[bytes], object] | None = None
+) -> None:
     """Write what `read` gives, until that is nothing, to an open file: some chunks in a hop, while the next ones come.
-    If this fails or is cancelled, such a hop may still be under way: `opened` closes the file behind it."""
+    Each is shown to `see` in the thread that writes it, in order. If this fails or is cancelled, such a hop may still
+    be under way: `opened` closes the file behind it."""
     writing: asyncio.Future[None] | None = None
     waiting: list[bytes] = []
     size = 0
@@ -203,18 +206,21 @@ async def write_chunks(read: Callable[[], Awaitable[bytes]], descriptor: int, ru
             if size >= WRITTEN_AT_ONCE:
                 if writing is not None:
                     await writing
-                writing, waiting, size = run(partial(_write_all, descriptor, waiting)), [], 0
+                writing, waiting, size = run(partial(_write_all, descriptor, waiting, see)), [], 0
         if writing is not None:
             await writing
         if waiting:
-            await run(partial(_write_all, descriptor, waiting))
+            await run(partial(_write_all, descriptor, waiting, see))
     finally:
         if writing is not None and not writing.cancel() and not writing.cancelled():
             writing.exception()  # it was raised here already, or what is being raised came first
 
 
-def _write_all(descriptor: int, chunks: list[bytes]) -> None:
+def _write_all(descriptor: int, chunks: list[bytes], see: Callable[[bytes], object] | None) -> None:
     """In a thread: write all of them, however little the system takes at a time."""
+    if see is not None:
+        for chunk in chunks:
+            see(chunk)
     views = [memoryview(chunk) for chunk in chunks]
     while views:
         done = os.writev(descriptor, views)

@@ -32,7 +32,9 @@ PIECE = MIB // 2  # two are written in a hop
 DATA = bytes(range(251)) * (5 * MIB // 251) + b"the end"
 
 
-async def written(path: Path, chunks: list[bytes], taken: list[bytes] | None = None) -> int:
+async def written(
+    path: Path, chunks: list[bytes], taken: list[bytes] | None = None, see: Callable[[bytes], object] | None = None
+) -> int:
     """Write the chunks to the file; returns the number of hops. `taken` gets those that were asked for."""
     left, hops = iter(chunks), 0
 
@@ -50,7 +52,7 @@ async def written(path: Path, chunks: list[bytes], taken: list[bytes] | None = N
             hops += 1
             return run(function)
 
-        await write_chunks(read, file.fileno(), counted)
+        await write_chunks(read, file.fileno(), counted, see)
     return hops
 
 
@@ -60,8 +62,10 @@ async def written(path: Path, chunks: list[bytes], taken: list[bytes] | None = N
 )
 async def test_chunks_are_written_some_at_a_time(tmp_path: Path, size: int, count: int, hops: int) -> None:
     chunks = [bytes([number]) * size for number in range(count)]
-    assert await written(tmp_path / "file", chunks) == hops
+    seen: list[bytes] = []
+    assert await written(tmp_path / "file", chunks, see=seen.append) == hops
     assert (tmp_path / "file").read_bytes() == b"".join(chunks)
+    assert seen == chunks
 
 
 async def test_a_system_that_takes_little_at_a_time_gets_all_of_it(

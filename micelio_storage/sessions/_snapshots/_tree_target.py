@@ -13,7 +13,7 @@ from typing import Any
 from ..._beneath import Beneath, Found, is_part
 from ..._directories import IsIgnored, Written, alike, entered, is_among, reason_of
 from ..._errors import IntegrityError, KeyConflictError, PreconditionFailedError, StorageError
-from ..._files import opened
+from ..._files import opened, write_chunks
 from ..._storage import Storage
 from ..._turns import in_thread
 from ...transfer import TreeOutcome, TreeReport, TreeResult
@@ -225,12 +225,12 @@ class _Target:
             part, descriptor = self._beneath.create(entry.path)
             return descriptor
 
+        def see(chunk: bytes) -> None:
+            nonlocal crc
+            crc = crc64nvme(chunk, crc)
+
         async with opened(entry.path, "xb", opener=create, at_the_end=lambda: self._forget(part)) as (file, run):
-            async for chunk in reader:
-                crc = await run(partial(crc64nvme, chunk, crc))
-                rest = memoryview(chunk)
-                while rest:
-                    rest = rest[await file.write(rest) :]
+            await write_chunks(partial(anext, reader, b""), file.fileno(), run, see)
             if entry.crc64nvme is not None and crc_text(crc) != entry.crc64nvme:
                 raise damaged(entry)
             publish = partial(self._beneath.publish, part, entry.path, file.fileno())
