@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
+import os
 import signal
 import sys
 import time
@@ -76,6 +77,7 @@ def _chosen(workloads: Sequence[Workload], names: Sequence[str] | None) -> list[
 
 
 def _run(area: Area, workloads: Sequence[Workload], rounds: int) -> Report:
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has been compiled, and not in each process
     start = time.perf_counter()
     places, notes = area.venues()
     if importlib.util.find_spec("matplotlib") is None:

@@ -48,7 +48,7 @@ def workloads(size: Size) -> Sequence[Workload]:
                  equal=many.format(scale.s3_stream // MIB)),
         Workload(name="opening", run=_opening, contestants=ON_S3, places=SERVER,
                  equal="opening for the first time in a new process, and the first put; imports at the top are done; "
-                       "ours loads the SDK while it opens"),
+                       "ours imports its HTTP client in a thread while it opens"),
     ]  # fmt: skip
 
 

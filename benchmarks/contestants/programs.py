@@ -16,8 +16,6 @@ from .base import Contestant, NotOfferedError, Target
 
 AT_ONCE = 64  # files or requests, of everybody who can be told
 PATIENCE = 600  # seconds
-# rclone takes no such bundle; and a library that is installed has been compiled, once and not in each process.
-_LEFT = ("AWS_CA_BUNDLE", "PYTHONDONTWRITEBYTECODE")
 # A process of a few MiB: what it starts counts as large as it was itself at the start.
 _LAUNCHER = """
 import os, sys, time
@@ -242,8 +240,8 @@ def stored_in(directory: Path) -> Stored:
 
 
 def environ_at(target: Target) -> Mapping[str, str]:
-    """The environment of a program that works there."""
-    return {name: value for name, value in os.environ.items() if name not in _LEFT} | target.environ()
+    """The environment of a program that works there. rclone takes no bundle of roots from it."""
+    return {name: value for name, value in os.environ.items() if name != "AWS_CA_BUNDLE"} | target.environ()
 
 
 def run(command: Sequence[str], environ: Mapping[str, str]) -> Spent:
