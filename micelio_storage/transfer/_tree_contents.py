@@ -23,7 +23,7 @@ class Contents:
     def __init__(self, storage: Storage) -> None:
         if storage.capabilities.fresh_etags:
             raise NotSupportedError(
-                "comparing by content needs ETags that are made of objects' bytes, as on S3: leave it out for this storage"
+                "comparing by content needs ETags that are made of objects' bytes, as on S3: leave it out here"
             )
         self._same: dict[str, bool | Exception] = {}
 
