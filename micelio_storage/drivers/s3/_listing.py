@@ -23,8 +23,8 @@ from ...driver import (
     parse_cursor,
 )
 from .requests import _answers as answers
-from .requests._client import give_up, result_of
 from .requests._pace import IN_A_TURN, Pace
+from .requests._under_way import give_up, result_of
 from .requests._xml import read_listing, token_of
 
 if TYPE_CHECKING:

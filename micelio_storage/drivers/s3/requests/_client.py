@@ -15,7 +15,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...._shielding import publishing as publishing_step
-from ...._shielding import run_to_completion
 from ....driver import (
     AmbiguousWriteError,
     BytesLike,
@@ -44,6 +43,7 @@ from ._signing import Credentials
 from ._surfaces import check_aiohttp, short_road_fits
 from ._tls import authorities_at
 from ._transport import Transport
+from ._under_way import end, look_at, result_of
 
 if TYPE_CHECKING:
     import aioboto3
@@ -181,7 +181,7 @@ class Client:
         patience: Callable[[], float],
     ) -> Answer:
         """What comes of the request. Cancelled, it is given so much patience."""
-        return await _result(self._begin(answering, late, patience() > 0), undo, patience)
+        return await result_of(self._begin(answering, late, patience() > 0), undo, patience)
 
     def begin(self, operation: str, **parameters: Any) -> asyncio.Task[Answer]:
         """The request for what is wanted later, or never: for `result_of`, or `give_up`. Closing the driver ends it as
@@ -199,7 +199,7 @@ class Client:
 
     def _has_come(self, task: asyncio.Task[Answer]) -> None:
         del self._requests[task]
-        _look_at(task)
+        look_at(task)
 
     def _may_do_without(self) -> bool:
         """Go on without checksums, if the configuration leaves that to the store. What was sent with one may be sent
@@ -278,7 +278,7 @@ class Client:
         """End all requests and connections."""
         self._refusing = self._closed = True
         for task in list(self._requests):
-            await _end(task, 0, None)
+            await end(task)
         if self._making is not None:
             await asyncio.wait([self._making])  # a thread cannot be stopped
         if self._road is not None:
@@ -334,7 +334,7 @@ class Client:
         while self._road is None:
             is_own = self._making is None
             making = self._making = self._making or asyncio.ensure_future(self._make())
-            making.add_done_callback(_look_at)
+            making.add_done_callback(look_at)
             await asyncio.wait([making])
             if is_own:
                 making.result()
@@ -367,50 +367,6 @@ class Client:
         set_attempt(attempt)
         with translated(self.place):
             return await self._attempt(attempt, operation, parameters, None)
-
-
-async def result_of(task: asyncio.Task[Answer]) -> Answer:
-    """What comes of a request that has begun. Cancelled, it ends that."""
-    return await _result(task, None, lambda: 0)
-
-
-async def give_up(task: asyncio.Task[Answer]) -> None:
-    """End a request that nobody wants. On another loop than its own, and on none, it is left as it is."""
-    if not task.done() and task.get_loop() is asyncio._get_running_loop():  # noqa: SLF001  # None where none is
-        await run_to_completion(_end(task, 0, None))
-
-
-async def _result(
-    task: asyncio.Task[Answer], undo: Callable[[Answer], object] | None, patience: Callable[[], float]
-) -> Answer:
-    try:
-        await asyncio.wait([task])
-    except asyncio.CancelledError:
-        await run_to_completion(_end(task, patience(), undo))
-        raise
-    if task.cancelled():
-        raise ClosedError("the driver was closed in the meantime")
-    return task.result()
-
-
-def _look_at(task: asyncio.Task[Any]) -> None:
-    """So that asyncio does not call an error unseen whose first caller is gone."""
-    if not task.cancelled():
-        task.exception()
-
-
-async def _end(task: asyncio.Task[Answer], patience: float, undo: Callable[[Answer], object] | None) -> None:
-    """Wait so many seconds for the request, then end it. A body that nobody wants is closed."""
-    if patience and not task.done():
-        await asyncio.wait([task], timeout=patience)
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled() and task.exception() is None:
-        answer = task.result()
-        if "Body" in answer:
-            answer["Body"].close()
-        if undo is not None:
-            undo(answer)
 
 
 def make_client(config: S3Config, session: aioboto3.Session | None, lane: Lane) -> Client:
