@@ -27,7 +27,7 @@ from .requests import _answers as answers
 from .requests._retries import RetryPolicy
 
 if TYPE_CHECKING:
-    from .requests._client import Answer
+    from .requests._under_way import Answer
 
 LARGEST_AT_ONCE = 512 << 20  # bytes copied by one CopyObject, which cannot be called back; S3's own limit is 5 GiB
 TRIES = RetryPolicy(attempts=5)  # of a copy whose source is replaced meanwhile

@@ -24,11 +24,11 @@ from ...driver import (
 )
 from .requests import _answers as answers
 from .requests._pace import IN_A_TURN, Pace
-from .requests._under_way import give_up, result_of
+from .requests._under_way import Answer, give_up, result_of
 from .requests._xml import read_listing, token_of
 
 if TYPE_CHECKING:
-    from .requests._client import Answer, Client
+    from .requests._client import Client
 
 _LIST = "list_objects_v2"
 MADE_AT_ONCE = 200  # entries: about 0.4 ms

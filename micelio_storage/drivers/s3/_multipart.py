@@ -25,7 +25,7 @@ from .requests._errors import NoSuchUploadError
 from .requests._retries import RetryPolicy
 
 if TYPE_CHECKING:
-    from .requests._client import Answer
+    from .requests._under_way import Answer
 
 MOST_PARTS = 10_000  # the limit of S3
 PARTS_OF_A_SIZE = 1000  # after so many the size doubles: parts of 8 MiB reach 8 TiB with 10,000, where S3 ends at 5

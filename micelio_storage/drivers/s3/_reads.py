@@ -39,7 +39,8 @@ from .requests._pace import CHUNK
 
 if TYPE_CHECKING:
     from ..._config import S3Config
-    from .requests._client import Answer, Client
+    from .requests._client import Client
+    from .requests._under_way import Answer
 
 T = TypeVar("T")
 

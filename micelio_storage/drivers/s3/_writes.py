@@ -41,7 +41,8 @@ from .requests._retries import RetryPolicy
 
 if TYPE_CHECKING:
     from ..._config import S3Config
-    from .requests._client import Answer, Client
+    from .requests._client import Client
+    from .requests._under_way import Answer
 
 T = TypeVar("T")
 

@@ -12,7 +12,8 @@ from ..requests._errors import NoSuchUploadError
 from ._findings import Finding, not_told, refusal, shown
 
 if TYPE_CHECKING:
-    from ..requests._client import Answer, Client
+    from ..requests._client import Client
+    from ..requests._under_way import Answer
 
 MOST_PAGES = 10  # of a listing that is looked at for names: 10,000 objects, in about a second
 MOST_NAMED = 20  # of the names that are found

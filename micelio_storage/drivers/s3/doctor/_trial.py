@@ -18,7 +18,8 @@ from ._findings import Finding, refusal, shown
 
 if TYPE_CHECKING:
     from ...._config import S3Config
-    from ..requests._client import Answer, Client
+    from ..requests._client import Client
+    from ..requests._under_way import Answer
 
 ODD = " +%2B%\u00e9\U0001f600&<x>"  # letters that mean something in URLs and XML, and some that need many bytes
 CONTENT = b"to see whether it can be stored"

@@ -43,7 +43,7 @@ from ._signing import Credentials
 from ._surfaces import check_aiohttp, short_road_fits
 from ._tls import authorities_at
 from ._transport import Transport
-from ._under_way import end, look_at, result_of
+from ._under_way import Answer, end, look_at, result_of
 
 if TYPE_CHECKING:
     import aioboto3
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 NEEDED = ("aioboto3", "aiobotocore", "awscrt")  # by an open driver, sooner or later
 CANCELLED_WAIT = 5.0  # seconds that a cancelled write waits for its answer, so that it does not come back later
 
-Answer: TypeAlias = dict[str, Any]
 Answering: TypeAlias = Coroutine[Any, Any, Answer]
 
 logger = logging.getLogger("micelio_storage")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from ...._shielding import run_to_completion
 from ....driver import ClosedError
 
-if TYPE_CHECKING:
-    from ._client import Answer
+Answer: TypeAlias = dict[str, Any]
 
 
 def _at_once() -> float:
