@@ -185,6 +185,7 @@ def workloads(size: Size) -> Sequence[Workload]:
         Workload(
             name=name, run=run, contestants=names, equal=equal, slow=SLOW,
             most_rounds=LARGE_ROUNDS if name.endswith("large") else None,
+            places=(venues.SEAWEEDFS,) if name.endswith("content") else None,
         )
         for name, run, names, equal in measured
     ]  # fmt: skip

@@ -118,8 +118,6 @@ class Ours(Program):
         return self._upload(tree, name)
 
     def upload_by_content(self, tree: Path, name: str) -> Spent:
-        if not self.target.bucket:
-            raise NotOfferedError
         return self._upload(tree, name, by_content=True)
 
     def _upload(self, tree: Path, name: str, *, by_content: bool = False) -> Spent:
