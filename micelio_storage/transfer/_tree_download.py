@@ -49,8 +49,7 @@ class TreeDownload(TreeTransfer):
 
     async def _fetch(self, beneath: Beneath, entries: Sequence[Entry]) -> None:
         wanted: list[Entry] = []
-        for at in range(0, len(entries), LOOKED_AT):
-            some = entries[at : at + LOOKED_AT]
+        for some in in_parts(entries, LOOKED_AT):
             looks = await in_thread(partial(self._target.look_at, [entry.key for entry in some]))
             looked = list(zip(some, looks, strict=True))
             there = [entry for entry, look in looked if _has_size(entry, look)]
@@ -104,8 +103,7 @@ class TreeDownload(TreeTransfer):
             self.done([outcome_of(entry.key, "copied", entry.size)])
 
     async def _remove(self, beneath: Beneath, surplus: Sequence[Found]) -> None:
-        for at in range(0, len(surplus), LOOKED_AT):
-            some = surplus[at : at + LOOKED_AT]
+        for some in in_parts(surplus, LOOKED_AT):
             self.done(await in_thread(lambda: [self._remove_one(beneath, each) for each in some]))  # noqa: B023
 
     def _remove_one(self, beneath: Beneath, found: Found) -> TreeOutcome:

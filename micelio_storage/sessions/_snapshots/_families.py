@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 
+from ..._batches import in_parts
 from ..._errors import AlreadyExistsError, AmbiguousWriteError, IntegrityError, NotFoundError
 from ..._storage import Storage
 from ..._types import Entry
@@ -71,8 +72,7 @@ async def newest_record(place: Storage, family: str, session: str, ids: Sequence
 async def records_of(place: Storage, family: str, session: str) -> AsyncGenerator[Record, None]:
     """Those of all the session's snapshots that are done, the newest first."""
     ids = [*reversed(await snapshot_ids(place, session))]
-    for at in range(0, len(ids), READ_AT_ONCE):
-        some = ids[at : at + READ_AT_ONCE]
+    for some in in_parts(ids, READ_AT_ONCE):
         for record in await asyncio.gather(*(find_record(place, family, session, each) for each in some)):
             if record is not None:
                 yield record
